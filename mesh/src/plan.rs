@@ -1,0 +1,43 @@
+//! What the command line hands to the harness: a resolved chain and where its modules' bytes are.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::FilterChain;
+
+/// A chain that is ready to be served. It travels as JSON on the harness's standard input.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plan {
+    /// What to execute.
+    pub chain: FilterChain,
+    /// Fetched modules, by extension as `namespace/name`.
+    pub modules: BTreeMap<String, Module>,
+    /// Value of each `valueFrom: HOST` variable that the operator's environment has.
+    pub host_env: BTreeMap<String, String>,
+    /// Address to listen on, for example `127.0.0.1:8080`; port 0 picks one.
+    pub listen: String,
+    /// `http://HOST:PORT` of the upstream; `None` is the built-in echo.
+    pub upstream: Option<String>,
+    /// Worker threads; `None` is one per core.
+    pub workers: Option<usize>,
+}
+
+/// How the harness gets one extension's module.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Module {
+    /// The module is in this file, and its bytes have this sha256 (64 hex digits).
+    File {
+        /// Where the bytes are.
+        path: PathBuf,
+        /// Checked again by the harness when it reads them.
+        sha256: String,
+    },
+    /// Fetching failed and the resource says `FAIL_OPEN`: Istio's agent puts an allow-all filter in its place.
+    /// (Without `FAIL_OPEN` it is a deny-all: 403 `RBAC: access denied`.)
+    FetchFailed {
+        /// What went wrong, for the log.
+        reason: String,
+    },
+}

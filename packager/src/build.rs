@@ -1,0 +1,39 @@
+//! Plugin crates to wasm modules: discovery, toolchain, cargo.
+
+use std::path::PathBuf;
+
+/// What `[package]` and `[package.metadata.plugin]` say about a plugin crate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plugin {
+    /// Package name; also the plugin's name.
+    pub name: String,
+    /// Package version.
+    pub version: String,
+    /// `package.description`, or the plugin table's own.
+    pub description: Option<String>,
+    /// SPDX expression.
+    pub license: Option<String>,
+    /// `package.repository`.
+    pub source: Option<String>,
+    /// Folder of the crate.
+    pub root: PathBuf,
+    /// Root ids the module answers to; empty means any.
+    pub root_ids: Vec<String>,
+    /// Phase it is meant for: `AUTHN`, `AUTHZ`, `STATS` or none.
+    pub phase: Option<String>,
+    /// Priority it is meant for.
+    pub priority: Option<i32>,
+    /// Image repository, for example `ghcr.io/acme/plugins/basic-auth`.
+    pub image: Option<String>,
+}
+
+/// A module that cargo has built.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// Whose it is.
+    pub plugin: Plugin,
+    /// `target/plugins/<name>.wasm`.
+    pub module: PathBuf,
+    /// What built it, for example `rustc 1.95.0 (59807616e 2026-04-14), rustup std`.
+    pub toolchain: String,
+}

@@ -1,0 +1,10 @@
+//! One file per subcommand: its flags and its `run`. Printing and exit codes live here only.
+
+pub(crate) mod build;
+pub(crate) mod package;
+pub(crate) mod pull;
+pub(crate) mod push;
+pub(crate) mod registry;
+pub(crate) mod run;
+pub(crate) mod toolchain;
+pub(crate) mod verify;

@@ -1,0 +1,51 @@
+//! `cargo xtask …` in this repository, `cargo plugwright …` once installed: build, package, prove and run plugins.
+
+mod cmd;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Build, package, prove and run proxy-wasm plugins for Istio and Envoy.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 fine, 1 the thing checked is bad, 2 usage, 3 environment (network, tool missing)."
+)]
+enum Command {
+    Build(cmd::build::Args),
+    Toolchain(cmd::toolchain::Args),
+    Package(cmd::package::Args),
+    Push(cmd::push::Args),
+    Pull(cmd::pull::Args),
+    Verify(cmd::verify::Args),
+    Registry(cmd::registry::Args),
+    Run(cmd::run::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Command::parse_from(arguments()) {
+        Command::Build(args) => cmd::build::run(&args),
+        Command::Toolchain(args) => cmd::toolchain::run(&args),
+        Command::Package(args) => cmd::package::run(&args),
+        Command::Push(args) => cmd::push::run(&args),
+        Command::Pull(args) => cmd::pull::run(&args),
+        Command::Verify(args) => cmd::verify::run(&args),
+        Command::Registry(args) => cmd::registry::run(&args),
+        Command::Run(args) => cmd::run::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Cargo runs `cargo-plugwright plugwright ARGS…` for `cargo plugwright ARGS…`: drop the repeated name.
+fn arguments() -> impl Iterator<Item = std::ffi::OsString> {
+    let mut seen = 0;
+    std::env::args_os().filter(move |argument| {
+        seen += 1;
+        !(seen == 2 && argument == "plugwright")
+    })
+}

@@ -1,0 +1,77 @@
+//! How a command ends badly: message, hint and exit code, all on standard error.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+/// A command's failure. It becomes `error: MESSAGE`, a blank line, `hint: …`, and the exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// The thing that was checked or built is bad (exit 1).
+    pub(crate) fn bad(error: impl Into<Box<dyn Error>>) -> Self {
+        Self::new(1, error)
+    }
+
+    /// The command was called wrongly (exit 2).
+    pub(crate) fn usage(error: impl Into<Box<dyn Error>>) -> Self {
+        Self::new(2, error)
+    }
+
+    /// The machine or the network is in the way (exit 3).
+    pub(crate) fn environment(error: impl Into<Box<dyn Error>>) -> Self {
+        Self::new(3, error)
+    }
+
+    fn new(code: u8, error: impl Into<Box<dyn Error>>) -> Self {
+        Self { code, message: chain(&*error.into()), hint: None }
+    }
+
+    /// Add what to do next: a command to run, or a sentence.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Print it and give its exit code.
+    #[expect(clippy::print_stderr, reason = "the one place where failures are printed")]
+    pub(crate) fn report(&self) -> ExitCode {
+        eprintln!("error: {}", self.message);
+        if let Some(hint) = &self.hint {
+            eprintln!("\nhint: {hint}");
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+/// The error and its causes in one line, leaving out a cause whose text its parent already ends with.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            let _ = write!(text, ": {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// A note for the person at the terminal, on standard error.
+#[expect(clippy::print_stderr, reason = "the one place where notes are printed")]
+pub(crate) fn note(message: impl AsRef<str>) {
+    eprintln!("{}", message.as_ref());
+}
+
+/// A line of data, on standard output.
+#[expect(clippy::print_stdout, reason = "the one place where data is printed")]
+pub(crate) fn data(line: impl AsRef<str>) {
+    println!("{}", line.as_ref());
+}
