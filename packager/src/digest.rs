@@ -28,8 +28,19 @@ impl Digest {
     /// Digest of all that a reader gives, and how many bytes that was.
     pub fn of_reader(mut reader: impl Read) -> io::Result<(Self, u64)> {
         let mut hasher = Sha256::new();
-        let size = io::copy(&mut reader, &mut hasher)?;
-        Ok((Self::finish(hasher), size))
+        let mut buffer = vec![0; 64 * 1024];
+        let mut size = 0;
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok((Self::finish(hasher), size)),
+                Ok(read) => {
+                    hasher.update(&buffer[..read]);
+                    size += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Digest of what was fed into a running hash.
