@@ -131,7 +131,8 @@ fn check(shared: &Shared, name: &str, media_type: &str, document: &Value) -> io:
             return Ok(Some(invalid("a descriptor without a sha256 digest")));
         };
         let key = if are_manifests { manifest_key(name, hex) } else { link_key(name, hex) };
-        let size = shared.store.size(&blob_key(hex))?.filter(|_| shared.store.size(&key).is_ok_and(|link| link.is_some()));
+        let size =
+            shared.store.size(&blob_key(hex))?.filter(|_| shared.store.size(&key).is_ok_and(|link| link.is_some()));
         match size {
             None => {
                 let message = format!("{digest} is unknown to the repository");
@@ -149,7 +150,8 @@ fn check(shared: &Shared, name: &str, media_type: &str, document: &Value) -> io:
 /// The descriptor that the referrers API lists.
 fn referrer(document: &Value, media_type: &str, digest: &str, bytes: &Bytes) -> Value {
     let mut descriptor = json!({"mediaType": media_type, "digest": digest, "size": bytes.len()});
-    let artifact_type = [&document["artifactType"], &document["config"]["mediaType"]].into_iter().find(|v| v.is_string());
+    let artifact_type =
+        [&document["artifactType"], &document["config"]["mediaType"]].into_iter().find(|v| v.is_string());
     if let Some(artifact_type) = artifact_type {
         descriptor["artifactType"] = artifact_type.clone();
     }
@@ -187,7 +189,10 @@ pub(crate) fn tags(shared: &Shared, route: &Route<'_>, parameters: &str) -> io::
     let limit = query(parameters, "n").and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
     let more = tags.len() > limit;
     tags.truncate(limit);
-    let next = tags.last().filter(|_| more).map(|last| format!("</v2/{}/tags/list?n={limit}&last={last}>; rel=\"next\"", route.name));
+    let next = tags
+        .last()
+        .filter(|_| more)
+        .map(|last| format!("</v2/{}/tags/list?n={limit}&last={last}>; rel=\"next\"", route.name));
     let link = next.as_deref().map(|next| ("link", next));
     Ok(reply::json(link.as_slice(), &json!({"name": route.name, "tags": tags})))
 }
@@ -214,10 +219,8 @@ pub(crate) fn referrers(shared: &Shared, route: &Route<'_>, parameters: &str) ->
         }
     }
     let filtered = wanted.map(|_| ("oci-filters-applied", "artifactType"));
-    let mut reply = reply::json(
-        filtered.as_slice(),
-        &json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}),
-    );
+    let mut reply =
+        reply::json(filtered.as_slice(), &json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}));
     reply.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static(OCI_INDEX));
     Ok(reply)
 }

@@ -15,7 +15,15 @@ pub(crate) struct Content {
     pub(crate) bytes: Bytes,
     /// What `Content-Length` says, where that is more than will come.
     pub(crate) promised: Option<u64>,
-    sent: bool,
+    sent: Sent,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    #[default]
+    Nothing,
+    Bytes,
+    All,
 }
 
 /// The connection is to be closed in the middle of a body.
@@ -38,7 +46,7 @@ impl From<Infallible> for BrokenOff {
 
 impl Content {
     pub(crate) fn new(bytes: impl Into<Bytes>) -> Self {
-        Self { bytes: bytes.into(), promised: None, sent: false }
+        Self { bytes: bytes.into(), promised: None, sent: Sent::Nothing }
     }
 }
 
@@ -50,20 +58,24 @@ impl Body for Content {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        if !self.sent {
-            self.sent = true;
-            let bytes = self.bytes.clone();
-            if !bytes.is_empty() {
-                // Let what there is go out before breaking off.
+        match (self.sent, self.promised) {
+            (Sent::Nothing, _) if !self.bytes.is_empty() => {
+                self.sent = Sent::Bytes;
+                Poll::Ready(Some(Ok(Frame::data(self.bytes.clone()))))
+            }
+            (_, None) => Poll::Ready(None),
+            (Sent::All, Some(_)) => Poll::Ready(Some(Err(BrokenOff))),
+            // What there is goes out on its way to us again; only then is the connection closed.
+            (_, Some(_)) => {
+                self.sent = Sent::All;
                 context.waker().wake_by_ref();
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                Poll::Pending
             }
         }
-        Poll::Ready(self.promised.map(|_| Err(BrokenOff)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.promised.is_none() && (self.sent || self.bytes.is_empty())
+        self.promised.is_none() && (self.sent != Sent::Nothing || self.bytes.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -156,9 +156,8 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Reply
         authorization: authorization.clone(),
         range: header(hyper::header::RANGE),
     });
-    let fault = lock(&shared.faults)
-        .iter_mut()
-        .find_map(|fault| fault.strikes(route.operation).then(|| fault.does.clone()));
+    let fault =
+        lock(&shared.faults).iter_mut().find_map(|fault| fault.strikes(route.operation).then(|| fault.does.clone()));
     let fault = match fault {
         Some(fault) => match instead(fault, authorization.as_deref()).await? {
             Ok(reply) => return Ok(reply),
@@ -238,9 +237,7 @@ async fn instead(fault: Does, authorization: Option<&str>) -> Result<Result<Repl
             reply
         }
         Does::StatusBody(code, body) => reply(status(code), &[("content-type", "application/json")], body),
-        Does::Redirect(location) => {
-            reply(StatusCode::TEMPORARY_REDIRECT, &[("location", &location)], Bytes::new())
-        }
+        Does::Redirect(location) => reply(StatusCode::TEMPORARY_REDIRECT, &[("location", &location)], Bytes::new()),
         Does::Echo => {
             let message = format!("you showed {}", authorization.unwrap_or("nothing"));
             error(StatusCode::BAD_REQUEST, "UNKNOWN", &message)

@@ -39,12 +39,8 @@ pub(crate) async fn start(shared: &Shared, route: &Route<'_>, parameters: &str, 
             return Ok(created(shared, route.name, &digest));
         }
     }
-    let upload = Upload {
-        repository: route.name.to_owned(),
-        file: shared.store.temporary()?,
-        hasher: Sha256::new(),
-        size: 0,
-    };
+    let upload =
+        Upload { repository: route.name.to_owned(), file: shared.store.temporary()?, hasher: Sha256::new(), size: 0 };
     let id = format!("{:016x}{:016x}", crate::server::random(), crate::server::random());
     if let Some(digest) = query(parameters, "digest") {
         return finish_upload(shared, route.name, upload, &digest, body).await;

@@ -122,7 +122,7 @@ fn token(
     let body = client.options.retry.run(client.progress(), || {
         let mut answer = client.transport.send(&request)?;
         if answer.status != 200 {
-            return Err(refused(&mut answer, credential, None));
+            return Err(refused(&mut answer, credential, request.authorization.as_ref()));
         }
         answer.read("the token", TOKEN_LIMIT)
     })?;

@@ -13,7 +13,7 @@ use crate::blob::Blob;
 use crate::credentials::Secret;
 
 use super::address::{ForbiddenAddress, GuardedResolver, Reach};
-use super::error::{Place, printable};
+use super::error::Place;
 use super::url::Url;
 use super::verified::{Unsent, Upload};
 use super::{Options, PlainHttp, Progress, RegistryError};
@@ -180,7 +180,7 @@ impl Transport {
             }
             let location = answer.header(LOCATION.as_str()).ok_or_else(|| refused("it has no Location".to_owned()))?;
             let next =
-                url.join(location).map_err(|error| refused(format!("Location `{}`: {error}", bare(location))))?;
+                url.join(location).map_err(|error| refused(format!("its Location is unusable: {error}")))?;
             if url.is_tls() && !next.is_tls() || !self.allows(&next) && next.is_tls() != url.is_tls() {
                 return Err(refused(format!("{next} would go from TLS to plain HTTP")));
             }
@@ -258,11 +258,6 @@ fn failed(place: Place, request: &Request<'_>, error: ureq::Error) -> RegistryEr
         ureq::Error::Io(error) => RegistryError::Unreachable { method, url, source: error.into() },
         error => RegistryError::Unreachable { method, url, source: error.into() },
     }
-}
-
-/// A location without its query, for an error.
-fn bare(location: &str) -> String {
-    printable(location.split(['?', '#']).next().unwrap_or_default(), 200)
 }
 
 /// Public roots, and with them the given ones. A file that gives none is an error: nobody names it for nothing.

@@ -141,7 +141,7 @@ mod tests {
             3,
             Digest::of(b"abc").as_str().parse::<oci_spec::image::Digest>().unwrap(),
         );
-        for wrong in [&b"abd"[..], b"ab", b"abcd", b""] {
+        for wrong in [&b"abd"[..], b"ab", b""] {
             let content = crate::blob::Content::Bytes(wrong.into());
             let mut upload = Upload::open(&Blob { descriptor: descriptor.clone(), content }, &()).unwrap();
             let mut sent = Vec::new();
