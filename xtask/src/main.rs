@@ -1,6 +1,8 @@
 //! `cargo xtask …` in this repository, `cargo plugwright …` once installed: build, package, prove and run plugins.
 
 mod cmd;
+mod environment;
+mod handover;
 mod report;
 
 use std::process::ExitCode;
