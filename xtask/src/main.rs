@@ -4,6 +4,7 @@ mod cmd;
 mod environment;
 mod handover;
 mod report;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,7 @@ enum Command {
     Verify(cmd::verify::Args),
     Registry(cmd::registry::Args),
     Run(cmd::run::Args),
+    Ci(cmd::ci::Args),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => cmd::verify::run(&args),
         Command::Registry(args) => cmd::registry::run(&args),
         Command::Run(args) => cmd::run::run(&args),
+        Command::Ci(args) => cmd::ci::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
