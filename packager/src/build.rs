@@ -45,6 +45,6 @@ pub struct Built {
     pub plugin: Plugin,
     /// `target/plugins/<name>.wasm`.
     pub module: PathBuf,
-    /// What built it, for example `rustc 1.95.0 (59807616e 2026-04-14), prebuilt std`.
-    pub toolchain: String,
+    /// What built it, for example `rustc 1.95.0 (59807616e 2026-04-14), prebuilt std`, when that is known.
+    pub toolchain: Option<String>,
 }

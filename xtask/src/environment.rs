@@ -39,6 +39,15 @@ pub(crate) fn source_date_epoch() -> Result<Option<u64>, crate::report::Failure>
     })
 }
 
+/// The folder for what can be fetched or made again: `$XDG_CACHE_HOME/plugwright`, else `~/.cache/plugwright`.
+pub(crate) fn cache() -> Result<PathBuf, crate::report::Failure> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    base.map(|base| base.join("plugwright")).ok_or_else(|| {
+        crate::report::Failure::environment("no folder for the cache: neither XDG_CACHE_HOME nor HOME is set")
+    })
+}
+
 #[cfg(unix)]
 fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;

@@ -3,6 +3,7 @@
 mod cmd;
 mod environment;
 mod handover;
+mod input;
 mod report;
 mod tools;
 

@@ -115,7 +115,7 @@ pub fn compile(
                 .ok_or_else(|| CompileError::NoModule { plugin: plugin.name.clone() })?;
             let module = workspace.target.join("plugins").join(format!("{}.wasm", plugin.name));
             publish(&built.1, &module)?;
-            Ok(Built { plugin: plugin.clone(), module, toolchain: toolchain.description.clone() })
+            Ok(Built { plugin: plugin.clone(), module, toolchain: Some(toolchain.description.clone()) })
         })
         .collect()
 }
