@@ -1,6 +1,17 @@
 //! Plugin crates to wasm modules: discovery, toolchain, cargo.
 
+mod compile;
+mod discover;
+mod toolchain;
+
+pub use compile::{CompileError, Profile, compile};
+pub use discover::{DiscoverError, Workspace, discover};
+pub use toolchain::{Installer, Kind, Preference, Probe, Toolchain, ToolchainError, Tools, prepare};
+
 use std::path::PathBuf;
+
+/// The target every plugin is built for: a WASI preview 1 reactor.
+pub const TARGET: &str = "wasm32-wasip1";
 
 /// What `[package]` and `[package.metadata.plugin]` say about a plugin crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +45,6 @@ pub struct Built {
     pub plugin: Plugin,
     /// `target/plugins/<name>.wasm`.
     pub module: PathBuf,
-    /// What built it, for example `rustc 1.95.0 (59807616e 2026-04-14), rustup std`.
-    pub toolchain: String,
+    /// What built it, for example `rustc 1.95.0 (59807616e 2026-04-14), prebuilt std`, when that is known.
+    pub toolchain: Option<String>,
 }

@@ -7,6 +7,7 @@ pub mod build;
 pub mod credentials;
 pub mod digest;
 pub mod fetch;
+pub mod file;
 pub mod image;
 pub mod layout;
 pub mod module;

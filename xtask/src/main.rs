@@ -1,7 +1,11 @@
 //! `cargo xtask …` in this repository, `cargo plugwright …` once installed: build, package, prove and run plugins.
 
 mod cmd;
+mod environment;
+mod handover;
+mod input;
 mod report;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -22,6 +26,7 @@ enum Command {
     Verify(cmd::verify::Args),
     Registry(cmd::registry::Args),
     Run(cmd::run::Args),
+    Ci(cmd::ci::Args),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +39,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => cmd::verify::run(&args),
         Command::Registry(args) => cmd::registry::run(&args),
         Command::Run(args) => cmd::run::run(&args),
+        Command::Ci(args) => cmd::ci::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

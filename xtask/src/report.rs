@@ -39,6 +39,13 @@ impl Failure {
         self
     }
 
+    /// Put what was being done before the message.
+    #[must_use]
+    pub(crate) fn context(mut self, doing: &str) -> Self {
+        self.message = format!("{doing}: {}", self.message);
+        self
+    }
+
     /// Print it and give its exit code.
     #[expect(clippy::print_stderr, reason = "the one place where failures are printed")]
     pub(crate) fn report(&self) -> ExitCode {
@@ -74,4 +81,10 @@ pub(crate) fn note(message: impl AsRef<str>) {
 #[expect(clippy::print_stdout, reason = "the one place where data is printed")]
 pub(crate) fn data(line: impl AsRef<str>) {
     println!("{}", line.as_ref());
+}
+
+/// How this program was called, for commands that are suggested to the reader.
+pub(crate) fn program() -> &'static str {
+    let installed = std::env::args_os().nth(1).is_some_and(|argument| argument == "plugwright");
+    if installed { "cargo plugwright" } else { "cargo xtask" }
 }

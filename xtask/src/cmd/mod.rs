@@ -1,6 +1,7 @@
 //! One file per subcommand: its flags and its `run`. Printing and exit codes live here only.
 
 pub(crate) mod build;
+pub(crate) mod ci;
 pub(crate) mod package;
 pub(crate) mod pull;
 pub(crate) mod push;

@@ -1,11 +1,194 @@
 //! `cargo xtask run`.
 
-use crate::report::Failure;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::path::PathBuf;
 
-/// Serve a filter chain on a real HTTP listener.
+use mesh::model::{EnvValue, Extension, ExtensionFilter, FailStrategy, FilterChain, FilterKind, WasmFilter};
+use mesh::plan::{Module, Plan};
+use mesh::{MeshOptions, ProxyError, Resources};
+use packager::digest::Digest;
+use packager::fetch::{FetchError, fetch_module};
+use packager::reference::Reference;
+
+use super::registry_flags::RegistryFlags;
+use crate::report::{Failure, note};
+use crate::{environment, handover, input};
+
+/// Serve the filter chain that the given resources make, on a real HTTP listener.
+///
+/// Prints `listening on http://ADDRESS` on standard output once it serves; SIGTERM and SIGINT drain it.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Resources: YAML or JSON files, folders of them, or `-` for standard input.
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// The pod, workload or Gateway to be; by default the one that the resources themselves name.
+    #[arg(long, value_name = "NS/NAME")]
+    workload: Option<String>,
+    /// Take the module of this url from elsewhere: `oci:DIR:NAME`, a file, or another registry's reference.
+    #[arg(long = "image", value_name = "URL=REF")]
+    images: Vec<String>,
+    /// Address to listen on; port 0 picks a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: String,
+    /// Where requests go after the chain; by default an echo that is built in.
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+    /// Worker threads, each with its own VMs; by default one per core.
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// Istio's root namespace, whose extensions count for every namespace.
+    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
+    root_namespace: String,
+    /// Do not print a line for each request.
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
 
-pub(crate) fn run(_args: &Args) -> Result<(), Failure> {
-    Err(Failure::usage("`run` is not there yet"))
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let resources = input::read(&args.files)?;
+    let chain = resolve(&resources, args)?;
+    let images = images(&args.images, &resources)?;
+    let mut modules = BTreeMap::new();
+    for (extension, filter) in wasm(&chain) {
+        let module = fetch(extension, filter, &images, &args.registry)?;
+        modules.insert(format!("{}/{}", extension.namespace, extension.name), module);
+    }
+    let plan = Plan {
+        host_env: host_environment(&chain),
+        chain,
+        modules,
+        listen: args.listen.clone(),
+        upstream: args.upstream.clone(),
+        workers: args.workers,
+    };
+    let plan = unnamed_file(&plan)
+        .map_err(|error| Failure::environment(format!("failed to pass the chain to the harness: {error}")))?;
+    let mut arguments = vec!["serve".into()];
+    if args.quiet {
+        arguments.push("--quiet".into());
+    }
+    Err(handover::exec("harness", "plugwright-harness", arguments, Some(plan)))
+}
+
+/// The chain for the workload that was asked for, or for the one that the resources name.
+fn resolve(resources: &Resources, args: &Args) -> Result<FilterChain, Failure> {
+    let mut mesh = MeshOptions { root_namespace: args.root_namespace.clone(), ..MeshOptions::default() };
+    let (proxy, listener) = if let Some(name) = &args.workload {
+        let proxy = mesh::workload(resources, name).map_err(Failure::usage)?;
+        mesh.services = mesh::services_of(resources, &proxy);
+        let listener = mesh::assumed_listener(resources, &proxy);
+        (proxy, listener)
+    } else {
+        let assumption = mesh::assume_proxy(resources, &mesh).map_err(|error| match error {
+            ProxyError::NoExtensions => Failure::bad(error),
+            _ => Failure::usage(error),
+        })?;
+        note(assumption.sentence);
+        mesh.services = assumption.services;
+        (assumption.proxy, assumption.listener)
+    };
+    let chain = mesh::resolve(resources, &proxy, &listener, &mesh);
+    for left_out in &chain.left_out {
+        let mesh::model::LeftOut { kind, namespace, name, reason } = left_out;
+        note(format!("not in the chain: {kind} {namespace}/{name}: {reason}"));
+    }
+    Ok(chain)
+}
+
+/// The chain's wasm extensions, in order.
+fn wasm(chain: &FilterChain) -> impl Iterator<Item = (&Extension, &WasmFilter)> {
+    chain.filters.iter().filter_map(|filter| match &filter.kind {
+        FilterKind::Extension(extension) => match &extension.filter {
+            ExtensionFilter::Wasm(wasm) => Some((&**extension, &**wasm)),
+            ExtensionFilter::Lua { .. } => None,
+        },
+        FilterKind::BuiltIn(_) => None,
+    })
+}
+
+/// `--image URL=REF`, by URL with its scheme. A URL that no resource has is a typing error.
+fn images(flags: &[String], resources: &Resources) -> Result<BTreeMap<String, Reference>, Failure> {
+    let known: BTreeSet<String> = resources
+        .extensions
+        .iter()
+        .filter_map(|extension| match &extension.filter {
+            ExtensionFilter::Wasm(wasm) => Some(with_scheme(&wasm.url)),
+            ExtensionFilter::Lua { .. } => None,
+        })
+        .collect();
+    let mut images = BTreeMap::new();
+    for flag in flags {
+        // A query in the URL may have a `=` too; references have none.
+        let (url, reference) = flag
+            .rsplit_once('=')
+            .ok_or_else(|| Failure::usage(format!("--image `{flag}`: expected URL=REF")))?;
+        let url = with_scheme(url);
+        if !known.contains(&url) {
+            let known = known.iter().cloned().collect::<Vec<_>>().join(", ");
+            return Err(Failure::usage(format!("--image: no resource has the url `{url}`; they have {known}")));
+        }
+        let reference = Reference::parse(reference)
+            .map_err(|error| Failure::usage(error).context(&format!("--image `{flag}`")))?;
+        if images.insert(url.clone(), reference).is_some() {
+            return Err(Failure::usage(format!("--image: `{url}` is given twice")));
+        }
+    }
+    Ok(images)
+}
+
+fn with_scheme(url: &str) -> String {
+    if url.contains("://") { url.to_owned() } else { format!("oci://{url}") }
+}
+
+/// A module's bytes, in a file named after their digest. Like Istio's agent, a fetch that fails is survived only by an
+/// extension that says FAIL_OPEN.
+fn fetch(
+    extension: &Extension,
+    filter: &WasmFilter,
+    images: &BTreeMap<String, Reference>,
+    registry: &RegistryFlags,
+) -> Result<Module, Failure> {
+    let who = format!("{} {}/{}", extension.origin.kind, extension.namespace, extension.name);
+    let fetched = match images.get(&with_scheme(&filter.url)) {
+        // The pin is of the image that the resource names, not of the one put in its place.
+        Some(replacement) => fetch_module(replacement, None, &registry.fetch_options()?),
+        None => Reference::parse_istio(&filter.url)
+            .map_err(FetchError::from)
+            .and_then(|reference| fetch_module(&reference, filter.sha256.as_deref(), &registry.fetch_options()?)),
+    };
+    match fetched {
+        Ok(fetched) => {
+            note(format!("{who}: {}", fetched.source));
+            let digest = Digest::of(&fetched.module);
+            let path = environment::cache()?.join("modules").join(format!("{}.wasm", digest.hex()));
+            packager::file::write_atomically(&path, &fetched.module)
+                .map_err(|error| Failure::environment(format!("failed to write {}: {error}", path.display())))?;
+            Ok(Module::File { path, sha256: digest.hex().to_owned() })
+        }
+        Err(error) if filter.fail_strategy == FailStrategy::FailOpen => {
+            let reason = error.to_string();
+            note(format!("{who}: {reason}; it says FAIL_OPEN, so traffic passes without it"));
+            Ok(Module::FetchFailed { reason })
+        }
+        Err(error) => Err(registry.fetch_failure(error).context(&who)),
+    }
+}
+
+/// The variables of this process that the chain's extensions ask for with `valueFrom: HOST`.
+fn host_environment(chain: &FilterChain) -> BTreeMap<String, String> {
+    let wanted = wasm(chain).flat_map(|(_, filter)| &filter.env).filter(|variable| variable.value == EnvValue::Host);
+    wanted.filter_map(|variable| Some((variable.name.clone(), std::env::var(&variable.name).ok()?))).collect()
+}
+
+/// The plan in a file that has no name: it may hold secrets, and nothing is left behind whatever happens next.
+fn unnamed_file(plan: &Plan) -> std::io::Result<File> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(&serde_json::to_vec(plan)?)?;
+    file.rewind()?;
+    Ok(file)
 }

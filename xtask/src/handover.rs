@@ -1,0 +1,81 @@
+//! Hands a command over to a binary that is built on first use, so that building a plugin never waits for the engine.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::environment;
+use crate::report::{Failure, note};
+
+/// Replace this process by `binary` of the workspace's `package`, with its standard input from `stdin` when given.
+/// Returns only when that fails.
+pub(crate) fn exec(package: &str, binary: &str, arguments: Vec<OsString>, stdin: Option<File>) -> Failure {
+    let program = match locate(package, binary) {
+        Ok(program) => program,
+        Err(failure) => return failure,
+    };
+    let mut command = Command::new(&program);
+    command.args(arguments);
+    if let Some(stdin) = stdin {
+        command.stdin(stdin);
+    }
+    replace(command, &program)
+}
+
+#[cfg(unix)]
+fn replace(mut command: Command, program: &Path) -> Failure {
+    use std::os::unix::process::CommandExt;
+    let error = command.exec();
+    Failure::environment(format!("failed to run {}: {error}", program.display()))
+}
+
+#[cfg(not(unix))]
+fn replace(mut command: Command, program: &Path) -> Failure {
+    match command.status() {
+        Ok(status) => std::process::exit(status.code().unwrap_or(3)),
+        Err(error) => Failure::environment(format!("failed to run {}: {error}", program.display())),
+    }
+}
+
+/// In a checkout the binary is built from it. An installed `cargo plugwright` prefers one that is installed too, and
+/// falls back to the checkout that it was installed from.
+fn locate(package: &str, binary: &str) -> Result<PathBuf, Failure> {
+    let file = format!("{binary}{}", std::env::consts::EXE_SUFFIX);
+    let beside =
+        std::env::current_exe().ok().map(|program| program.with_file_name(&file)).filter(|path| path.is_file());
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().filter(|root| root.join(package).is_dir());
+    let runs_from_checkout = cfg!(debug_assertions);
+    match checkout {
+        Some(root) if runs_from_checkout => build(root, package, binary, beside.is_some()),
+        _ => match (beside.or_else(|| environment::on_path(&file)), checkout) {
+            (Some(installed), _) => Ok(installed),
+            (None, Some(root)) => build(root, package, binary, false),
+            (None, None) => Err(Failure::environment(format!("`{binary}` is not installed"))
+                .hint(format!("in a checkout of Plugwright: cargo install --path {package}"))),
+        },
+    }
+}
+
+fn build(root: &Path, package: &str, binary: &str, built_before: bool) -> Result<PathBuf, Failure> {
+    let mut command = Command::new(environment::cargo());
+    command.current_dir(root).args(["build", "--package", package, "--bin", binary]);
+    command.args(["--message-format", "json-render-diagnostics"]);
+    if built_before {
+        command.arg("--quiet");
+    } else {
+        note(format!("building `{binary}` on first use; with an engine in it, this takes a few minutes once"));
+    }
+    command.stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output = command.output().map_err(|error| Failure::environment(format!("failed to run cargo: {error}")))?;
+    if !output.status.success() {
+        return Err(Failure::environment(format!("cargo could not build `{binary}`")));
+    }
+    let executable = output.stdout.split(|byte| *byte == b'\n').find_map(|line| {
+        let message: serde_json::Value = serde_json::from_slice(line).ok()?;
+        let is_it = message.pointer("/target/name")?.as_str()? == binary;
+        let executable = message.get("executable")?.as_str()?;
+        is_it.then(|| PathBuf::from(executable))
+    });
+    executable.ok_or_else(|| Failure::environment(format!("cargo built `{binary}` but did not say where it is")))
+}

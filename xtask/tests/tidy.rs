@@ -1,0 +1,79 @@
+//! The repository's own rules: who depends on whom, how long files may be, what documents must name.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{finish, repository};
+
+/// Every package that `package` pulls in for a normal build.
+fn dependencies(package: &str) -> BTreeSet<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(repository()).args(["tree", "--prefix", "none", "--edges", "normal", "--package", package]);
+    let tree = finish(&mut command).fine().stdout;
+    tree.lines().skip(1).filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[track_caller]
+fn check_without(package: &str, unwanted: &[&str]) {
+    let found = dependencies(package);
+    assert!(!found.is_empty());
+    for name in unwanted {
+        assert!(!found.contains(*name), "`{package}` must not depend on `{name}`");
+    }
+}
+
+#[test]
+fn the_command_line_does_not_wait_for_the_engine() {
+    check_without("xtask", &["wasmtime", "harness", "hyper", "tokio", "registry-tests"]);
+}
+
+#[test]
+fn libraries_know_only_what_the_design_lets_them() {
+    check_without("packager", &["mesh", "harness", "clap", "wasmtime"]);
+    check_without("mesh", &["packager", "harness", "clap", "ureq"]);
+    check_without("harness", &["packager", "clap", "ureq"]);
+    check_without("registry-tests", &["packager", "mesh", "harness", "clap"]);
+    check_without("plugwright-sdk", &["packager", "mesh", "harness"]);
+    check_without("basic-auth", &["packager", "mesh", "harness"]);
+}
+
+fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && !name.starts_with('.') && name != "dist" {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+#[test]
+fn files_open_with_a_sentence_and_stay_readable_in_one_sitting() {
+    let mut files = Vec::new();
+    sources(repository(), &mut files);
+    assert!(files.len() > 20);
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let lines = text.lines().count();
+        assert!(lines <= 800, "{}: {lines} lines, split it", file.display());
+        let first = text.lines().next().unwrap_or_default();
+        assert!(first.starts_with("//! "), "{}: opens with `{first}`, not with what it is for", file.display());
+    }
+}
+
+#[test]
+fn every_plugin_has_its_documents() {
+    for entry in fs::read_dir(repository().join("plugins")).unwrap() {
+        let plugin = entry.unwrap().path();
+        for file in ["README.md", "tests/config.example.json"] {
+            assert!(plugin.join(file).is_file(), "{} has no {file}", plugin.display());
+        }
+    }
+}
