@@ -26,15 +26,12 @@ mod verified;
 
 pub use address::ForbiddenAddress;
 pub use error::RegistryError;
-pub use manifests::{Document, Manifest};
+pub use manifests::Manifest;
 pub use progress::{Moved, Progress};
 pub use retry::Retry;
 pub use url::UrlError;
 
 pub(crate) use error::printable;
-
-/// The distribution specification lets registries refuse larger manifests; so does this client.
-pub const MANIFEST_LIMIT: u64 = 4 * 1024 * 1024;
 
 /// Which registries are spoken to without TLS. There is no falling back from one to the other.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

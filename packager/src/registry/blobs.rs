@@ -8,15 +8,16 @@ use oci_spec::image::Descriptor;
 use ureq::http::Method;
 use ureq::http::header::LOCATION;
 
-use crate::blob::{Blob, Content};
+use crate::blob::{Blob, digest_of};
 use crate::digest::Digest;
 
 use super::RegistryError;
 use super::error::Place;
+use super::manifests::unusable;
 use super::progress::Moved;
 use super::session::Session;
 use super::transport::{Answer, Body};
-use super::verified::{Check, digest_of};
+use super::verified::Check;
 
 /// Upload a blob unless the registry has it. The whole is repeated after a failure: an upload session may be lost.
 pub(super) fn upload(session: &Session<'_>, blob: &Blob) -> Result<(), RegistryError> {
@@ -60,23 +61,18 @@ fn exists(session: &Session<'_>, digest: &Digest) -> Result<bool, RegistryError>
 }
 
 fn known_digest(session: &Session<'_>, descriptor: &Descriptor) -> Result<Digest, RegistryError> {
-    digest_of(descriptor).map_err(|reason| RegistryError::Manifest { reference: session.image.to_string(), reason })
+    digest_of(descriptor).map_err(|error| unusable(session.image, &error.into()))
 }
 
 /// Download a blob into `directory`, under its digest's hexadecimal digits; only what has been checked gets that name.
 /// After an interruption it goes on where it stopped, if the registry can.
-pub(super) fn download(
-    session: &Session<'_>,
-    descriptor: &Descriptor,
-    directory: &Path,
-) -> Result<Blob, RegistryError> {
+pub(super) fn download(session: &Session<'_>, descriptor: &Descriptor, directory: &Path) -> Result<(), RegistryError> {
     let client = session.client;
     let progress = client.progress();
     let digest = known_digest(session, descriptor)?;
     let path = directory.join(digest.hex());
-    let content = Content::File(path.clone());
     if path.exists() {
-        return Ok(Blob { descriptor: descriptor.clone(), content });
+        return Ok(());
     }
     let local = |action: &str| {
         let action = format!("{action} {}", path.display());
@@ -95,7 +91,7 @@ pub(super) fn download(
     file.sync_all().map_err(local("write"))?;
     temporary.persist(&path).map_err(|error| local("write")(error.error))?;
     progress.finish(&digest, Moved::Downloaded);
-    Ok(Blob { descriptor: descriptor.clone(), content })
+    Ok(())
 }
 
 fn what(session: &Session<'_>, digest: &Digest) -> String {

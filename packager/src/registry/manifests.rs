@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
-use oci_spec::image::{ImageIndex, ImageManifest};
+use oci_spec::image::{Arch, Descriptor, ImageIndex, Os};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use ureq::http::Method;
 
+use crate::blob::{Content, Image};
 use crate::digest::Digest;
+use crate::image::{self, MAX_MANIFEST_SIZE, ManifestError, media_type};
 use crate::reference::ImageReference;
 
 use super::session::{Actions, Session};
 use super::transport::{Answer, Body};
-use super::{Client, MANIFEST_LIMIT, RegistryError, printable};
-
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+use super::{Client, RegistryError, printable};
 
 /// A manifest or an index as the registry has it.
 #[derive(Debug, Clone)]
@@ -26,67 +25,80 @@ pub struct Manifest {
     pub media_type: String,
     /// Its digest, computed from the bytes.
     pub digest: Digest,
-    /// What the bytes say.
-    pub document: Document,
 }
 
-/// The two kinds of documents that a registry serves as manifests.
-#[derive(Debug, Clone)]
-pub enum Document {
-    /// An image manifest, OCI's or Docker's.
-    Image(Box<ImageManifest>),
-    /// An image index or a Docker manifest list.
-    Index(Box<ImageIndex>),
+/// What tells the two kinds apart.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Claim {
+    media_type: Option<String>,
+    manifests: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
+    config: Option<IgnoredAny>,
 }
 
 impl Manifest {
     /// Tell a manifest from an index. A document that could be taken for both is refused: the media type is not part
     /// of what a digest covers, so two readers could see two images (CVE-2021-41190).
-    pub fn parse(bytes: impl Into<Arc<[u8]>>, media_type: Option<&str>) -> Result<Self, String> {
+    pub fn parse(bytes: impl Into<Arc<[u8]>>, content_type: Option<&str>) -> Result<Self, ManifestError> {
         let bytes = bytes.into();
-        let fields: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_slice(&bytes).map_err(|error| format!("not a JSON object: {error}"))?;
-        let inside = fields.get("mediaType").and_then(serde_json::Value::as_str);
-        let given = media_type.map(|text| text.split(';').next().unwrap_or_default().trim());
+        let claim: Claim = serde_json::from_slice(&bytes).map_err(ManifestError::Json)?;
+        let given = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
         // Servers of plain files give any of these.
         let given =
             given.filter(|text| !matches!(*text, "" | "application/json" | "application/octet-stream" | "text/plain"));
-        let media_type = match (inside, given) {
-            (Some(inside), Some(given)) if inside != given => {
-                let (inside, given) = (printable(inside, 100), printable(given, 100));
-                return Err(format!("it says it is `{inside}`, and the registry says it is `{given}`"));
+        let media_type = match (claim.media_type.as_deref(), given) {
+            (Some(actual), Some(expected)) if actual != expected => {
+                let (expected, actual) = (printable(expected, 100), printable(actual, 100));
+                return Err(ManifestError::Mismatch { expected, actual });
             }
             (Some(media_type), _) | (None, Some(media_type)) => media_type,
-            (None, None) if fields.contains_key("manifests") => OCI_INDEX,
-            (None, None) => OCI_MANIFEST,
+            (None, None) if claim.manifests.is_some() => media_type::INDEX,
+            (None, None) => media_type::MANIFEST,
         };
-        let foreign =
-            |field: &str| fields.contains_key(field).then(|| format!("a `{media_type}` with `{field}` is ambiguous"));
-        let document = match media_type {
-            OCI_MANIFEST | DOCKER_MANIFEST => {
-                if let Some(reason) = foreign("manifests") {
-                    return Err(reason);
-                }
-                let manifest: ImageManifest = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-                Document::Image(Box::new(manifest))
-            }
-            OCI_INDEX | DOCKER_LIST => {
-                if let Some(reason) = foreign("layers").or_else(|| foreign("config")) {
-                    return Err(reason);
-                }
-                let index: ImageIndex = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-                Document::Index(Box::new(index))
-            }
-            other => {
-                return Err(format!("media type `{}` is neither a manifest's nor an index's", printable(other, 100)));
-            }
+        let foreign = match media_type {
+            _ if media_type::is_manifest(media_type) => claim.manifests.is_some(),
+            _ if media_type::is_index(media_type) => claim.layers.is_some() || claim.config.is_some(),
+            other => return Err(ManifestError::MediaType { media_type: printable(other, 100) }),
         };
-        if fields.get("schemaVersion") != Some(&serde_json::Value::from(2)) {
-            return Err("schemaVersion is not 2".to_owned());
+        if foreign {
+            return Err(ManifestError::Ambiguous);
         }
         let (media_type, digest) = (media_type.to_owned(), Digest::of(&bytes));
-        Ok(Self { bytes, media_type, digest, document })
+        Ok(Self { bytes, media_type, digest })
     }
+
+    /// Whether this is an index of manifests rather than an image's.
+    pub fn is_index(&self) -> bool {
+        media_type::is_index(&self.media_type)
+    }
+
+    /// The image that this manifest describes; `content` says where each blob is or will be.
+    pub fn image(&self, content: impl Fn(&Digest) -> Content) -> Result<Image, ManifestError> {
+        image::parse(Arc::clone(&self.bytes), &self.media_type, content)
+    }
+
+    /// What go-containerregistry, and with it Istio, takes from an index: the first entry for linux/amd64, or without
+    /// a platform.
+    pub(super) fn platform(&self) -> Result<Option<Descriptor>, ManifestError> {
+        let index: ImageIndex = serde_json::from_slice(&self.bytes).map_err(ManifestError::Json)?;
+        let fits = |descriptor: &&Descriptor| {
+            descriptor
+                .platform()
+                .as_ref()
+                .is_none_or(|platform| *platform.os() == Os::Linux && *platform.architecture() == Arch::Amd64)
+        };
+        Ok(index.manifests().iter().find(fits).cloned())
+    }
+}
+
+/// A manifest's failure with its causes, bounded: the texts quote what the registry sent.
+pub(super) fn unusable(reference: &ImageReference, error: &ManifestError) -> RegistryError {
+    let mut reason = error.to_string();
+    if let Some(cause) = std::error::Error::source(error) {
+        reason = format!("{reason}: {cause}");
+    }
+    RegistryError::Manifest { reference: reference.to_string(), reason: printable(&reason, 300) }
 }
 
 impl Client {
@@ -115,15 +127,16 @@ impl Client {
 pub(super) fn manifest(session: &Session<'_>, identifier: &str) -> Result<Manifest, RegistryError> {
     let reference = session.image;
     let what = format!("the manifest of {reference}");
-    let accept = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST].join(", ");
+    let accept =
+        [media_type::MANIFEST, media_type::INDEX, media_type::DOCKER_MANIFEST, media_type::DOCKER_INDEX].join(", ");
     let request = session
         .request(Method::GET, &format!("manifests/{identifier}"))?
         .header("Accept", accept)
-        .expect(MANIFEST_LIMIT);
+        .expect(MAX_MANIFEST_SIZE);
     let client = session.client;
     let (answer, bytes) = client.options.retry.run(client.progress(), || {
         let mut answer = session.once(&request, &[200])?;
-        let bytes = answer.read(&what, MANIFEST_LIMIT)?;
+        let bytes = answer.read(&what, MAX_MANIFEST_SIZE)?;
         Ok((answer, bytes))
     })?;
     let actual = Digest::of(&bytes);
@@ -133,15 +146,14 @@ pub(super) fn manifest(session: &Session<'_>, identifier: &str) -> Result<Manife
         return Err(RegistryError::DigestMismatch { what, expected, actual });
     }
     check_header(&answer, &actual)?;
-    Manifest::parse(bytes, answer.header("content-type"))
-        .map_err(|reason| RegistryError::Manifest { reference: reference.to_string(), reason })
+    Manifest::parse(bytes, answer.header("content-type")).map_err(|error| unusable(reference, &error))
 }
 
 pub(super) fn put(session: &Session<'_>, media_type: &str, bytes: &[u8]) -> Result<Digest, RegistryError> {
     let digest = Digest::of(bytes);
     let reference = session.image;
-    if bytes.len() as u64 > MANIFEST_LIMIT {
-        return Err(RegistryError::TooLarge { what: format!("the manifest of {reference}"), limit: MANIFEST_LIMIT });
+    if bytes.len() as u64 > MAX_MANIFEST_SIZE {
+        return Err(RegistryError::TooLarge { what: format!("the manifest of {reference}"), limit: MAX_MANIFEST_SIZE });
     }
     if let Some(expected) = reference.digest().filter(|expected| **expected != digest) {
         let what = format!("the manifest for {reference}");
@@ -186,40 +198,36 @@ mod tests {
     const CONFIG: &str = r#"{"mediaType":"application/vnd.oci.image.config.v1+json","size":0,"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}"#;
 
     #[track_caller]
-    fn check(json: &str, media_type: Option<&str>, expected: Result<&str, &str>) {
-        match (Manifest::parse(json.as_bytes(), media_type), expected) {
+    fn check(json: &str, content_type: Option<&str>, expected: Result<&str, &str>) {
+        match (Manifest::parse(json.as_bytes(), content_type), expected) {
             (Ok(manifest), Ok(expected)) => assert_eq!(manifest.media_type, expected),
-            (Err(reason), Err(expected)) => assert!(reason.contains(expected), "{reason}"),
+            (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{error}"),
             (outcome, _) => panic!("{json}: {outcome:?}"),
         }
     }
 
     #[test]
     fn manifest_and_index_are_told_apart_and_ambiguity_is_refused() {
+        use media_type::{DOCKER_MANIFEST, INDEX, MANIFEST};
         let manifest = format!(r#"{{"schemaVersion":2,"config":{CONFIG},"layers":[]}}"#);
-        check(&manifest, None, Ok(OCI_MANIFEST));
-        check(&manifest, Some("application/json; charset=utf-8"), Ok(OCI_MANIFEST));
+        check(&manifest, None, Ok(MANIFEST));
+        check(&manifest, Some("application/json; charset=utf-8"), Ok(MANIFEST));
         check(&manifest, Some(DOCKER_MANIFEST), Ok(DOCKER_MANIFEST));
-        check(&manifest, Some(OCI_INDEX), Err("ambiguous"));
+        check(&manifest, Some(INDEX), Err("both"));
         let index = r#"{"schemaVersion":2,"manifests":[]}"#;
-        check(index, None, Ok(OCI_INDEX));
-        check(index, Some(OCI_MANIFEST), Err("ambiguous"));
-        check(
-            &format!(r#"{{"schemaVersion":2,"config":{CONFIG},"layers":[],"manifests":[]}}"#),
-            None,
-            Err("ambiguous"),
-        );
-        let typed = format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{CONFIG},"layers":[]}}"#);
-        check(&typed, Some(DOCKER_MANIFEST), Err("the registry says"));
-        check(&typed, Some("text/html"), Err("the registry says"));
+        check(index, None, Ok(INDEX));
+        check(index, Some(MANIFEST), Err("both"));
+        check(&format!(r#"{{"schemaVersion":2,"config":{CONFIG},"layers":[],"manifests":[]}}"#), None, Err("both"));
+        let typed = format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{CONFIG},"layers":[]}}"#);
+        check(&typed, Some(DOCKER_MANIFEST), Err("its source said"));
+        check(&typed, Some("text/html"), Err("its source said"));
+        check(&manifest, Some("text/html"), Err("text/html"));
     }
 
     #[test]
     fn nonsense_is_not_a_manifest() {
-        for json in ["", "[]", "{}", "null", "{\"schemaVersion\":1}", "\u{0}"] {
+        for json in ["", "[1]", "null", "\u{0}", "{", "7"] {
             assert!(Manifest::parse(json.as_bytes(), None).is_err(), "{json}");
         }
-        let versions = format!(r#"{{"schemaVersion":1,"config":{CONFIG},"layers":[]}}"#);
-        check(&versions, None, Err("schemaVersion"));
     }
 }

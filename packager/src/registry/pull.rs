@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest, Os};
+use oci_spec::image::Descriptor;
 
-use crate::blob::{Blob, Image};
+use crate::blob::{Content, Image};
+use crate::digest::Digest;
 use crate::reference::ImageReference;
 
-use super::manifests::{Document, Manifest};
+use super::manifests::{Manifest, unusable};
 use super::session::{Actions, Session};
 use super::{Client, RegistryError, blobs, manifests};
 
@@ -36,47 +37,40 @@ impl Client {
 
 fn pull(session: &Session<'_>, manifest: Manifest, directory: &Path) -> Result<Image, RegistryError> {
     let reference = session.image;
-    let unusable =
-        |reason: &str| RegistryError::Manifest { reference: reference.to_string(), reason: reason.to_owned() };
-    let Manifest { bytes, media_type, document, .. } = manifest;
-    let (bytes, media_type, image) = match document {
-        Document::Image(image) => (bytes, media_type, image),
-        Document::Index(index) => {
-            let child =
-                platform(&index).ok_or_else(|| RegistryError::NoPlatform { reference: reference.to_string() })?;
-            let digest = super::verified::digest_of(child).map_err(|reason| unusable(&reason))?;
-            let child = manifests::manifest(session, digest.as_str())?;
-            match child.document {
-                Document::Image(image) => (child.bytes, child.media_type, image),
-                Document::Index(_) => return Err(unusable("an index inside an index is not followed")),
-            }
-        }
-    };
+    let manifest = if manifest.is_index() { child(session, &manifest)? } else { manifest };
+    let image = manifest
+        .image(|digest: &Digest| Content::File(directory.join(digest.hex())))
+        .map_err(|error| unusable(reference, &error))?;
     check_size(session, &image)?;
-    let fetch = |descriptor: &Descriptor| blobs::download(session, descriptor, directory);
-    let config = fetch(image.config())?;
-    let layers = image.layers().iter().map(fetch).collect::<Result<Vec<Blob>, _>>()?;
-    Ok(Image { manifest: bytes, media_type, config, layers })
+    for blob in std::iter::once(&image.config).chain(&image.layers) {
+        blobs::download(session, &blob.descriptor, directory)?;
+    }
+    Ok(image)
 }
 
-/// What go-containerregistry, and with it Istio, takes from an index.
-fn platform(index: &ImageIndex) -> Option<&Descriptor> {
-    index.manifests().iter().find(|descriptor| match descriptor.platform() {
-        Some(platform) => *platform.os() == Os::Linux && *platform.architecture() == Arch::Amd64,
-        None => true,
-    })
+fn child(session: &Session<'_>, index: &Manifest) -> Result<Manifest, RegistryError> {
+    let reference = session.image;
+    let found = index.platform().map_err(|error| unusable(reference, &error))?;
+    let child = found.ok_or_else(|| RegistryError::NoPlatform { reference: reference.to_string() })?;
+    let digest = crate::blob::digest_of(&child).map_err(|error| unusable(reference, &error.into()))?;
+    let child = manifests::manifest(session, digest.as_str())?;
+    if child.is_index() {
+        let reason = "an index inside an index is not followed".to_owned();
+        return Err(RegistryError::Manifest { reference: reference.to_string(), reason });
+    }
+    Ok(child)
 }
 
-fn check_size(session: &Session<'_>, image: &ImageManifest) -> Result<(), RegistryError> {
-    let what = format!("the image {}", session.image);
-    if image.layers().len() > LAYER_LIMIT {
-        let reason = format!("{} layers are more than {LAYER_LIMIT}", image.layers().len());
+fn check_size(session: &Session<'_>, image: &Image) -> Result<(), RegistryError> {
+    let layers = image.layers.len();
+    if layers > LAYER_LIMIT {
+        let reason = format!("{layers} layers are more than {LAYER_LIMIT}");
         return Err(RegistryError::Manifest { reference: session.image.to_string(), reason });
     }
-    let sizes = std::iter::once(image.config()).chain(image.layers()).map(Descriptor::size);
+    let descriptors = std::iter::once(&image.config).chain(&image.layers).map(|blob| &blob.descriptor);
     let limit = session.client.options.image_limit;
-    match sizes.fold(0_u64, u64::saturating_add) {
-        size if size > limit => Err(RegistryError::TooLarge { what, limit }),
+    match descriptors.map(Descriptor::size).fold(0_u64, u64::saturating_add) {
+        size if size > limit => Err(RegistryError::TooLarge { what: format!("the image {}", session.image), limit }),
         _ => Ok(()),
     }
 }

@@ -179,8 +179,7 @@ impl Transport {
                 return Err(refused(format!("status {} is not expected here", answer.status)));
             }
             let location = answer.header(LOCATION.as_str()).ok_or_else(|| refused("it has no Location".to_owned()))?;
-            let next =
-                url.join(location).map_err(|error| refused(format!("its Location is unusable: {error}")))?;
+            let next = url.join(location).map_err(|error| refused(format!("its Location is unusable: {error}")))?;
             if url.is_tls() && !next.is_tls() || !self.allows(&next) && next.is_tls() != url.is_tls() {
                 return Err(refused(format!("{next} would go from TLS to plain HTTP")));
             }

@@ -2,10 +2,9 @@
 
 use std::io::{self, Read};
 
-use oci_spec::image::Descriptor;
 use sha2::{Digest as _, Sha256};
 
-use crate::blob::Blob;
+use crate::blob::{Blob, digest_of};
 use crate::digest::Digest;
 
 use super::{Progress, RegistryError};
@@ -62,15 +61,6 @@ impl Check {
     }
 }
 
-/// The digest of a descriptor, if it is one that can be checked here.
-pub(super) fn digest_of(descriptor: &Descriptor) -> Result<Digest, String> {
-    descriptor
-        .digest()
-        .as_ref()
-        .parse()
-        .map_err(|_| format!("digest `{}` is not sha256", super::printable(descriptor.digest().as_ref(), 100)))
-}
-
 /// Why an upload was given up on this side.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unsent {
@@ -98,7 +88,7 @@ impl<'a> Upload<'a> {
     pub(super) fn open(blob: &Blob, progress: &'a dyn Progress) -> Result<Self, RegistryError> {
         let action = format!("read blob {}", blob.descriptor.digest());
         let digest = digest_of(&blob.descriptor)
-            .map_err(|reason| RegistryError::Manifest { reference: "the image".to_owned(), reason })?;
+            .map_err(|error| RegistryError::Local { action: action.clone(), source: io::Error::other(error) })?;
         let content = blob.content.open().map_err(|source| RegistryError::Local { action, source })?;
         Ok(Self { content, check: Check::new(digest.clone(), blob.descriptor.size()), digest, progress })
     }
@@ -136,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_last_bytes_of_a_wrong_blob_are_never_sent() {
-        let descriptor = Descriptor::new(
+        let descriptor = oci_spec::image::Descriptor::new(
             oci_spec::image::MediaType::ImageLayer,
             3,
             Digest::of(b"abc").as_str().parse::<oci_spec::image::Digest>().unwrap(),
