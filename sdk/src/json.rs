@@ -53,12 +53,13 @@ impl Reader<'_> {
 
     /// Describes the value that begins with `next` where another was expected.
     fn mismatch(&self, next: u8, expected: &dyn Expected) -> ConfigError {
+        let rest = self.lexer.as_slice();
         let unexpected = match next {
             b'"' => Unexpected::Str(""),
             b'[' => Unexpected::Seq,
             b'{' => Unexpected::Map,
-            b't' | b'f' => Unexpected::Bool(true),
-            b'n' => Unexpected::Unit,
+            b't' | b'f' if rest.starts_with(b"true") || rest.starts_with(b"false") => Unexpected::Bool(true),
+            b'n' if rest.starts_with(b"null") => Unexpected::Unit,
             b'-' | b'0'..=b'9' => Unexpected::Signed(0),
             _ => return self.syntax("a value"),
         };

@@ -53,7 +53,10 @@ mod field;
 mod host;
 mod json;
 mod plugin;
-#[cfg_attr(not(any(test, target_family = "wasm")), expect(dead_code, reason = "only a module talks to a host over the wire"))]
+#[cfg_attr(
+    not(any(test, target_family = "wasm")),
+    expect(dead_code, reason = "only a module talks to a host over the wire")
+)]
 mod wire;
 
 #[cfg(target_family = "wasm")]
