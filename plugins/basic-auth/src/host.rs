@@ -28,7 +28,9 @@ impl Pattern {
             Err("has a `*` that is neither its first nor its only last character")
         } else if !rest.bytes().all(|b| b.is_ascii_graphic()) || rest.contains(['/', '@']) {
             Err("has a character that no host has; an international name is written in its `xn--` form")
-        } else if rest.contains(':') && !rest.starts_with('[') && !rest.ends_with(']') || rest.contains("]:") {
+        } else if rest.contains(':') && !rest.starts_with('[') && !rest.ends_with(']')
+            || rest.as_bytes().windows(2).any(|pair| pair == b"]:")
+        {
             Err("has a port, which is removed before hosts are matched, or an IPv6 address without brackets")
         } else if rest.ends_with('.') && !matches!(pattern, Self::StartsWith(_)) {
             Err("ends with a dot, which is removed before hosts are matched")
