@@ -1,4 +1,5 @@
 //! Requests through the plugin, on the SDK's in-memory proxy.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use basic_auth::BasicAuth;
 use plugwright_sdk::LogLevel;

@@ -1,4 +1,5 @@
 //! Responses through the plugin, on the SDK's in-memory proxy.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use header_append::HeaderAppend;
 use plugwright_sdk::testing::{Proxy, get, response};

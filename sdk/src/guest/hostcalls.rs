@@ -74,9 +74,9 @@ fn bytes_from(
     let mut size = 0_usize;
     match run(&raw mut data, &raw mut size) {
         OK if data.is_null() => Ok(Some(Vec::new())),
-        // SAFETY: the host got `data` from this module's `proxy_on_memory_allocate(size)`, which allocates exactly
-        // `size` bytes with the global allocator and gives them up; the host filled them and keeps no pointer.
-        OK => Ok(Some(unsafe { Vec::from_raw_parts(data, size, size) })),
+        // SAFETY: the host got `data` from this module's `proxy_on_memory_allocate(size)`, which allocates a
+        // boxed slice of exactly `size` bytes and gives it up; the host filled them and keeps no pointer.
+        OK => Ok(Some(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(data, size)) }.into_vec())),
         NOT_FOUND => Ok(None),
         status => Err(HostError::new(call, status)),
     }

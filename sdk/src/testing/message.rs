@@ -49,12 +49,12 @@ impl Message {
     /// Adds a header. `host` is `:authority` under another name, of which there is one.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        let mut name = name.to_ascii_lowercase();
-        if name == "host" {
-            name = ":authority".to_owned();
-            self = self.without(&name);
+        let mut name = name;
+        if name.eq_ignore_ascii_case("host") {
+            name = ":authority";
+            self = self.without(name);
         }
-        self.headers.push((name.into_bytes(), value.as_ref().to_vec()));
+        self.headers.push((name.to_ascii_lowercase().into_bytes(), value.as_ref().to_vec()));
         self
     }
 
