@@ -1,0 +1,152 @@
+//! Envoy's rules, applied to a module.
+
+use wasmparser::{Validator, WasmFeatures};
+
+use super::envoy::{AbiVersion, EnvoyVersion};
+use super::host;
+use super::info::{ExternKind, Import, InspectError, ModuleInfo, decode_error, inspect};
+use super::report::{Note, Problem, Report};
+use super::signature::Signature;
+use super::{MAX_MEMORY_PAGES, MAX_MODULE_SIZE};
+
+pub(super) fn check(bytes: &[u8], envoy: EnvoyVersion) -> Report {
+    let mut report = Report { envoy, info: None, problems: Vec::new(), notes: Vec::new() };
+    let size = bytes.len() as u64;
+    if size > MAX_MODULE_SIZE {
+        report.problems.push(Problem::TooLarge { size, limit: MAX_MODULE_SIZE });
+        return report;
+    }
+    let info = match inspect(bytes) {
+        Ok(info) => info,
+        Err(error) => {
+            report.problems.push(error.into());
+            return report;
+        }
+    };
+    validate(bytes, envoy, &mut report.problems);
+    abi(&info, &mut report);
+    for import in &info.imports {
+        report.problems.extend(import_problem(import, info.abi, envoy));
+    }
+    exports(&info, &mut report.problems);
+    for memory in info.memories.iter().filter(|memory| memory.minimum > MAX_MEMORY_PAGES) {
+        report.problems.push(Problem::Memory { pages: memory.minimum, limit: MAX_MEMORY_PAGES });
+    }
+    notes(&info, &mut report.notes);
+    report.info = Some(info);
+    report
+}
+
+/// What Envoy's V8 runs. Memory64 loads there too, but proxy-wasm's pointers have 32 bits.
+fn features(envoy: EnvoyVersion) -> WasmFeatures {
+    let everywhere = WasmFeatures::WASM2 | WasmFeatures::TAIL_CALL;
+    let since_1_36 = WasmFeatures::EXTENDED_CONST
+        | WasmFeatures::RELAXED_SIMD
+        | WasmFeatures::THREADS
+        | WasmFeatures::EXCEPTIONS
+        | WasmFeatures::LEGACY_EXCEPTIONS
+        | WasmFeatures::FUNCTION_REFERENCES
+        | WasmFeatures::GC
+        | WasmFeatures::MULTI_MEMORY;
+    if envoy >= EnvoyVersion::v1(36) { everywhere | since_1_36 } else { everywhere }
+}
+
+/// Validate again with each feature found missing, so that all of them are named.
+fn validate(bytes: &[u8], envoy: EnvoyVersion, problems: &mut Vec<Problem>) {
+    let mut features = features(envoy);
+    loop {
+        let Err(error) = Validator::new_with_features(features).validate_all(bytes) else { return };
+        // A feature that is allowed already would be found missing for ever.
+        let Some(missing) = error.missing_wasm_feature().filter(|missing| !features.contains(*missing)) else {
+            problems.push(match decode_error(bytes, &error) {
+                InspectError::Malformed { offset, reason } => Problem::Invalid { offset, reason },
+                truncated => truncated.into(),
+            });
+            return;
+        };
+        problems.push(Problem::Feature { feature: feature_name(missing), offset: error.offset(), envoy });
+        features |= missing;
+    }
+}
+
+fn feature_name(feature: WasmFeatures) -> String {
+    let names: Vec<_> = feature.iter_names().map(|(name, _)| name.to_ascii_lowercase().replace('_', "-")).collect();
+    names.join(", ")
+}
+
+fn abi(info: &ModuleInfo, report: &mut Report) {
+    let markers = info.exports.iter().filter(|export| {
+        matches!(export.kind, ExternKind::Function(_)) && export.name.starts_with("proxy_abi_version_")
+    });
+    let Some(taken) = info.abi else {
+        let unknown = markers.map(|export| export.name.clone()).collect();
+        report.problems.push(Problem::NoAbiVersion { unknown });
+        return;
+    };
+    if markers.filter(|export| AbiVersion::from_marker(&export.name).is_some()).count() > 1 {
+        report.notes.push(Note::SeveralAbiVersions { taken });
+    }
+}
+
+fn import_problem(import: &Import, abi: Option<AbiVersion>, envoy: EnvoyVersion) -> Option<Problem> {
+    let (module, name) = (import.module.clone(), import.name.clone());
+    let want = match &import.kind {
+        ExternKind::Memory | ExternKind::Table => return None,
+        ExternKind::Global => return Some(Problem::ImportKind { module, name, kind: "global" }),
+        ExternKind::Tag => return Some(Problem::ImportKind { module, name, kind: "tag" }),
+        ExternKind::Function(signature) => signature.as_ref(),
+    };
+    let Some(function) = host::function(&module, &name) else {
+        return Some(Problem::MissingImport { module, name });
+    };
+    if let Some(since) = function.since.filter(|since| envoy < *since) {
+        return Some(Problem::ImportTooNew { module, name, since, envoy });
+    }
+    if let Some(abi) = abi.filter(|abi| !function.abis.contains(abi)) {
+        return Some(Problem::ImportOfOtherAbi { module, name, abi, of: function.abis.to_vec() });
+    }
+    let have = function.signature();
+    // A type that is no function's has been reported by validation.
+    let want = want.filter(|want| **want != have)?.clone();
+    Some(Problem::ImportType { module, name, want, have })
+}
+
+fn exports(info: &ModuleInfo, problems: &mut Vec<Problem>) {
+    let mut expect = |name: &str, want: Signature| {
+        let Some(have) = info.exported_function(name) else { return false };
+        if *have != want {
+            problems.push(Problem::ExportType { name: name.to_owned(), want, have: have.clone() });
+        }
+        true
+    };
+    let allocator = expect("malloc", Signature::shorthand("i:i"));
+    let allocator = allocator || expect("proxy_on_memory_allocate", Signature::shorthand("i:i"));
+    if expect("_initialize", Signature::shorthand(":")) {
+        if !expect("main", Signature::shorthand("ii:i")) {
+            expect("__main_void", Signature::shorthand(":i"));
+        }
+    } else {
+        expect("_start", Signature::shorthand(":"));
+    }
+    // Without a version Envoy looks for no callback; the newest one's signatures are what the author means.
+    let abi = info.abi.unwrap_or(AbiVersion::V0_2_1);
+    for callback in host::CALLBACKS.iter().filter(|callback| callback.abis.contains(&abi)) {
+        expect(callback.name, callback.signature());
+    }
+    if !allocator {
+        problems.push(Problem::NoAllocator);
+    }
+}
+
+fn notes(info: &ModuleInfo, notes: &mut Vec<Note>) {
+    let exports = |name: &str| info.exported_function(name).is_some();
+    if !exports("_initialize") && !exports("_start") {
+        notes.push(Note::NoStartFunction);
+    }
+    let traffic = ["request_", "response_", "new_connection", "downstream_data", "upstream_data", "log"];
+    if !info.exports.iter().any(|export| {
+        export.name.strip_prefix("proxy_on_").is_some_and(|name| traffic.iter().any(|part| name.starts_with(part)))
+    }) {
+        notes.push(Note::NoTrafficCallback);
+    }
+}
