@@ -41,7 +41,7 @@ pub enum BlobError {
         source: io::Error,
     },
     /// The content has another size.
-    #[error("{place} has {} bytes; its descriptor says {expected}", longer(.actual, .expected))]
+    #[error("{place} has {} bytes; its descriptor says {expected}", longer(*.actual, *.expected))]
     Size {
         /// The file, or the digest of a blob in memory.
         place: String,
@@ -78,7 +78,7 @@ pub enum BlobError {
     },
 }
 
-fn longer(actual: &u64, expected: &u64) -> String {
+fn longer(actual: u64, expected: u64) -> String {
     if actual > expected { format!("more than {expected}") } else { actual.to_string() }
 }
 
@@ -99,9 +99,9 @@ pub fn digest_of(descriptor: &Descriptor) -> Result<Digest, BlobError> {
 
 impl Blob {
     /// Bytes in memory, described.
+    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "a Digest is well-formed by construction")]
     pub fn from_bytes(media_type: &str, bytes: impl Into<Arc<[u8]>>) -> Self {
         let bytes = bytes.into();
-        #[expect(clippy::expect_used, reason = "a Digest is well-formed by construction")]
         let digest: oci_spec::image::Digest = Digest::of(&bytes).as_str().parse().expect("well-formed");
         let descriptor = Descriptor::new(media_type.into(), bytes.len() as u64, digest);
         Self { descriptor, content: Content::Bytes(bytes) }

@@ -36,7 +36,7 @@ pub enum Variant {
     Docker,
     /// An OCI artifact of two layers, not compressed (Wasm Image Specification).
     Oci,
-    /// OpenShift Service Mesh before 2.2: as compat, with `manifest.yaml` beside the module.
+    /// `OpenShift` Service Mesh before 2.2: as compat, with `manifest.yaml` beside the module.
     Maistra,
 }
 

@@ -65,6 +65,19 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some("build it first: `cargo xtask build`")
+            }
+            Self::TooLarge { .. } => Some("strip the module and build it with optimisations"),
+            Self::Read { .. } | Self::NotAFile { .. } => None,
+        }
+    }
+}
+
 /// Read a module's file, unless it is larger than [`MAX_MODULE_SIZE`]: such a file is refused before it is read.
 pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
     let failed = |source| ReadError::Read { path: path.to_owned(), source };

@@ -1,5 +1,7 @@
 //! Layouts under `kill -9`: the writer is a process of its own, this test's executable started again.
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

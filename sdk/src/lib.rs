@@ -1,1 +1,95 @@
-//! To be written.
+//! Write proxy-wasm plugins for Envoy and Istio: typed configuration, a host to talk to, tests without wasm.
+//!
+//! A plugin is a type that implements [`Plugin`]; [`register!`] makes it the module's. Its logic sees the proxy only
+//! through the [`Host`] trait, so that the same code runs in a module and in a test on [`testing::Proxy`]:
+//!
+//! ```
+//! use plugwright_sdk::testing::{Proxy, get};
+//! use plugwright_sdk::{ConfigError, Flow, Host, LocalResponse, MapType, Plugin};
+//! use serde::Deserialize;
+//!
+//! #[derive(Deserialize)]
+//! #[serde(deny_unknown_fields)]
+//! struct Config {
+//!     header: String,
+//! }
+//!
+//! /// Lets only requests pass that carry a certain header.
+//! struct Gate(String);
+//!
+//! impl Plugin for Gate {
+//!     type Config = Config;
+//!
+//!     fn configure(config: Config, _: &mut impl Host) -> Result<Self, ConfigError> {
+//!         if !plugwright_sdk::is_token(&config.header) {
+//!             return Err(ConfigError::new("is not a header's name").field("header"));
+//!         }
+//!         Ok(Gate(config.header))
+//!     }
+//!
+//!     fn on_request_headers(&self, host: &mut impl Host, _end_of_stream: bool) -> Flow {
+//!         match host.header(MapType::RequestHeaders, &self.0) {
+//!             Ok(Some(_)) => Flow::Continue,
+//!             _ => Flow::Respond(LocalResponse::new(403).details("gate_closed")),
+//!         }
+//!     }
+//! }
+//!
+//! plugwright_sdk::register!(Gate);
+//!
+//! let mut proxy = Proxy::<Gate>::new(r#"{"header": "x-key"}"#).unwrap();
+//! assert_eq!(proxy.send(get("/")).status(), 403);
+//! assert_eq!(proxy.send(get("/").header("x-key", "1")).status(), 200);
+//!
+//! let error = Proxy::<Gate>::new(r#"{"header": ""}"#).unwrap_err();
+//! assert_eq!(error.to_string(), "header: is not a header's name");
+//! ```
+//!
+//! A configuration that [`Plugin::configure`] refuses is logged at error level and rejected by the proxy. A panic is
+//! logged at critical level and fails every stream of the worker, so a plugin must have none that a request can reach.
+
+mod config;
+mod field;
+mod host;
+mod json;
+mod plugin;
+#[cfg_attr(
+    not(any(test, target_family = "wasm")),
+    expect(dead_code, reason = "only a module talks to a host over the wire")
+)]
+mod wire;
+
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub mod guest;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
+
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub use proxy_wasm;
+
+pub use config::ConfigError;
+pub use field::{is_field_value, is_token, quoted};
+pub use host::{BufferType, Header, Host, HostError, LogLevel, MapType};
+pub use plugin::{Flow, LocalResponse, Plugin};
+
+/// Makes a [`Plugin`] the one that the module runs, under any root id.
+///
+/// Call it once, in the crate that is built as a `cdylib`. On other targets than wasm it only checks the type.
+#[macro_export]
+macro_rules! register {
+    ($plugin:ty) => {
+        #[cfg(target_family = "wasm")]
+        mod plugwright_module {
+            #![allow(unsafe_code, missing_docs, unreachable_pub, reason = "proxy-wasm writes the entry point")]
+            use super::*;
+            $crate::proxy_wasm::main! {{ $crate::guest::start::<$plugin>(); }}
+        }
+
+        const _: fn() = || {
+            fn is_plugin<P: $crate::Plugin>() {}
+            is_plugin::<$plugin>();
+        };
+    };
+}

@@ -128,7 +128,7 @@ pub fn assemble(
     let files = [(MODULE_FILE, module), (RUNTIME_CONFIG_FILE, &runtime_config)];
     let (layer, diff_id) = layer(&files, seconds).map_err(|source| AssembleError::Write { part: "layer", source })?;
     let layer = Blob::from_bytes(media_type::LAYER, layer);
-    let config = json("image configuration", &Config::new(&diff_id, &time::rfc3339(seconds)))?;
+    let config = json("image configuration", &Configuration::new(&diff_id, &time::rfc3339(seconds)))?;
     let config = Blob::from_bytes(media_type::CONFIG, config);
     let manifest = Manifest {
         schema_version: 2,
@@ -230,7 +230,7 @@ struct Manifest<'a> {
 
 /// The image configuration as it is written.
 #[derive(Serialize)]
-struct Config<'a> {
+struct Configuration<'a> {
     created: &'a str,
     architecture: &'static str,
     os: &'static str,
@@ -255,7 +255,7 @@ struct History<'a> {
     created_by: &'static str,
 }
 
-impl<'a> Config<'a> {
+impl<'a> Configuration<'a> {
     /// The platform is what container tools expect of an image; the module itself runs on any.
     fn new(diff_id: &'a Digest, created: &'a str) -> Self {
         Self {

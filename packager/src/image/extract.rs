@@ -65,6 +65,16 @@ pub enum ExtractError {
         /// The limit.
         limit: u64,
     },
+    /// The layer is a gzip bomb, or holds large files before the one looked for.
+    #[error("layer {digest} unpacks to more than {limit} bytes, and `{file}` is not in what comes before")]
+    LayerTooLarge {
+        /// The file.
+        file: &'static str,
+        /// The layer.
+        digest: String,
+        /// The limit.
+        limit: u64,
+    },
     /// The file found is not a WebAssembly binary.
     #[error("`plugin.wasm` in layer {digest} is not a WebAssembly binary: {size} bytes, without the magic number")]
     NotWasm {
@@ -226,21 +236,19 @@ fn whole(layer: &Blob, file: &'static str, limit: u64) -> Result<Vec<u8>, Extrac
 /// One file of a tar+gzip layer, found by its base name, at most `limit` bytes long; `allowed` is what may be unpacked
 /// before it is found.
 fn unpack(layer: &Blob, file: &'static str, limit: u64, allowed: u64) -> Result<Vec<u8>, ExtractError> {
-    let too_large = || ExtractError::TooLarge { file, digest: name(layer), limit };
     let mut reader = layer.open()?;
     let allowed = allowed.saturating_add(SLACK);
     let mut bounded = Bounded { inner: MultiGzDecoder::new(BufReader::new(&mut reader)), left: allowed, hit: false };
     let found = search(&mut bounded, file, limit);
-    let bomb = bounded.hit;
-    drop(bounded);
-    if bomb {
-        return Err(too_large());
+    if bounded.hit {
+        return Err(ExtractError::LayerTooLarge { file, digest: name(layer), limit: allowed });
     }
+    drop(bounded);
     // A damaged blob explains whatever went wrong in unpacking it.
     reader.finish()?;
     match found {
         Ok(Found::File(bytes)) => Ok(bytes),
-        Ok(Found::TooLarge) => Err(too_large()),
+        Ok(Found::TooLarge) => Err(ExtractError::TooLarge { file, digest: name(layer), limit }),
         Ok(Found::Nothing) => Err(ExtractError::NotFound { file, digest: name(layer) }),
         Err(source) => Err(ExtractError::Archive { digest: name(layer), source }),
     }
@@ -290,13 +298,11 @@ struct Bounded<R> {
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        match self.left.checked_sub(read as u64) {
-            Some(left) => self.left = left,
-            None => {
-                self.hit = true;
-                return Err(io::Error::new(io::ErrorKind::FileTooLarge, "unpacks to more than is allowed"));
-            }
-        }
+        let Some(left) = self.left.checked_sub(read as u64) else {
+            self.hit = true;
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "unpacks to more than is allowed"));
+        };
+        self.left = left;
         Ok(read)
     }
 }

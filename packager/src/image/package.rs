@@ -41,7 +41,7 @@ impl PackageError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Read(_) => None,
+            Self::Read(error) => error.hint().map(str::to_owned),
             Self::Assemble(error) => error.hint(),
             Self::Layout(error) => error.hint(),
         }

@@ -248,7 +248,7 @@ fn a_gzip_bomb_is_stopped() {
     let bomb = layer(&[("zeros", &vec![0; 64 << 20])]);
     assert!(bomb.descriptor.size() < 1 << 20);
     let image = image(media_type::MANIFEST, vec![bomb]);
-    assert!(refusal(&image, 1 << 20).ends_with("unpacks to more than 1048576 bytes"));
+    assert!(matches!(extract_module(&image, 1 << 20), Err(ExtractError::LayerTooLarge { .. })));
 }
 
 #[test]
@@ -280,4 +280,44 @@ fn manifests_that_are_not_an_images_are_named() {
     let foreign = json!({ "mediaType": "x", "size": 1, "digest": format!("sha512:{}", "0".repeat(128)) });
     let foreign = json!({ "config": foreign, "layers": [] });
     assert!(parse(media_type::MANIFEST, foreign).ends_with("is not supported; only sha256 is"));
+}
+
+#[test]
+fn packaging_again_changes_nothing_and_a_refused_module_leaves_the_layout_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let module = folder.path().join("basic-auth.wasm");
+    std::fs::write(&module, plugin("x")).unwrap();
+    let plugin = crate::build::Plugin {
+        name: "basic-auth".to_owned(),
+        version: "1.2.3".to_owned(),
+        description: None,
+        license: None,
+        source: None,
+        root: folder.path().to_owned(),
+        root_ids: vec![],
+        phase: None,
+        priority: None,
+        image: None,
+    };
+    let built = crate::build::Built { plugin, module: module.clone(), toolchain: "rustc 1.95.0".to_owned() };
+    let layout = crate::layout::Layout::open_or_create(&folder.path().join("dist")).unwrap();
+    let package = || package(&built, Some("0123abc".to_owned()), None, &layout, "basic-auth");
+
+    let first = package().unwrap();
+    assert!(!first.unchanged);
+    assert_eq!(package().unwrap(), Packaged { unchanged: true, ..first.clone() });
+    let image = layout.image("basic-auth").unwrap();
+    assert_eq!(image.digest(), first.digest);
+    let stored: u64 = std::fs::read_dir(layout.root().join("blobs/sha256"))
+        .unwrap()
+        .map(|blob| blob.unwrap().metadata().unwrap().len())
+        .sum();
+    assert_eq!(first.size, stored);
+
+    std::fs::write(&module, "not wasm").unwrap();
+    let refused = package().unwrap_err();
+    assert!(refused.to_string().starts_with("module of `basic-auth` is refused: not a WebAssembly module"));
+    std::fs::remove_file(&module).unwrap();
+    assert!(package().unwrap_err().hint().is_some_and(|hint| hint.contains("build")));
+    assert_eq!(layout.image("basic-auth").unwrap().digest(), first.digest);
 }

@@ -37,12 +37,14 @@ pub(super) fn collect(layout: &Layout, index: &Index) -> Result<Option<usize>, L
 
 /// All digests that the index leads to: through indexes and manifests of any kind, known or not.
 fn reachable(layout: &Layout, index: &Index) -> Option<HashSet<Digest>> {
-    let mut pending = Vec::new();
+    let mut pending: Vec<Reference> = Vec::new();
     for entry in index.manifests() {
         references(entry, &mut pending);
     }
     // An entry of the index is a document, whatever its media type; another blob only if its media type says so.
-    pending.iter_mut().for_each(|reference: &mut Reference| reference.maybe_document = true);
+    for reference in &mut pending {
+        reference.maybe_document = true;
+    }
     let mut referred = HashSet::new();
     let mut followed = HashSet::new();
     while let Some(reference) = pending.pop() {

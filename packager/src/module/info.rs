@@ -165,9 +165,10 @@ pub fn inspect(bytes: &[u8]) -> Result<ModuleInfo, InspectError> {
 fn header(bytes: &[u8]) -> Result<(), InspectError> {
     if !bytes.starts_with(WASM_MAGIC) {
         let whole = bytes.len() < WASM_MAGIC.len() && !bytes.is_empty() && WASM_MAGIC.starts_with(bytes);
-        return Err(match whole {
-            true => InspectError::Truncated { offset: bytes.len() as u64, what: "the header" },
-            false => InspectError::NotWasm { start: bytes.iter().copied().take(8).collect() },
+        return Err(if whole {
+            InspectError::Truncated { offset: bytes.len() as u64, what: "the header" }
+        } else {
+            InspectError::NotWasm { start: bytes.iter().copied().take(8).collect() }
         });
     }
     match bytes.get(4..8).and_then(|version| version.try_into().ok()).map(u32::from_le_bytes) {

@@ -4,7 +4,7 @@ use wasmparser::{Validator, WasmFeatures};
 
 use super::envoy::{AbiVersion, EnvoyVersion};
 use super::host;
-use super::info::{ExternKind, Import, ModuleInfo, decode_error, inspect};
+use super::info::{ExternKind, Import, InspectError, ModuleInfo, decode_error, inspect};
 use super::report::{Note, Problem, Report};
 use super::signature::Signature;
 use super::{MAX_MEMORY_PAGES, MAX_MODULE_SIZE};
@@ -56,19 +56,16 @@ fn validate(bytes: &[u8], envoy: EnvoyVersion, problems: &mut Vec<Problem>) {
     let mut features = features(envoy);
     loop {
         let Err(error) = Validator::new_with_features(features).validate_all(bytes) else { return };
-        match error.missing_wasm_feature().filter(|missing| !features.contains(*missing)) {
-            Some(missing) => {
-                problems.push(Problem::Feature { feature: feature_name(missing), offset: error.offset(), envoy });
-                features |= missing;
-            }
-            None => {
-                problems.push(match decode_error(bytes, &error) {
-                    super::InspectError::Malformed { offset, reason } => Problem::Invalid { offset, reason },
-                    truncated => truncated.into(),
-                });
-                return;
-            }
-        }
+        // A feature that is allowed already would be found missing for ever.
+        let Some(missing) = error.missing_wasm_feature().filter(|missing| !features.contains(*missing)) else {
+            problems.push(match decode_error(bytes, &error) {
+                InspectError::Malformed { offset, reason } => Problem::Invalid { offset, reason },
+                truncated => truncated.into(),
+            });
+            return;
+        };
+        problems.push(Problem::Feature { feature: feature_name(missing), offset: error.offset(), envoy });
+        features |= missing;
     }
 }
 
@@ -81,15 +78,13 @@ fn abi(info: &ModuleInfo, report: &mut Report) {
     let markers = info.exports.iter().filter(|export| {
         matches!(export.kind, ExternKind::Function(_)) && export.name.starts_with("proxy_abi_version_")
     });
-    match info.abi {
-        None => {
-            report.problems.push(Problem::NoAbiVersion { unknown: markers.map(|export| export.name.clone()).collect() })
-        }
-        Some(taken) => {
-            if markers.filter(|export| AbiVersion::from_marker(&export.name).is_some()).count() > 1 {
-                report.notes.push(Note::SeveralAbiVersions { taken });
-            }
-        }
+    let Some(taken) = info.abi else {
+        let unknown = markers.map(|export| export.name.clone()).collect();
+        report.problems.push(Problem::NoAbiVersion { unknown });
+        return;
+    };
+    if markers.filter(|export| AbiVersion::from_marker(&export.name).is_some()).count() > 1 {
+        report.notes.push(Note::SeveralAbiVersions { taken });
     }
 }
 

@@ -86,7 +86,8 @@ fn every_problem_is_reported_at_once() {
 #[test]
 fn the_first_known_marker_decides_the_abi() {
     let marked = |markers: &[&str]| {
-        let exports: String = markers.iter().map(|m| format!("(func (export \"proxy_abi_version_{m}\"))")).collect();
+        let exports: Vec<_> = markers.iter().map(|m| format!("(func (export \"proxy_abi_version_{m}\"))")).collect();
+        let exports = exports.concat();
         wat::parse_str(format!("(module {exports} {PREFIX})")).unwrap()
     };
     assert_eq!(inspect(&marked(&["0_2_0", "0_2_1"])).unwrap().abi, Some(AbiVersion::V0_2_0));

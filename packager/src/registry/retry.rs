@@ -20,8 +20,8 @@ pub struct Retry {
 impl Default for Retry {
     fn default() -> Self {
         Self {
-            attempts: 5,
-            first_pause: Duration::from_millis(500),
+            attempts: 4,
+            first_pause: Duration::from_millis(400),
             longest_pause: Duration::from_secs(30),
             pause: std::thread::sleep,
         }
@@ -29,7 +29,7 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// Five attempts without any pause, for tests.
+    /// The default number of attempts, without any pause between them.
     pub fn at_once() -> Self {
         Self { pause: |_| {}, ..Self::default() }
     }
@@ -68,9 +68,9 @@ mod tests {
     fn pauses_double_follow_retry_after_and_are_capped() {
         let retry = Retry::default();
         let pauses: Vec<_> = (1..=8).map(|attempt| retry.pause_after(attempt, None).as_millis()).collect();
-        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
+        assert_eq!(pauses, [400, 800, 1600, 3200, 6400, 12800, 25600, 30000]);
         assert_eq!(retry.pause_after(1, Some(7)), Duration::from_secs(7));
-        assert_eq!(retry.pause_after(4, Some(1)), Duration::from_secs(4), "never sooner than the back-off");
+        assert_eq!(retry.pause_after(4, Some(1)), Duration::from_millis(3200), "never sooner than the back-off");
         assert_eq!(retry.pause_after(1, Some(u64::MAX)), Duration::from_secs(30));
         assert_eq!(retry.pause_after(u32::MAX, None), Duration::from_secs(30));
     }

@@ -66,7 +66,7 @@ fn a_failing_registry_is_tried_again_and_then_given_up() {
     let (outcome, _, registry) = pull([Fault::always(Operation::ManifestGet, Does::Status(503))]);
     let error = outcome.unwrap_err();
     assert!(matches!(error, RegistryError::Status { status: 503, .. }), "{error:?}");
-    assert_eq!(gets(&registry), 5);
+    assert_eq!(gets(&registry), 4);
 }
 
 #[test]

@@ -1,0 +1,93 @@
+//! Runs a plugin in a module: proxy-wasm's contexts on one side, [`Plugin`] on the other.
+
+mod hostcalls;
+mod leave_out;
+
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Action, Bytes, ContextType, GrpcStatusCode, Status};
+
+use self::hostcalls::Proxy;
+use self::leave_out::{leave_out_context_calls, leave_out_http_calls, leave_out_root_calls};
+use crate::host::{Host as _, LogLevel};
+use crate::plugin::{load, settle};
+use crate::{Flow, Plugin};
+
+/// Makes `P` the module's plugin. [`register!`](crate::register) calls it from `_initialize`.
+pub fn start<P: Plugin>() {
+    std::panic::set_hook(Box::new(|panic| Proxy.log(LogLevel::Critical, &panic.to_string())));
+    proxy_wasm::set_root_context(|_| Box::new(Root::<P> { plugin: None }));
+}
+
+/// One configuration of the plugin, shared by its streams.
+struct Root<P> {
+    plugin: Option<Rc<P>>,
+}
+
+impl<P: Plugin> Context for Root<P> {
+    leave_out_context_calls!();
+}
+
+impl<P: Plugin> RootContext for Root<P> {
+    fn on_configure(&mut self, size: usize) -> bool {
+        let configuration = match size {
+            0 => Ok(Vec::new()),
+            _ => hostcalls::plugin_configuration().map_err(|error| error.to_string()),
+        };
+        match configuration.and_then(|bytes| load(&bytes, &mut Proxy).map_err(|error| error.to_string())) {
+            Ok(plugin) => {
+                self.plugin = Some(Rc::new(plugin));
+                true
+            }
+            Err(error) => {
+                Proxy.error(&format!("configuration rejected: {error}"));
+                false
+            }
+        }
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+
+    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+        // A host that opens a stream on a rejected configuration gets none, which proxy-wasm turns into a trap: closed.
+        let plugin = Rc::clone(self.plugin.as_ref()?);
+        Some(Box::new(Stream { plugin }))
+    }
+
+    leave_out_root_calls!();
+}
+
+struct Stream<P> {
+    plugin: Rc<P>,
+}
+
+impl<P: Plugin> Context for Stream<P> {
+    leave_out_context_calls!();
+}
+
+impl<P: Plugin> HttpContext for Stream<P> {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        act(self.plugin.on_request_headers(&mut Proxy, end_of_stream))
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        act(self.plugin.on_request_body(&mut Proxy, size, end_of_stream))
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        act(self.plugin.on_response_headers(&mut Proxy, end_of_stream))
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        act(self.plugin.on_response_body(&mut Proxy, size, end_of_stream))
+    }
+
+    leave_out_http_calls!();
+}
+
+fn act(flow: Flow) -> Action {
+    if settle(flow, &mut Proxy) { Action::Continue } else { Action::Pause }
+}

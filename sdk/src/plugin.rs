@@ -1,0 +1,139 @@
+//! What a plugin is: a configuration type, a way to build it, and callbacks that default to doing nothing.
+
+use serde::de::DeserializeOwned;
+
+use crate::{ConfigError, Host, json};
+
+/// Handles the streams of one plugin configuration.
+///
+/// One value serves all streams of a worker, and its callbacks are never run at once. Every callback has a default
+/// that lets the stream continue, and a plugin that leaves the body ones alone never copies a body.
+pub trait Plugin: Sized + 'static {
+    /// The configuration as it is written. Annotate it with `#[serde(deny_unknown_fields)]`: a misspelt field of a
+    /// security policy must not pass.
+    type Config: DeserializeOwned;
+
+    /// Builds the plugin, or says which field is wrong; the proxy then rejects the configuration.
+    fn configure(config: Self::Config, host: &mut impl Host) -> Result<Self, ConfigError>;
+
+    /// Decides what no configuration means; by default the same as `{}`.
+    ///
+    /// Istio sends no bytes for `pluginConfig: {}` as well as for none, so a plugin cannot tell one from the other.
+    fn unconfigured(host: &mut impl Host) -> Result<Self, ConfigError> {
+        Self::configure(json::from_slice(b"{}")?, host)
+    }
+
+    /// Sees the request's headers; `end_of_stream` when no body follows.
+    fn on_request_headers(&self, host: &mut impl Host, end_of_stream: bool) -> Flow {
+        let _ = (host, end_of_stream);
+        Flow::Continue
+    }
+
+    /// Sees `size` bytes of the request's body: one chunk, or all of it up to here after [`Flow::Pause`].
+    fn on_request_body(&self, host: &mut impl Host, size: usize, end_of_stream: bool) -> Flow {
+        let _ = (host, size, end_of_stream);
+        Flow::Continue
+    }
+
+    /// Sees the response's headers, also those of a local response that this or a later filter sent.
+    fn on_response_headers(&self, host: &mut impl Host, end_of_stream: bool) -> Flow {
+        let _ = (host, end_of_stream);
+        Flow::Continue
+    }
+
+    /// Sees `size` bytes of the response's body: one chunk, or all of it up to here after [`Flow::Pause`].
+    fn on_response_body(&self, host: &mut impl Host, size: usize, end_of_stream: bool) -> Flow {
+        let _ = (host, size, end_of_stream);
+        Flow::Continue
+    }
+}
+
+/// Tells the proxy how the stream goes on after a callback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Flow {
+    /// On to the next filter.
+    Continue,
+    /// Held here. A paused body callback gets the next chunk with all before it; it must continue at the end of the
+    /// stream.
+    Pause,
+    /// Ends here with this response in the upstream's stead.
+    Respond(LocalResponse),
+}
+
+/// A response that the plugin gives in the upstream's stead.
+///
+/// ```
+/// use plugwright_sdk::LocalResponse;
+///
+/// let denied = LocalResponse::new(403).details("acl_denied").header("x-reason", "not yours").body("no\n");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalResponse {
+    /// The status code.
+    pub status: u16,
+    /// What the access log shows as `response.code_details`; never sent to the client.
+    pub details: String,
+    /// The headers, in order. Envoy adds `content-length` and, for a body, `content-type: text/plain`.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl LocalResponse {
+    /// Creates an empty response with this status code, which should be 200 to 599.
+    pub fn new(status: u16) -> Self {
+        Self { status, ..Self::default() }
+    }
+
+    /// Sets what the access log shows; the proxy turns white space into `_`.
+    #[must_use]
+    pub fn details(mut self, details: &str) -> Self {
+        details.clone_into(&mut self.details);
+        self
+    }
+
+    /// Adds a header. One that HTTP does not allow is left out when the response is sent, and the log says so: Envoy
+    /// would let it split the response.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets the body.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+}
+
+/// Builds a plugin from the bytes that the host holds for it.
+pub(crate) fn load<P: Plugin>(configuration: &[u8], host: &mut impl Host) -> Result<P, ConfigError> {
+    if configuration.is_empty() { P::unconfigured(host) } else { P::configure(json::from_slice(configuration)?, host) }
+}
+
+/// Carries out what a callback decided; true when the stream goes on.
+pub(crate) fn settle(flow: Flow, host: &mut impl Host) -> bool {
+    let mut response = match flow {
+        Flow::Continue => return true,
+        Flow::Pause => return false,
+        Flow::Respond(response) => response,
+    };
+    response.headers.retain(|(name, value)| {
+        let allowed = crate::is_token(name) && crate::is_field_value(value);
+        if !allowed {
+            host.error("a header of the local response is left out: HTTP does not allow its name or value");
+        }
+        allowed
+    });
+    if let Err(error) = host.send_local_response(&response) {
+        // Without its response a denied request must still not go on.
+        host.error(&error.to_string());
+        if let Err(error) = host.reset_stream() {
+            host.error(&error.to_string());
+        }
+    }
+    false
+}

@@ -1,0 +1,210 @@
+//! What is said to input that is no good: exit code, message, and nothing half-written.
+
+mod support;
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::Path;
+
+use support::{Server, command, dist, plugwright, repository, request};
+
+/// A module that Envoy loads: ABI marker, allocator, start function.
+const GOOD: &str = r#"(module
+    (memory (export "memory") 1)
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 8))
+    (func (export "_initialize")))"#;
+
+fn module(folder: &Path, text: &str) -> String {
+    let path = folder.join("module.wasm");
+    fs::write(&path, wat::parse_str(text).unwrap()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[track_caller]
+fn check_module(bytes: &[u8], parts: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("m.wasm"), bytes).unwrap();
+    let arguments = ["package", "--module", "m.wasm", "--name", "m", "--layout", "dist"];
+    let mut expected = vec!["m.wasm"];
+    expected.extend(parts);
+    plugwright(folder.path(), &arguments).refused(1, &expected);
+    assert!(!folder.path().join("dist/index.json").exists() || !names(folder.path()).contains("\"m\""));
+}
+
+fn names(folder: &Path) -> String {
+    fs::read_to_string(folder.join("dist/index.json")).unwrap()
+}
+
+#[test]
+fn a_module_that_envoy_would_refuse_is_not_packaged() {
+    let with = |what: &str| wat::parse_str(GOOD.replacen("(module", &format!("(module {what}"), 1)).unwrap();
+    check_module(b"#!/bin/sh\necho hello", &["wasm"]);
+    check_module(b"", &["wasm"]);
+    check_module(b"\0asm\x0d\0\x01\0", &["component"]);
+    check_module(&with("")[..40], &[]);
+    check_module(&with(r#"(import "env" "proxy_fly" (func))"#), &["env.proxy_fly"]);
+    check_module(&with(r#"(import "env" "proxy_log" (func (param i32)))"#), &["env.proxy_log"]);
+    check_module(&wat::parse_str(GOOD.replace("0_2_1", "9_9_9")).unwrap(), &["ABI"]);
+    check_module(&wat::parse_str(GOOD.replace("proxy_on_memory_allocate", "other")).unwrap(), &["malloc"]);
+    check_module(&with(r#"(func (export "proxy_on_done") (param i64))"#), &["proxy_on_done"]);
+}
+
+#[test]
+fn an_import_says_since_which_envoy_it_exists() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = GOOD.replacen(
+        "(module",
+        r#"(module (import "wasi_snapshot_preview1" "fd_renumber" (func (param i32 i32) (result i32)))"#,
+        1,
+    );
+    let module = module(folder.path(), &text);
+    let arguments = ["package", "--module", &module, "--name", "m", "--layout", "dist"];
+    plugwright(folder.path(), &arguments).fine();
+    let mut older = arguments.to_vec();
+    older.extend(["--envoy", "1.33"]);
+    plugwright(folder.path(), &older).refused(1, &["fd_renumber", "since"]);
+}
+
+#[test]
+fn a_300_mib_module_is_refused_before_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut file = fs::File::create(folder.path().join("m.wasm")).unwrap();
+    file.write_all(b"\0asm\x01\0\0\0").unwrap();
+    file.set_len(300 << 20).unwrap();
+    plugwright(folder.path(), &["package", "--module", "m.wasm", "--name", "m", "--layout", "dist"])
+        .refused(1, &["m.wasm", "314572800", "268435456"]);
+}
+
+#[test]
+fn a_failed_package_leaves_the_image_that_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = module(folder.path(), GOOD);
+    let arguments = ["package", "--module", &good, "--name", "m", "--layout", "dist"];
+    let first = plugwright(folder.path(), &arguments).fine().stdout;
+    let before = names(folder.path());
+    fs::write(&good, b"not wasm").unwrap();
+    plugwright(folder.path(), &arguments).refused(1, &[]);
+    assert_eq!(names(folder.path()), before);
+    fs::write(&good, wat::parse_str(GOOD).unwrap()).unwrap();
+    assert_eq!(plugwright(folder.path(), &arguments).fine().stdout, first);
+}
+
+#[test]
+fn a_crate_that_does_not_compile_shows_cargos_own_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = "[package]\nname = \"broken\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[lib]\n\
+                    crate-type = [\"cdylib\"]\n[package.metadata.plugin]\n[workspace]\n";
+    fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
+    fs::create_dir(folder.path().join("src")).unwrap();
+    fs::write(folder.path().join("src/lib.rs"), "fn broken( {").unwrap();
+    plugwright(folder.path(), &["package"]).refused(1, &["src/lib.rs:1", "cargo could not build broken"]);
+    assert!(!folder.path().join("dist").exists());
+    assert!(!folder.path().join("target/plugins/broken.wasm").exists());
+}
+
+#[test]
+fn an_unknown_plugin_lists_the_known_ones() {
+    plugwright(repository(), &["package", "nope"]).refused(2, &["no plugin `nope`", "basic-auth, header-append"]);
+}
+
+#[test]
+fn a_folder_without_a_project_is_a_usage_error() {
+    let folder = tempfile::tempdir().unwrap();
+    plugwright(folder.path(), &["package"]).refused(2, &["cargo workspace", "--manifest-path"]);
+}
+
+const RESOURCE: &str = "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata:\n  name: x\nspec:\n  \
+                        selector:\n    matchLabels:\n      app: x\n";
+
+#[track_caller]
+fn check_run(resource: &str, code: i32, parts: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("x.yaml"), resource).unwrap();
+    plugwright(folder.path(), &["run", "-f", "x.yaml", "--listen", "127.0.0.1:0"]).refused(code, parts);
+}
+
+#[test]
+fn bad_resources_are_named_by_file_line_and_field() {
+    check_run("spec:\n  a: [1,\n  b: 2\n", 1, &["x.yaml:3:"]);
+    check_run(&format!("{RESOURCE}  url: oci://h/x\n  pahse: AUTHN\n"), 1, &["x.yaml:10:", "spec.pahse", "`phase`"]);
+    check_run(&format!("{RESOURCE}  url: h:5000/x\n"), 1, &["x.yaml:9:", "spec.url", "oci://h:5000/x"]);
+    check_run(&format!("{RESOURCE}  url: oci://h/x\n  phase: AUTHX\n  priority: high\n"), 1, &["phase", "priority"]);
+    check_run("", 1, &["no WasmPlugin"]);
+    plugwright(repository(), &["run", "-f", "nowhere.yaml"]).refused(3, &["nowhere.yaml"]);
+}
+
+#[test]
+fn a_missing_module_file_is_named() {
+    check_run(&format!("{RESOURCE}  url: file:///nowhere/x.wasm\n"), 3, &["WasmPlugin default/x", "/nowhere/x.wasm"]);
+}
+
+#[test]
+fn a_module_that_is_no_wasm_does_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.wasm");
+    fs::write(&path, "hello").unwrap();
+    check_run(&format!("{RESOURCE}  url: file://{}\n", path.display()), 1, &["WasmPlugin default/x", "wasm"]);
+}
+
+#[test]
+fn a_registry_that_does_not_answer_is_an_environment_error() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    check_run(&format!("{RESOURCE}  url: oci://{closed}/x:1\n"), 3, &["WasmPlugin default/x", &closed.to_string()]);
+    plugwright(repository(), &["verify", &format!("{closed}/x:1")]).refused(3, &[&closed.to_string()]);
+    let source = format!("oci:{}:basic-auth", dist().display());
+    plugwright(repository(), &["push", &source, &format!("{closed}/x:1")]).refused(3, &[&closed.to_string()]);
+}
+
+#[test]
+fn an_image_flag_for_a_url_that_no_resource_has_is_a_typing_error() {
+    let arguments = ["run", "-f", "examples/ambient/gateway.yaml", "--image", "oci://typo=oci:dist:basic-auth"];
+    plugwright(repository(), &arguments).refused(2, &["oci://typo", "basic_auth:1.12.0"]);
+}
+
+#[test]
+fn a_name_that_the_layout_has_not_lists_those_it_has() {
+    let source = format!("oci:{}:nope", dist().display());
+    plugwright(repository(), &["push", &source, "127.0.0.1:9/x:1"]).refused(1, &["nope", "basic-auth"]);
+}
+
+/// Serve this module under a resource with these lines.
+fn serve(folder: &Path, text: &str, lines: &str) -> Server {
+    let path = module(folder, text);
+    fs::write(folder.join("x.yaml"), format!("{RESOURCE}  url: file://{path}\n{lines}")).unwrap();
+    Server::start(&mut command(folder, &["run", "-f", "x.yaml", "--listen", "127.0.0.1:0", "--workers", "1"]))
+}
+
+fn on_request(body: &str) -> String {
+    let callback =
+        format!("(func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32) {body})\n");
+    GOOD.replacen("(func (export \"_initialize\"))", &format!("(func (export \"_initialize\")) {callback}"), 1)
+}
+
+#[test]
+fn a_plugin_that_traps_loops_or_hoards_gives_the_fail_strategys_answer() {
+    let hoards = "(loop $again (drop (memory.grow (i32.const 1024))) (br $again)) (i32.const 0)";
+    for body in ["unreachable", "(loop $again (br $again)) (i32.const 0)", hoards] {
+        let folder = tempfile::tempdir().unwrap();
+        let server = serve(folder.path(), &on_request(body), "");
+        assert_eq!(request(server.address(), "GET", "/", &[]).status, 503, "{body}");
+        assert_eq!(request(server.address(), "GET", "/", &[]).status, 503, "{body}");
+        assert_eq!(server.stop("TERM").code, 0, "{body}");
+
+        let server = serve(folder.path(), &on_request(body), "  failStrategy: FAIL_OPEN\n");
+        assert_eq!(request(server.address(), "GET", "/", &[]).status, 503, "{body}");
+        assert_eq!(request(server.address(), "GET", "/", &[]).status, 200, "{body}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = module(folder.path(), GOOD);
+    fs::write(folder.path().join("x.yaml"), format!("{RESOURCE}  url: file://{path}\n")).unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    plugwright(folder.path(), &["run", "-f", "x.yaml", "--listen", &address]).refused(3, &[&address]);
+    plugwright(folder.path(), &["registry", "--listen", &address]).refused(3, &[&address]);
+}
