@@ -244,7 +244,7 @@ fn webassembly_proposals_are_refused_by_name() {
     let memory64 = "(memory i64 1)";
     let both = problems(&module("", &format!("{wide} {memory64}")), "1.40");
     assert_eq!(both.len(), 2, "{both:?}");
-    assert!(both[0].starts_with("uses WebAssembly memory64 at byte "), "{both:?}");
+    assert!(both[0].starts_with("uses 64-bit memory at byte "), "{both:?}");
     assert!(both[1].starts_with("uses WebAssembly wide-arithmetic at byte "), "{both:?}");
 
     let constant = module("", "(global i32 (i32.add (i32.const 1) (i32.const 2)))");
