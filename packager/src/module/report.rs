@@ -100,7 +100,7 @@ pub enum Problem {
         /// The versions that have it.
         of: Vec<AbiVersion>,
     },
-    /// An import that no host of proxy-wasm modules can give.
+    /// An import that Envoy cannot give. A tag makes Envoy 1.40 abort where other imports make it refuse the module.
     #[error("import {module}.{name} is a {kind}; Envoy provides functions, memories and tables only")]
     ImportKind {
         /// The import's module.
