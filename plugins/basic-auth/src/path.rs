@@ -278,6 +278,40 @@ mod tests {
         check(Kind::Exact, "/admin;x", &["/admin;x", "/admin%3Bx"], &["/admin;y"]);
     }
 
+    /// Rewrites `/a/b` by chance into something that still means it.
+    fn disguised(random: &mut impl FnMut(usize) -> usize) -> String {
+        let mut path = String::new();
+        for name in ["a", "b"] {
+            for _ in 0..random(3) {
+                path.push_str(["/.", "/", "/x/..", "/%2e", "/x/%2E.", "/;p", "/x/..;p", "\\."][random(8)]);
+            }
+            path.push_str(["/", "//", "\\", "%2f", "%5C"][if path.is_empty() { 0 } else { random(5) }]);
+            path.push_str(name);
+            path.push_str(["", ";p=1"][random(2)]);
+        }
+        for _ in 0..random(2) {
+            path =
+                path.bytes().map(|b| if random(2) == 0 { format!("%{b:02x}") } else { char::from(b).into() }).collect();
+        }
+        if path.starts_with('/') { path } else { format!("/{path}") }
+    }
+
+    #[test]
+    fn no_disguise_slips_past_an_exact_pattern() {
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        let mut random = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % u64::try_from(below).unwrap()).unwrap()
+        };
+        let pattern = Pattern::new(Kind::Exact, "/a/b").unwrap();
+        for _ in 0..5000 {
+            let path = disguised(&mut random);
+            assert!(pattern.matches(&RequestPath::new(Some(path.as_bytes()))), "{path} is let through");
+        }
+    }
+
     #[test]
     fn a_path_that_cannot_be_read_matches_every_pattern() {
         for path in [None, Some(""), Some("x"), Some("http://host/x"), Some("/x#/y"), Some("/x%00"), Some("/x\0")] {
