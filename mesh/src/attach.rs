@@ -24,7 +24,7 @@ pub struct MeshOptions {
     /// The namespace whose extensions count everywhere; Istio's default is `istio-system`.
     pub root_namespace: String,
     /// The services whose requests a waypoint's chain is asked for. Istio builds that chain per service; with none,
-    /// extensions that target a Service or ServiceEntry are left out.
+    /// extensions that target a Service or `ServiceEntry` are left out.
     pub services: Vec<AttachedService>,
 }
 
@@ -50,7 +50,7 @@ pub struct AttachedService {
 pub enum ServiceKind {
     /// Kubernetes' Service.
     Service,
-    /// Istio's ServiceEntry.
+    /// Istio's `ServiceEntry`.
     ServiceEntry,
 }
 
@@ -98,6 +98,7 @@ pub(crate) fn read(spec: &Object<'_>, report: &mut Report<'_>) -> Attach {
 }
 
 fn selector(field: &Field<'_>, report: &mut Report<'_>) -> Option<BTreeMap<String, String>> {
+    let errors_before = report.errors.len();
     let object = field.object(report)?;
     object.only(&["matchLabels"], report);
     let mut labels = BTreeMap::new();
@@ -108,7 +109,7 @@ fn selector(field: &Field<'_>, report: &mut Report<'_>) -> Option<BTreeMap<Strin
         }
         for (key, field) in object.fields() {
             if key.is_empty() {
-                field.error(report, Fault::Length { length: 0, min: 1, max: usize::MAX });
+                field.error(report, Fault::Empty);
             }
             let Some(value) = field.text_of(0, MAX_LABEL_VALUE, report) else { continue };
             if let Some(value) = [key, value].into_iter().find(|text| text.contains('*')) {
@@ -117,7 +118,7 @@ fn selector(field: &Field<'_>, report: &mut Report<'_>) -> Option<BTreeMap<Strin
             labels.insert(key.to_owned(), value.to_owned());
         }
     }
-    if labels.is_empty() {
+    if labels.is_empty() && report.errors.len() == errors_before {
         field.warning(report, Fault::EmptySelector);
     }
     Some(labels)
@@ -278,3 +279,6 @@ pub(crate) fn takes(traffic: &[TrafficSelector], proxy: &Proxy, listener: Listen
     };
     Err(format!("no `match` entry takes its traffic, which is {side}{port} at {}", described(proxy)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,8 +17,8 @@ use crate::resources::{Policy, PolicyKind, Resources};
 /// (an unset priority sorts below negative ones). A sidecar's listener of unknown direction is taken as inbound where
 /// the proxy's own filters differ.
 ///
-/// The proxy's own authentication and authorization filters are there when a RequestAuthentication or
-/// AuthorizationPolicy among the resources applies to the proxy.
+/// The proxy's own authentication and authorization filters are there when a `RequestAuthentication` or
+/// `AuthorizationPolicy` among the resources applies to the proxy.
 pub fn resolve(resources: &Resources, proxy: &Proxy, listener: &Listener, mesh: &MeshOptions) -> FilterChain {
     let mut left_out = Vec::new();
     let mut attached = Vec::new();
@@ -242,3 +242,6 @@ impl Filter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,8 @@ fn write_value(field: &Field<'_>, json: &mut String, report: &mut Report<'_>) {
         Value::Int(value) => write_number(*value as f64, json),
         Value::Float(value) if value.is_finite() => write_number(*value, json),
         Value::Float(value) => {
-            field.error(report, Fault::NotFinite { value: if value.is_nan() { ".nan" } else { ".inf" } })
+            let value = if value.is_nan() { ".nan" } else { ".inf" };
+            field.error(report, Fault::NotFinite { value });
         }
         Value::String(text) => write_text(text, json),
         Value::List(items) => write_list(field, items, json, report),

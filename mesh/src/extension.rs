@@ -1,4 +1,4 @@
-//! WasmPlugin and TrafficExtension, read and validated into an [`Extension`].
+//! `WasmPlugin` and `TrafficExtension`, read and validated into an [`Extension`].
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ const MAX_SCRIPT: usize = 65_536;
 
 /// Where and when an extension applies: the fields that both kinds have.
 const PLACEMENT: [&str; 5] = ["selector", "targetRefs", "phase", "priority", "match"];
-/// The fields of a wasm extension: under `spec` in a WasmPlugin, under `spec.wasm` in a TrafficExtension.
+/// The fields of a wasm extension: under `spec` in a `WasmPlugin`, under `spec.wasm` in a `TrafficExtension`.
 const WASM: [&str; 10] = [
     "url",
     "sha256",
@@ -33,7 +33,7 @@ const WASM: [&str; 10] = [
     "type",
 ];
 
-/// Reads the `spec` of a WasmPlugin. `None` when something was wrong, which is then in the report.
+/// Reads the `spec` of a `WasmPlugin`. `None` when something was wrong, which is then in the report.
 pub(crate) fn wasm_plugin(
     spec: &Object<'_>,
     metadata: Metadata,
@@ -48,7 +48,7 @@ pub(crate) fn wasm_plugin(
     extension.filter(|_| report.errors.len() == errors_before)
 }
 
-/// Reads the `spec` of a TrafficExtension. `None` when something was wrong, which is then in the report.
+/// Reads the `spec` of a `TrafficExtension`. `None` when something was wrong, which is then in the report.
 pub(crate) fn traffic_extension(
     spec: &Object<'_>,
     metadata: Metadata,
@@ -145,7 +145,11 @@ fn wasm(object: &Object<'_>, report: &mut Report<'_>) -> Option<WasmFilter> {
 }
 
 fn module_url<'n>(field: &Field<'n>, report: &mut Report<'_>) -> Option<&'n str> {
-    let text = field.text_of(1, usize::MAX, report)?;
+    let text = field.text(report)?;
+    if text.is_empty() {
+        field.error(report, Fault::Empty);
+        return None;
+    }
     url::check(text).map_err(|fault| field.error(report, fault)).ok()?;
     Some(text)
 }
@@ -248,3 +252,6 @@ fn lua(object: &Object<'_>, report: &mut Report<'_>) -> Option<ExtensionFilter> 
     }
     Some(ExtensionFilter::Lua { inline_code: inline_code.to_owned() })
 }
+
+#[cfg(test)]
+mod tests;

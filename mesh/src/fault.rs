@@ -113,13 +113,13 @@ pub enum Fault {
         actual: &'static str,
     },
     /// A field that the resource does not have.
-    #[error("unknown field{}", DidYouMean(.nearest))]
+    #[error("unknown field{}", DidYouMean(*.nearest))]
     UnknownField {
         /// The known field with the most similar name.
         nearest: Option<&'static str>,
     },
     /// A string outside the field's enumeration.
-    #[error("`{value}` is not one of {}{}", known.join(", "), DidYouMean(.nearest))]
+    #[error("`{value}` is not one of {}{}", known.join(", "), DidYouMean(*.nearest))]
     UnknownValue {
         /// The value.
         value: String,
@@ -154,7 +154,7 @@ pub enum Fault {
         /// `metadata.name`.
         name: String,
         /// The first one.
-        first: Place,
+        first: Box<Place>,
     },
     /// A name that Kubernetes does not accept.
     #[error("`{value}` is not a valid name: lower-case letters, digits, {allowed}, at most {max} characters")]
@@ -192,6 +192,9 @@ pub enum Fault {
         /// Longest allowed.
         max: usize,
     },
+    /// An empty string.
+    #[error("must not be empty")]
+    Empty,
     /// A list or map with too many entries.
     #[error("has {count} entries, at most {max} are allowed")]
     TooMany {
@@ -336,9 +339,9 @@ pub(crate) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-struct DidYouMean<'n>(&'n Option<&'static str>);
+struct DidYouMean(Option<&'static str>);
 
-impl fmt::Display for DidYouMean<'_> {
+impl fmt::Display for DidYouMean {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |name| write!(f, ", did you mean `{name}`?"))
     }
@@ -348,9 +351,14 @@ impl fmt::Display for DidYouMean<'_> {
 pub(crate) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let plain = |text: &str| text.replace(['_', '-'], "").to_ascii_lowercase();
     let wanted = plain(name);
+    let likeness = |candidate: &str| {
+        let candidate = plain(candidate);
+        let part = wanted.len() >= 3 && candidate.contains(&wanted);
+        strsim::normalized_damerau_levenshtein(&wanted, &candidate).max(if part { 0.6 } else { 0.0 })
+    };
     known
         .iter()
-        .map(|&candidate| (strsim::normalized_damerau_levenshtein(&wanted, &plain(candidate)), candidate))
+        .map(|&candidate| (likeness(candidate), candidate))
         .filter(|&(likeness, _)| likeness >= 0.6)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
@@ -372,6 +380,7 @@ mod tests {
         check("pluginNam", Some("pluginName"));
         check("targetRef", Some("targetRefs"));
         check("URL", Some("url"));
+        check("config", Some("pluginConfig"));
     }
 
     #[test]

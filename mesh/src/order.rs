@@ -4,12 +4,12 @@ use std::cmp::Reverse;
 
 use crate::model::{Extension, Phase};
 
-/// What Istio appends to a WasmPlugin's name when it makes a TrafficExtension of it.
+/// What Istio appends to a `WasmPlugin`'s name when it makes a `TrafficExtension` of it.
 const TRANSLATED: &str = "~istio-translated-wasmplugin";
 
 /// Orders extensions as Istio does, so that each phase can be taken from the front.
 ///
-/// First by creation time, name and namespace; a WasmPlugin's name carries a marker, so that `foo` comes after
+/// First by creation time, name and namespace; a `WasmPlugin`'s name carries a marker, so that `foo` comes after
 /// `foo-bar`. Then gathered namespace by namespace in the order given (others are dropped). Then, within each phase,
 /// stably by priority, descending, an unset priority below every set one.
 pub(crate) fn ordered<'e, T>(items: Vec<(&'e Extension, T)>, namespaces: &[&str]) -> Vec<(&'e Extension, T)> {

@@ -106,11 +106,11 @@ pub struct Policy {
 /// What a [`Policy`] does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PolicyKind {
-    /// RequestAuthentication.
+    /// `RequestAuthentication`.
     RequestAuthentication,
-    /// AuthorizationPolicy with ALLOW, DENY or AUDIT.
+    /// `AuthorizationPolicy` with ALLOW, DENY or AUDIT.
     Authorization,
-    /// AuthorizationPolicy with CUSTOM.
+    /// `AuthorizationPolicy` with CUSTOM.
     CustomAuthorization,
 }
 
@@ -152,6 +152,8 @@ pub fn read(sources: &[Source]) -> Reading {
                 Ok(node) => reader.resource(&Field::root(node), None, &mut report),
                 Err((at, fault)) => report.error(*at, "", fault.clone()),
             }
+            report.errors.sort_by(|a, b| a.place.cmp(&b.place));
+            report.warnings.sort_by(|a, b| a.place.cmp(&b.place));
             reader.reading.errors.append(&mut report.errors);
             reader.reading.warnings.append(&mut report.warnings);
         }
@@ -174,14 +176,13 @@ impl Reader {
             return;
         };
         let typed = inherited.filter(|_| object.get("kind").is_none() && object.get("apiVersion").is_none());
-        let (version, kind) = match typed {
-            Some(typed) => typed,
-            None => {
-                let kind = object.required("kind", report).and_then(|field| field.text(report));
-                let version = object.required("apiVersion", report).and_then(|field| field.text(report));
-                let (Some(version), Some(kind)) = (version, kind) else { return };
-                (version, kind)
-            }
+        let (version, kind) = if let Some(typed) = typed {
+            typed
+        } else {
+            let kind = object.required("kind", report).and_then(|field| field.text(report));
+            let version = object.required("apiVersion", report).and_then(|field| field.text(report));
+            let (Some(version), Some(kind)) = (version, kind) else { return };
+            (version, kind)
         };
         let group = version.rsplit_once('/').map_or("", |(group, _)| group);
         let item_kind = kind.strip_suffix("List").filter(|_| object.get("items").is_some());
@@ -195,7 +196,7 @@ impl Reader {
         }
         match (group, kind) {
             ("extensions.istio.io", "WasmPlugin" | "TrafficExtension") => {
-                self.extension(&object, version, kind, report)
+                self.extension(&object, version, kind, report);
             }
             ("maistra.io", "ServiceMeshExtension") | ("extension.tsb.tetrate.io", "WasmExtension") => {
                 report.error(object.at, &object.path, Fault::UnsupportedKind { kind: kind.to_owned() });
@@ -283,7 +284,7 @@ impl Reader {
         let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
         let place = report.place(object.at);
         if let Some(first) = self.seen.get(&key).cloned() {
-            let (kind, namespace, name) = key;
+            let ((kind, namespace, name), first) = (key, Box::new(first));
             report.error(object.at, &object.path, Fault::DuplicateResource { kind, namespace, name, first });
         } else {
             self.seen.insert(key, place);
@@ -300,7 +301,11 @@ fn origin(object: &Object<'_>, kind: &str, report: &Report<'_>) -> Origin {
 fn identity(object: &Object<'_>, report: &mut Report<'_>) -> Option<(String, String)> {
     let metadata = object.required("metadata", report)?.object(report)?;
     let name = metadata.required("name", report)?.text(report)?;
-    let namespace = metadata.text_at(&["namespace"]).filter(|text| !text.is_empty()).unwrap_or("default");
+    let namespace = match metadata.get("namespace").filter(|field| !field.is_null()) {
+        Some(field) => field.text(report)?,
+        None => "",
+    };
+    let namespace = if namespace.is_empty() { "default" } else { namespace };
     Some((namespace.to_owned(), name.to_owned()))
 }
 
@@ -309,3 +314,6 @@ fn labels(object: &Object<'_>, path: &[&str], report: &mut Report<'_>) -> BTreeM
     let Some(object) = field.object(report) else { return BTreeMap::new() };
     object.fields().filter_map(|(key, field)| Some((key.to_owned(), field.text(report)?.to_owned()))).collect()
 }
+
+#[cfg(test)]
+mod tests;

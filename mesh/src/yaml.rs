@@ -187,8 +187,9 @@ impl Builder {
                 let value = scalar_value(&text, style, tag.as_deref()).map_err(|fault| (at, fault))?;
                 let weight = NODE_WEIGHT + text.len();
                 if self.expects_key() {
+                    let key = key_name(&value, &text);
                     self.remember(anchor, &Node { at, value }, weight);
-                    self.key(Key::Named(text.into_owned(), at));
+                    self.key(Key::Named(key, at));
                 } else {
                     self.complete(Node { at, value }, anchor, weight)?;
                 }
@@ -227,12 +228,11 @@ impl Builder {
     }
 
     fn alias_key(&mut self, node: Node, at: Mark) {
-        match node.value {
-            Value::String(text) => self.key(Key::Named(text, at)),
-            _ => {
-                self.faults.push((at, Fault::CollectionAsKey));
-                self.key(Key::Dropped);
-            }
+        if let Value::String(text) = node.value {
+            self.key(Key::Named(text, at));
+        } else {
+            self.faults.push((at, Fault::CollectionAsKey));
+            self.key(Key::Dropped);
         }
     }
 
@@ -320,6 +320,15 @@ impl Builder {
             },
         }
         Ok(())
+    }
+}
+
+/// Names a key as it is named in JSON: `yes: 1` has the key `true` for kubectl, and `012: 1` the key `10`.
+fn key_name(value: &Value, text: &str) -> String {
+    match value {
+        Value::Bool(value) => value.to_string(),
+        Value::Int(value) => value.to_string(),
+        _ => text.to_owned(),
     }
 }
 
@@ -449,12 +458,18 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_named_as_in_json() {
+        check("{yes: 1, 012: 2, 'no': 3, x: 4}", &["{true:1,10:2,no:3,x:4}"]);
+        check_faults("{y: 1, true: 2}", &[(1, 8, Fault::DuplicateKey { key: "true".into(), first: 1 })]);
+    }
+
+    #[test]
     fn aliases_and_merges_expand() {
         check(
-            "base: &b {x: 1, y: 2}\nuse: *b\nmore: {<<: *b, y: 3}\n",
-            &["{base:{x:1,y:2},use:{x:1,y:2},more:{y:3,x:1}}"],
+            "base: &b {x: 1, z: 2}\nuse: *b\nmore: {<<: *b, z: 3}\n",
+            &["{base:{x:1,z:2},use:{x:1,z:2},more:{z:3,x:1}}"],
         );
-        check("a: &a {x: 1}\nb: &b {x: 2, y: 2}\nc: {<<: [*a, *b]}\n", &["{a:{x:1},b:{x:2,y:2},c:{x:1,y:2}}"]);
+        check("a: &a {x: 1}\nb: &b {x: 2, z: 2}\nc: {<<: [*a, *b]}\n", &["{a:{x:1},b:{x:2,z:2},c:{x:1,z:2}}"]);
         check_faults("a: {<<: 1}", &[(1, 9, Fault::MergeOfNonMapping)]);
     }
 
@@ -467,18 +482,16 @@ mod tests {
 
     #[test]
     fn billion_laughs_is_refused() {
-        let mut text = String::from("a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol]\n");
-        for level in 1..30 {
-            let below = format!("*a{}", level - 1);
-            text.push_str(&format!("a{level}: &a{level} [{}]\n", [below.as_str(); 8].join(", ")));
-        }
+        let below = |level: usize| level.checked_sub(1).map_or("lol".to_owned(), |below| format!("*a{below}"));
+        let line = |level| format!("a{level}: &a{level} [{}]", vec![below(level); 8].join(", "));
+        let text = (0..30).map(line).collect::<Vec<_>>().join("\n");
         let documents = documents(&text);
         assert!(matches!(documents[0].root, Err((_, Fault::AliasesTooLarge { .. }))));
     }
 
     #[test]
     fn nested_anchors_cannot_multiply_memory() {
-        let text = (0..90).map(|n| format!("&a{n} [")).collect::<String>() + &"x".repeat(100_000);
+        let text = (0..90).map(|n| format!("&a{n} [")).collect::<Vec<_>>().concat() + &"x".repeat(100_000);
         assert!(documents(&text)[0].root.is_err());
         let closed = text + &"]".repeat(90);
         assert!(matches!(documents(&closed)[0].root, Err((_, Fault::AliasesTooLarge { .. }))));
