@@ -177,8 +177,7 @@ fn serve(folder: &Path, text: &str, lines: &str) -> Server {
 }
 
 fn on_request(body: &str) -> String {
-    let callback =
-        format!("(func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32) {body})\n");
+    let callback = format!("(func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32) {body})\n");
     GOOD.replacen("(func (export \"_initialize\"))", &format!("(func (export \"_initialize\")) {callback}"), 1)
 }
 
