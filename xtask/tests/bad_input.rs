@@ -99,7 +99,7 @@ fn a_crate_that_does_not_compile_shows_cargos_own_words() {
     fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
     fs::create_dir(folder.path().join("src")).unwrap();
     fs::write(folder.path().join("src/lib.rs"), "fn broken( {").unwrap();
-    plugwright(folder.path(), &["package"]).refused(1, &["src/lib.rs:1", "cargo could not build broken"]);
+    plugwright(folder.path(), &["package"]).refused(1, &["src/lib.rs:1", "cargo could not build `broken`"]);
     assert!(!folder.path().join("dist").exists());
     assert!(!folder.path().join("target/plugins/broken.wasm").exists());
 }
