@@ -1,1 +1,273 @@
-//! To be written.
+//! Everything that Istio's fetcher checks of an image, in its order, and then what it does not check but should.
+
+use serde::Serialize;
+
+use crate::blob::Image;
+use crate::digest::Digest;
+use crate::fetch::{FetchError, FetchOptions};
+use crate::image::{ExtractError, extract_module, variant};
+use crate::layout::{Layout, LayoutError};
+use crate::module::EnvoyVersion;
+use crate::reference::{ImageReference, LayoutReference, Reference};
+use crate::registry::RegistryError;
+
+mod beyond;
+
+/// What was checked, and how it came out.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// What was verified.
+    pub reference: String,
+    /// What a pin has to be: the manifest's digest.
+    pub digest: Option<Digest>,
+    /// How the image carries its module, where that could be told.
+    pub variant: Option<String>,
+    /// The checks in order, up to the first failure that makes further ones impossible.
+    pub checks: Vec<Check>,
+}
+
+impl Report {
+    /// Whether nothing failed.
+    pub fn is_ok(&self) -> bool {
+        self.checks.iter().all(|check| check.outcome != Outcome::Failed)
+    }
+}
+
+/// One check.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// Its name, which stays the same from version to version.
+    pub name: &'static str,
+    /// Whether Istio's fetcher makes it too.
+    pub istio: bool,
+    /// How it came out.
+    pub outcome: Outcome,
+    /// What was found, or the reason.
+    pub detail: String,
+}
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It is right.
+    Passed,
+    /// It loads, and someone may trip over it.
+    Warning,
+    /// It is wrong.
+    Failed,
+    /// There was nothing to check.
+    Skipped,
+}
+
+#[derive(Default)]
+struct Checks(Vec<Check>);
+
+impl Checks {
+    fn add(&mut self, name: &'static str, istio: bool, outcome: Outcome, detail: impl Into<String>) {
+        self.0.push(Check { name, istio, outcome, detail: detail.into() });
+    }
+
+    fn passed(&mut self, name: &'static str, detail: impl Into<String>) {
+        self.add(name, true, Outcome::Passed, detail);
+    }
+
+    fn failed(&mut self, name: &'static str, error: &dyn std::error::Error) {
+        self.add(name, true, Outcome::Failed, chain(error));
+    }
+}
+
+/// An error and its causes, without saying anything twice.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Verify what a reference names. An error means that it could not be looked at: the network, a registry that refuses,
+/// this machine. Whatever is wrong with the thing itself is in the report.
+pub fn verify(
+    reference: &Reference,
+    sha256: Option<&str>,
+    options: &FetchOptions,
+    envoy: EnvoyVersion,
+) -> Result<Report, FetchError> {
+    let mut report = Report { reference: reference.to_string(), digest: None, variant: None, checks: Vec::new() };
+    let mut checks = Checks::default();
+    let folder =
+        tempfile::tempdir().map_err(|source| FetchError::Temporary { directory: std::env::temp_dir(), source })?;
+    match reference {
+        Reference::Image(image) => {
+            checks.passed("reference", format!("`oci://{image}` in a resource"));
+            let image = from_registry(image, sha256, options, folder.path(), &mut checks, &mut report)?;
+            if let Some(image) = image {
+                check_image(&image, options, envoy, &mut checks, &mut report);
+            }
+        }
+        Reference::Layout(layout) => {
+            checks.passed("reference", "an image in a layout");
+            if let Some(image) = from_layout(layout, sha256, &mut checks, &mut report)? {
+                check_image(&image, options, envoy, &mut checks, &mut report);
+            }
+        }
+        Reference::File(_) | Reference::Url(_) => {
+            checks.passed("reference", "a plain module");
+            let pin = sha256.filter(|_| matches!(reference, Reference::Url(_)));
+            match crate::fetch::fetch_module(reference, pin, options) {
+                Ok(fetched) => {
+                    checks.passed("module", format!("{} bytes", fetched.module.len()));
+                    report.digest = Some(fetched.digest);
+                    beyond::module(&fetched.module, envoy, &mut checks);
+                }
+                Err(error) if error.is_bad_content() => checks.failed("module", &error),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    report.checks = checks.0;
+    Ok(report)
+}
+
+fn from_registry(
+    reference: &ImageReference,
+    sha256: Option<&str>,
+    options: &FetchOptions,
+    folder: &std::path::Path,
+    checks: &mut Checks,
+    report: &mut Report,
+) -> Result<Option<Image>, FetchError> {
+    let manifest = match options.client.manifest(reference) {
+        Ok(manifest) => manifest,
+        Err(error) if error.is_bad_content() => {
+            checks.failed("manifest", &error);
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    checks.passed("manifest", format!("{}, {} bytes", manifest.digest, manifest.bytes.len()));
+    report.digest = Some(manifest.digest.clone());
+    if manifest.is_index() {
+        let reason = format!(
+            "an image index (`{}`): Istio compares a pin with the digest of its linux/amd64 manifest, so a pin to {} always fails; publish a plain manifest",
+            manifest.media_type, manifest.digest
+        );
+        checks.add("not-index", true, Outcome::Failed, reason);
+        return Ok(None);
+    }
+    checks.passed("not-index", format!("`{}`", manifest.media_type));
+    if !check_pin(reference.digest(), sha256, &manifest.digest, checks) {
+        return Ok(None);
+    }
+    // What kind of layers these are is in the manifest, and Istio looks before it fetches any.
+    let placeholder = |_: &Digest| crate::blob::Content::Bytes(std::sync::Arc::from([]));
+    match manifest.image(placeholder).map_err(ExtractError::from).and_then(|image| variant(&image)) {
+        Ok(_) => {}
+        Err(error) => {
+            checks.failed("layer-media-type", &error);
+            return Ok(None);
+        }
+    }
+    match options.client.pull_manifest(reference, manifest, folder) {
+        Ok(image) => Ok(Some(image)),
+        Err(error) if error.is_bad_content() => {
+            checks.passed("layer-media-type", "one that Istio reads");
+            checks.failed(if is_size_limit(&error) { "size" } else { "layer-digest" }, &error);
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_size_limit(error: &RegistryError) -> bool {
+    matches!(error, RegistryError::TooLarge { .. })
+}
+
+fn from_layout(
+    reference: &LayoutReference,
+    sha256: Option<&str>,
+    checks: &mut Checks,
+    report: &mut Report,
+) -> Result<Option<Image>, FetchError> {
+    let image = match Layout::open(&reference.directory).and_then(|layout| layout.image(&reference.name)) {
+        Ok(image) => image,
+        Err(error @ (LayoutError::Io { .. } | LayoutError::NotALayout { .. })) => return Err(error.into()),
+        Err(error) => {
+            checks.failed("manifest", &error);
+            return Ok(None);
+        }
+    };
+    let digest = image.digest();
+    checks.passed("manifest", format!("{digest}, {} bytes", image.manifest.len()));
+    checks.passed("not-index", format!("`{}`", image.media_type));
+    report.digest = Some(digest.clone());
+    Ok(check_pin(None, sha256, &digest, checks).then_some(image))
+}
+
+/// Whether the digest is what the reference and the resource's field pin it to.
+fn check_pin(in_reference: Option<&Digest>, sha256: Option<&str>, actual: &Digest, checks: &mut Checks) -> bool {
+    let field = match sha256.filter(|text| !text.is_empty()).map(crate::fetch::pin).transpose() {
+        Ok(field) => field,
+        Err(error) => {
+            checks.failed("pin", &error);
+            return false;
+        }
+    };
+    if in_reference.is_none() && field.is_none() {
+        checks.add("pin", true, Outcome::Skipped, format!("none given; `sha256: {}` would pin it", actual.hex()));
+        return true;
+    }
+    for pin in [in_reference, field.as_ref()] {
+        if let Err(error) = crate::fetch::compare("the manifest", pin, actual) {
+            checks.failed("pin", &error);
+            return false;
+        }
+    }
+    checks.passed("pin", actual.as_str());
+    true
+}
+
+fn check_image(image: &Image, options: &FetchOptions, envoy: EnvoyVersion, checks: &mut Checks, report: &mut Report) {
+    let variant = match variant(image) {
+        Ok(variant) => variant,
+        Err(error) => return checks.failed("layer-media-type", &error),
+    };
+    report.variant = Some(variant.to_string());
+    let last = image.layers.last().map(|layer| layer.descriptor.media_type().to_string()).unwrap_or_default();
+    checks.passed("layer-media-type", format!("`{last}`: variant {variant}"));
+    for blob in std::iter::once(&image.config).chain(&image.layers) {
+        if let Err(error) = blob.open().and_then(crate::blob::BlobReader::finish) {
+            return checks.failed("layer-digest", &error);
+        }
+    }
+    checks.passed("layer-digest", format!("{} and the configuration are what their descriptors say", layers(image)));
+    let module = match extract_module(image, options.limit) {
+        Ok(module) => module,
+        Err(error) => {
+            let name = match &error {
+                ExtractError::NotWasm { .. } => "magic",
+                ExtractError::TooLarge { .. } => "size",
+                _ => "plugin.wasm",
+            };
+            return checks.failed(name, &error);
+        }
+    };
+    checks.passed("plugin.wasm", "found");
+    checks.passed("magic", "WebAssembly's magic number");
+    checks.passed("size", format!("{} bytes, of at most {}", module.len(), options.limit));
+    beyond::image(image, variant, checks);
+    beyond::module(&module, envoy, checks);
+}
+
+fn layers(image: &Image) -> String {
+    match image.layers.len() {
+        1 => "the layer".to_owned(),
+        count => format!("{count} layers"),
+    }
+}

@@ -48,6 +48,22 @@ pub(crate) fn cache() -> Result<PathBuf, crate::report::Failure> {
     })
 }
 
+/// Where registry credentials are kept when no folder is named: podman's `$REGISTRY_AUTH_FILE` if that is set, then
+/// `config.json` in `$DOCKER_CONFIG`, else in `~/.docker`.
+pub(crate) fn registry_credentials() -> Vec<PathBuf> {
+    let named = std::env::var_os("REGISTRY_AUTH_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let docker = std::env::var_os("DOCKER_CONFIG")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker")));
+    named.into_iter().chain(docker.map(|folder| packager::credentials::config_file(&folder))).collect()
+}
+
+/// `$PATH`.
+pub(crate) fn search_path() -> std::ffi::OsString {
+    std::env::var_os("PATH").unwrap_or_default()
+}
+
 #[cfg(unix)]
 fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;

@@ -6,6 +6,7 @@ pub(crate) mod package;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod registry;
+pub(crate) mod registry_flags;
 pub(crate) mod run;
 pub(crate) mod toolchain;
 pub(crate) mod verify;

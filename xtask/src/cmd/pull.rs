@@ -1,11 +1,70 @@
 //! `cargo xtask pull`.
 
-use crate::report::Failure;
+use std::path::{Path, PathBuf};
 
-/// Copy an image from a registry to a layout or file.
+use packager::fetch::fetch_module;
+use packager::layout::Layout;
+use packager::reference::Reference;
+
+use super::registry_flags::{self, RegistryFlags, layout_failure, registry_failure};
+use crate::report::{Failure, data, note};
+
+/// Pull an image into a layout, or the module out of it into a file.
+///
+/// Prints the reference with its digest. Without --output and --layout, the image goes into the layout `dist`.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// What to pull: REGISTRY/REPOSITORY[:TAG][@DIGEST]; with --output also oci:DIR:NAME or a URL.
+    #[arg(value_name = "REF")]
+    reference: String,
+    /// Write the module to this file.
+    #[arg(long, short, value_name = "FILE.wasm", conflicts_with = "layout")]
+    output: Option<PathBuf>,
+    /// Put the image into this layout; NAME is by default the repository's last part.
+    #[arg(long, value_name = "DIR[:NAME]")]
+    layout: Option<String>,
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
 
-pub(crate) fn run(_args: &Args) -> Result<(), Failure> {
-    Err(Failure::usage("`pull` is not there yet"))
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let reference = registry_flags::reference(&args.reference)?;
+    match &args.output {
+        Some(output) => module(args, &reference, output),
+        None => image(args, &reference),
+    }
+}
+
+fn module(args: &Args, reference: &Reference, output: &Path) -> Result<(), Failure> {
+    let fetched = fetch_module(reference, None, &args.registry.fetch_options()?)
+        .map_err(|error| args.registry.fetch_failure(error))?;
+    packager::file::write_atomically(output, &fetched.module)
+        .map_err(|error| Failure::environment(error).context(&format!("failed to write {}", output.display())))?;
+    note(format!("{}: {} bytes", output.display(), fetched.module.len()));
+    data(fetched.source.to_string());
+    Ok(())
+}
+
+fn image(args: &Args, reference: &Reference) -> Result<(), Failure> {
+    let Reference::Image(image) = reference else {
+        return Err(Failure::usage(format!("`{}` is not an image in a registry", args.reference))
+            .hint("`--output FILE.wasm` takes modules out of layouts and URLs too"));
+    };
+    let last = image.repository().rsplit('/').next().unwrap_or_default();
+    let (directory, name) = match args.layout.as_deref() {
+        Some(layout) => layout.split_once(':').unwrap_or((layout, last)),
+        None => ("dist", last),
+    };
+    if directory.is_empty() || name.is_empty() {
+        return Err(Failure::usage("--layout: expected DIR or DIR:NAME"));
+    }
+    let client = args.registry.client()?;
+    let layout = Layout::open_or_create(Path::new(directory)).map_err(layout_failure)?;
+    let folder = tempfile::tempdir()
+        .map_err(|error| Failure::environment(error).context("failed to create a temporary folder"))?;
+    let pulled = client.pull(image, folder.path()).map_err(registry_failure)?;
+    let put = layout.put(&pulled, name).map_err(layout_failure)?;
+    note(format!("oci:{directory}:{name}"));
+    data(format!("{}@{}", image.name(), put.digest));
+    Ok(())
 }

@@ -1,11 +1,56 @@
 //! `cargo xtask push`.
 
-use crate::report::Failure;
+use packager::layout::Layout;
+use packager::reference::{LayoutReference, Reference};
 
-/// Copy an image from a layout or file to a registry.
+use super::registry_flags::{self, RegistryFlags, layout_failure, registry_failure};
+use crate::report::{Failure, data};
+
+/// Push an image from a layout to a registry.
+///
+/// Prints REPOSITORY@DIGEST, which is what a resource should name.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// The image: oci:DIR:NAME, or NAME for oci:dist:NAME.
+    #[arg(value_name = "SRC")]
+    source: String,
+    /// Where to: REGISTRY/REPOSITORY[:TAG].
+    #[arg(value_name = "DEST")]
+    destination: String,
+    /// Give it this tag too; may be repeated.
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
 
-pub(crate) fn run(_args: &Args) -> Result<(), Failure> {
-    Err(Failure::usage("`push` is not there yet"))
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let source = layout(&args.source)?;
+    let destination = registry_flags::image(&args.destination)?;
+    let tagged = |tag: &String| destination.with_tag(tag).map_err(Failure::usage);
+    let mut references = args.tags.iter().map(tagged).collect::<Result<Vec<_>, _>>()?;
+    if destination.tag().is_some() || destination.digest().is_some() || references.is_empty() {
+        references.insert(0, destination.clone());
+    }
+    let client = args.registry.client()?;
+    let image =
+        Layout::open(&source.directory).and_then(|layout| layout.image(&source.name)).map_err(layout_failure)?;
+    for (position, reference) in references.iter().enumerate() {
+        if position == 0 {
+            registry_flags::push(&client, &image, reference)?;
+        } else {
+            client.put_manifest(reference, &image.media_type, &image.manifest).map_err(registry_failure)?;
+        }
+    }
+    data(format!("{}@{}", destination.name(), image.digest()));
+    Ok(())
+}
+
+fn layout(source: &str) -> Result<LayoutReference, Failure> {
+    let is_name = !source.contains(['/', ':']);
+    let text = if is_name { format!("oci:dist:{source}") } else { source.to_owned() };
+    match registry_flags::reference(&text)? {
+        Reference::Layout(layout) => Ok(layout),
+        _ => Err(Failure::usage(format!("`{source}` is not an image in a layout: expected oci:DIR:NAME or NAME"))),
+    }
 }

@@ -1,0 +1,282 @@
+//! One HTTP request and its redirects, by our own rules: plain HTTP, addresses and credentials are decided here.
+
+use std::io::Read;
+use std::time::Duration;
+
+use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION};
+use ureq::http::{self, HeaderMap, HeaderValue, Method};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::unversioned::transport::DefaultConnector;
+use ureq::{Agent, SendBody};
+
+use crate::blob::Blob;
+use crate::credentials::Secret;
+
+use super::address::{ForbiddenAddress, GuardedResolver, Reach};
+use super::error::Place;
+use super::url::Url;
+use super::verified::{Unsent, Upload};
+use super::{Options, PlainHttp, Progress, RegistryError};
+
+const REDIRECT_LIMIT: usize = 10;
+/// Slower than this for a whole body counts as dead, however steadily it drips.
+const SLOWEST_BYTES_PER_SECOND: u64 = 16 * 1024;
+
+/// What is sent.
+#[derive(Clone, Copy)]
+pub(super) enum Body<'a> {
+    None,
+    Bytes(&'a [u8]),
+    Blob(&'a Blob, &'a dyn Progress),
+}
+
+impl Body<'_> {
+    fn size(&self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Blob(blob, _) => blob.descriptor.size(),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Request<'a> {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) authorization: Option<Secret>,
+    pub(super) body: Body<'a>,
+    pub(super) reach: Reach,
+    /// Whether a redirect is followed.
+    pub(super) follow: bool,
+    /// How much body is expected to come, which decides how long it may take.
+    pub(super) expected: u64,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn new(method: Method, url: Url) -> Self {
+        let follow = matches!(method, Method::GET | Method::HEAD);
+        let (headers, body) = (Vec::new(), Body::None);
+        Self { method, url, headers, authorization: None, body, reach: Reach::Any, follow, expected: 0 }
+    }
+
+    pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(super) fn body(mut self, body: Body<'a>) -> Self {
+        self.body = body;
+        self
+    }
+
+    pub(super) fn expect(mut self, bytes: u64) -> Self {
+        self.expected = bytes;
+        self
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place::new(name(&self.method), &self.url)
+    }
+}
+
+fn name(method: &Method) -> &'static str {
+    match *method {
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        _ => "GET",
+    }
+}
+
+/// An answer of any status, its body not yet read.
+pub(super) struct Answer {
+    pub(super) place: Place,
+    /// Where it came from in the end.
+    pub(super) url: Url,
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: ureq::Body,
+}
+
+impl Answer {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The whole body, if it is not larger than `limit`.
+    pub(super) fn read(&mut self, what: &str, limit: u64) -> Result<Vec<u8>, RegistryError> {
+        let declared = self.body.content_length().unwrap_or(0);
+        let mut bytes = Vec::new();
+        if declared <= limit {
+            let read = self.body.as_reader().take(limit + 1).read_to_end(&mut bytes);
+            if let Err(source) = read {
+                let Place { method, url } = self.place.clone();
+                return Err(RegistryError::Interrupted { method, url, received: bytes.len() as u64, source });
+            }
+        }
+        if declared > limit || bytes.len() as u64 > limit {
+            return Err(RegistryError::TooLarge { what: what.to_owned(), limit });
+        }
+        Ok(bytes)
+    }
+}
+
+pub(super) struct Transport {
+    any: Agent,
+    public: Agent,
+    plain_http: PlainHttp,
+    patience: Duration,
+}
+
+impl Transport {
+    pub(super) fn new(options: &Options) -> Result<Self, RegistryError> {
+        let tls = TlsConfig::builder().root_certs(roots(&options.ca_certificates)?).build();
+        let agent = |reach| {
+            let config = Agent::config_builder()
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .proxy(None)
+                .tls_config(tls.clone())
+                .user_agent(options.user_agent.as_str())
+                .timeout_resolve(Some(options.connect_timeout))
+                .timeout_connect(Some(options.connect_timeout))
+                .timeout_per_read(Some(options.read_timeout))
+                .timeout_per_write(Some(options.read_timeout))
+                .timeout_send_request(Some(options.read_timeout))
+                .timeout_recv_response(Some(options.read_timeout))
+                .build();
+            let resolver = GuardedResolver { reach, inner: ureq::unversioned::resolver::DefaultResolver::default() };
+            Agent::with_parts(config, DefaultConnector::default(), resolver)
+        };
+        Ok(Self {
+            any: agent(Reach::Any),
+            public: agent(Reach::Public),
+            plain_http: options.plain_http.clone(),
+            patience: options.read_timeout,
+        })
+    }
+
+    pub(super) fn allows(&self, url: &Url) -> bool {
+        url.is_tls() || self.plain_http.allows(url.uri().authority().map_or("", http::uri::Authority::as_str))
+    }
+
+    /// Send a request; follow redirects of GET and HEAD. Credentials stay with the origin that they are for.
+    pub(super) fn send(&self, request: &Request<'_>) -> Result<Answer, RegistryError> {
+        let mut url = request.url.clone();
+        for _ in 0..=REDIRECT_LIMIT {
+            let authorization = request.authorization.as_ref().filter(|_| url.same_origin(&request.url));
+            let answer = self.hop(request, &url, authorization)?;
+            let redirect = matches!(answer.status, 301 | 302 | 303 | 307 | 308);
+            if !redirect {
+                return Ok(answer);
+            }
+            let Place { method, url: from } = answer.place.clone();
+            let refused = |reason: String| RegistryError::Redirect { method, url: from.clone(), reason };
+            if !request.follow {
+                return Err(refused(format!("status {} is not expected here", answer.status)));
+            }
+            let location = answer.header(LOCATION.as_str()).ok_or_else(|| refused("it has no Location".to_owned()))?;
+            let next = url.join(location).map_err(|error| refused(format!("its Location is unusable: {error}")))?;
+            if url.is_tls() && !next.is_tls() || !self.allows(&next) && next.is_tls() != url.is_tls() {
+                return Err(refused(format!("{next} would go from TLS to plain HTTP")));
+            }
+            url = next;
+        }
+        let Place { method, url } = request.place();
+        Err(RegistryError::Redirect { method, url, reason: format!("more than {REDIRECT_LIMIT} in a row") })
+    }
+
+    fn hop(&self, request: &Request<'_>, url: &Url, authorization: Option<&Secret>) -> Result<Answer, RegistryError> {
+        let place = Place::new(name(&request.method), url);
+        let mut builder = http::Request::builder().method(request.method.clone()).uri(url.uri().clone());
+        for (name, value) in &request.headers {
+            builder = builder.header(*name, value);
+        }
+        if let Some(authorization) = authorization {
+            let mut value = HeaderValue::from_str(authorization.expose())
+                .map_err(|_| place.clone().protocol("the credentials cannot be put into a header"))?;
+            value.set_sensitive(true);
+            builder = builder.header(AUTHORIZATION, value);
+        }
+        if !matches!(request.body, Body::None) {
+            builder = builder.header(CONTENT_LENGTH, request.body.size());
+        }
+        let outcome = match request.body {
+            Body::None => self.run(request, builder, SendBody::none()),
+            Body::Bytes(mut bytes) => self.run(request, builder, SendBody::from_reader(&mut bytes)),
+            Body::Blob(blob, progress) => {
+                let mut upload = Upload::open(blob, progress)?;
+                self.run(request, builder, SendBody::from_reader(&mut upload))
+            }
+        };
+        let (parts, body) = outcome.map_err(|error| failed(place.clone(), request, error))?.into_parts();
+        Ok(Answer { place, url: url.clone(), status: parts.status.as_u16(), headers: parts.headers, body })
+    }
+
+    fn run(
+        &self,
+        request: &Request<'_>,
+        builder: http::request::Builder,
+        body: SendBody<'_>,
+    ) -> Result<http::Response<ureq::Body>, ureq::Error> {
+        let agent = match request.reach {
+            Reach::Any => &self.any,
+            Reach::Public => &self.public,
+        };
+        let allowance = |bytes: u64| Some(self.patience + Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND));
+        let configured = agent
+            .configure_request(builder.body(body)?)
+            .timeout_send_body(allowance(request.body.size()))
+            .timeout_recv_body(allowance(request.expected))
+            .build();
+        agent.run(configured)
+    }
+}
+
+fn failed(place: Place, request: &Request<'_>, error: ureq::Error) -> RegistryError {
+    let Place { method, url } = place;
+    match error {
+        ureq::Error::Other(source) => match source.downcast::<ForbiddenAddress>() {
+            Ok(source) => RegistryError::Forbidden { method, url, source: *source },
+            Err(source) => RegistryError::Unreachable { method, url, source },
+        },
+        ureq::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<Unsent>()) => {
+            let blob = match request.body {
+                Body::Blob(blob, _) => blob.descriptor.digest().to_string(),
+                Body::None | Body::Bytes(_) => String::new(),
+            };
+            match error.into_inner().and_then(|inner| inner.downcast::<Unsent>().ok()).map(|unsent| *unsent) {
+                Some(Unsent::Mismatch(mismatch)) => mismatch.into_error(format!("local blob {blob}")),
+                Some(Unsent::Read(source)) => RegistryError::Local { action: format!("read blob {blob}"), source },
+                None => RegistryError::Protocol { method, url, reason: "the blob could not be sent".to_owned() },
+            }
+        }
+        ureq::Error::Io(error) => RegistryError::Unreachable { method, url, source: error.into() },
+        error => RegistryError::Unreachable { method, url, source: error.into() },
+    }
+}
+
+/// Public roots, and with them the given ones. A file that gives none is an error: nobody names it for nothing.
+fn roots(pem: &[Vec<u8>]) -> Result<RootCerts, RegistryError> {
+    if pem.is_empty() {
+        return Ok(RootCerts::WebPki);
+    }
+    let mut certificates: Vec<Certificate<'static>> =
+        webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|certificate| Certificate::from_der(certificate)).collect();
+    for pem in pem {
+        let before = certificates.len();
+        for item in ureq::tls::parse_pem(pem) {
+            let item = item.map_err(|error| RegistryError::Certificates { reason: error.to_string() })?;
+            if let PemItem::Certificate(certificate) = item {
+                certificates.push(certificate);
+            }
+        }
+        if certificates.len() == before {
+            return Err(RegistryError::Certificates { reason: "there is no PEM certificate in the file".to_owned() });
+        }
+    }
+    Ok(RootCerts::new_with_certs(&certificates))
+}

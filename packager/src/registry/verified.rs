@@ -1,0 +1,145 @@
+//! Size and digest, checked while content streams by.
+
+use std::io::{self, Read};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::blob::{Blob, digest_of};
+use crate::digest::Digest;
+
+use super::{Progress, RegistryError};
+
+/// Content against its descriptor, as far as it has been seen.
+#[derive(Clone)]
+pub(super) struct Check {
+    hasher: Sha256,
+    expected: Digest,
+    size: u64,
+    seen: u64,
+}
+
+/// How content differs from its descriptor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Mismatch {
+    Size { expected: u64, actual: u64 },
+    Digest { expected: Digest, actual: Digest },
+}
+
+impl Mismatch {
+    pub(super) fn into_error(self, what: String) -> RegistryError {
+        match self {
+            Self::Size { expected, actual } => RegistryError::SizeMismatch { what, expected, actual },
+            Self::Digest { expected, actual } => RegistryError::DigestMismatch { what, expected, actual },
+        }
+    }
+}
+
+impl Check {
+    pub(super) fn new(expected: Digest, size: u64) -> Self {
+        Self { hasher: Sha256::new(), expected, size, seen: 0 }
+    }
+
+    pub(super) fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), Mismatch> {
+        self.seen += bytes.len() as u64;
+        if self.seen > self.size {
+            return Err(Mismatch::Size { expected: self.size, actual: self.seen });
+        }
+        self.hasher.update(bytes);
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> Result<(), Mismatch> {
+        if self.seen != self.size {
+            return Err(Mismatch::Size { expected: self.size, actual: self.seen });
+        }
+        let actual = Digest::finish(self.hasher);
+        if actual == self.expected { Ok(()) } else { Err(Mismatch::Digest { expected: self.expected, actual }) }
+    }
+}
+
+/// Why an upload was given up on this side.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unsent {
+    #[error("the blob is not what its descriptor says")]
+    Mismatch(Mismatch),
+    #[error("the blob cannot be read")]
+    Read(io::Error),
+}
+
+impl From<Unsent> for io::Error {
+    fn from(unsent: Unsent) -> Self {
+        Self::other(unsent)
+    }
+}
+
+/// A blob on its way out. Its last bytes are held back until they are known to be right.
+pub(super) struct Upload<'a> {
+    content: Box<dyn Read + Send>,
+    check: Check,
+    digest: Digest,
+    progress: &'a dyn Progress,
+}
+
+impl<'a> Upload<'a> {
+    pub(super) fn open(blob: &Blob, progress: &'a dyn Progress) -> Result<Self, RegistryError> {
+        let action = format!("read blob {}", blob.descriptor.digest());
+        let digest = digest_of(&blob.descriptor)
+            .map_err(|error| RegistryError::Local { action: action.clone(), source: io::Error::other(error) })?;
+        let content = blob.content.open().map_err(|source| RegistryError::Local { action, source })?;
+        Ok(Self { content, check: Check::new(digest.clone(), blob.descriptor.size()), digest, progress })
+    }
+}
+
+impl Read for Upload<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.content.read(buffer).map_err(Unsent::Read)?;
+        self.check.feed(&buffer[..read]).map_err(Unsent::Mismatch)?;
+        if read == 0 || self.check.seen() == self.check.size {
+            self.check.clone().finish().map_err(Unsent::Mismatch)?;
+        }
+        self.progress.advance(&self.digest, read as u64);
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_is_right_shorter_longer_or_other() {
+        let check = |bytes: &[u8]| {
+            let mut check = Check::new(Digest::of(b"abc"), 3);
+            check.feed(bytes)?;
+            check.finish()
+        };
+        assert_eq!(check(b"abc"), Ok(()));
+        assert_eq!(check(b"ab"), Err(Mismatch::Size { expected: 3, actual: 2 }));
+        assert_eq!(check(b"abcd"), Err(Mismatch::Size { expected: 3, actual: 4 }));
+        let (expected, actual) = (Digest::of(b"abc"), Digest::of(b"abd"));
+        assert_eq!(check(b"abd"), Err(Mismatch::Digest { expected, actual }));
+    }
+
+    #[test]
+    fn the_last_bytes_of_a_wrong_blob_are_never_sent() {
+        let descriptor = oci_spec::image::Descriptor::new(
+            oci_spec::image::MediaType::ImageLayer,
+            3,
+            Digest::of(b"abc").as_str().parse::<oci_spec::image::Digest>().unwrap(),
+        );
+        for wrong in [&b"abd"[..], b"ab", b""] {
+            let content = crate::blob::Content::Bytes(wrong.into());
+            let mut upload = Upload::open(&Blob { descriptor: descriptor.clone(), content }, &()).unwrap();
+            let mut sent = Vec::new();
+            let mut byte = [0];
+            while let Ok(1) = upload.read(&mut byte) {
+                sent.push(byte[0]);
+            }
+            assert!(sent.len() < 3, "{wrong:?}: {sent:?}");
+        }
+    }
+}
