@@ -125,6 +125,9 @@ pub struct WasmFilter {
     /// `imagePullSecret`: a Secret in the extension's namespace.
     pub pull_secret: Option<String>,
     /// `pluginConfig` as the compact JSON that reaches the plugin; `None` when absent or `{}`.
+    ///
+    /// The keys of every mapping are sorted, as Istio sorts them, and not in the order they were written: a plugin that
+    /// walks its configuration in order must take lists.
     pub plugin_config: Option<String>,
     /// `pluginName`, which becomes Envoy's root id; empty when absent.
     pub plugin_name: String,

@@ -13,13 +13,17 @@ const GATEWAY_CLASS_LABEL: &str = "gateway.networking.k8s.io/gateway-class-name"
 const USE_WAYPOINT_LABEL: &str = "istio.io/use-waypoint";
 const USE_WAYPOINT_NAMESPACE_LABEL: &str = "istio.io/use-waypoint-namespace";
 /// Labels that tell pods of one workload apart, but not workloads.
-const POD_LABELS: [&str; 6] = [
+const POD_LABELS: [&str; 9] = [
     "pod-template-hash",
     "controller-revision-hash",
     "pod-template-generation",
     "statefulset.kubernetes.io/pod-name",
     "apps.kubernetes.io/pod-index",
     "batch.kubernetes.io/controller-uid",
+    // The sidecar injector's.
+    "security.istio.io/tlsMode",
+    "service.istio.io/canonical-name",
+    "service.istio.io/canonical-revision",
 ];
 
 /// The proxy that the extensions themselves name.
@@ -90,8 +94,9 @@ pub fn assume_proxy(resources: &Resources, mesh: &MeshOptions) -> Result<Assumpt
     }
     let mut candidates: Vec<Candidate> = Vec::new();
     let mut specific: Vec<&Extension> = Vec::new();
+    let workloads = distinct(&resources.workloads);
     for extension in &resources.extensions {
-        let named = named_by(extension, resources, mesh);
+        let named = named_by(extension, &workloads, resources, mesh);
         if !named.is_empty() {
             specific.push(extension);
         }
@@ -192,8 +197,10 @@ struct Candidate {
 
 impl Candidate {
     fn join(&mut self, other: Self) {
-        self.named_by
-            .extend(other.named_by.into_iter().filter(|name| !self.named_by.contains(name)).collect::<Vec<_>>());
+        // One extension with two targets names a proxy twice in a row.
+        if other.named_by.last() != self.named_by.last() {
+            self.named_by.extend(other.named_by);
+        }
         self.services.extend(other.services);
         self.services.sort();
         self.services.dedup();
@@ -201,7 +208,7 @@ impl Candidate {
 
     fn describe(&self) -> String {
         let Proxy { name, namespace, kind, .. } = &self.proxy;
-        format!("{} {namespace}/{name} ({})", kind_name(*kind), self.named_by.join(", "))
+        format!("{} {namespace}/{name} ({})", kind_name(*kind), few(&self.named_by))
     }
 
     fn assume(self, resources: &Resources) -> Assumption {
@@ -209,15 +216,22 @@ impl Candidate {
         let direction = if listener.direction == Some(Direction::Inbound) { "inbound" } else { "outbound" };
         let guess = self.guess.map(|guess| format!(" ({guess})")).unwrap_or_default();
         let sentence = format!(
-            "Assuming the {direction} traffic of {} in namespace `{}`, which {} for{guess}.",
+            "Assuming the {direction} traffic of {} in namespace `{}`, which {} {} for{guess}.",
             described(&self.proxy),
             self.proxy.namespace,
-            match &self.named_by[..] {
-                [one] => format!("{one} is"),
-                several => format!("{} are", several.join(", ")),
-            }
+            few(&self.named_by),
+            if self.named_by.len() == 1 { "is" } else { "are" }
         );
         Assumption { proxy: self.proxy, listener, services: self.services, sentence }
+    }
+}
+
+/// Lists names, the first of them when there are many.
+fn few(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    match names.len().checked_sub(SHOWN) {
+        Some(more @ 1..) => format!("{} and {more} more", names[..SHOWN].join(", ")),
+        _ => names.join(", "),
     }
 }
 
@@ -230,7 +244,12 @@ fn kind_name(kind: ProxyKind) -> &'static str {
 }
 
 /// The proxies one extension names; none when it fits any proxy in its scope.
-fn named_by(extension: &Extension, resources: &Resources, mesh: &MeshOptions) -> Vec<Candidate> {
+fn named_by(
+    extension: &Extension,
+    workloads: &[&Workload],
+    resources: &Resources,
+    mesh: &MeshOptions,
+) -> Vec<Candidate> {
     match &extension.attach {
         Attach::Namespace => Vec::new(),
         Attach::Selector(labels) if labels.is_empty() => Vec::new(),
@@ -238,15 +257,12 @@ fn named_by(extension: &Extension, resources: &Resources, mesh: &MeshOptions) ->
             refs.iter().flat_map(|target| targeted(target, extension, resources, mesh)).collect()
         }
         Attach::Selector(labels) => {
-            let mut seen = BTreeSet::new();
-            let given: Vec<Candidate> = resources
-                .workloads
+            let given: Vec<Candidate> = workloads
                 .iter()
                 .filter(|workload| {
                     workload.namespace == extension.namespace || extension.namespace == mesh.root_namespace
                 })
                 .filter(|workload| labels.iter().all(|(key, value)| workload.labels.get(key) == Some(value)))
-                .filter(|workload| seen.insert((workload.namespace.clone(), lasting_labels(&workload.labels))))
                 .map(|workload| candidate(workload_proxy(resources, workload), extension, None))
                 .collect();
             if given.is_empty() { vec![selected_pod(labels, extension, resources)] } else { given }
@@ -344,12 +360,14 @@ fn namespace_wide(resources: &Resources, mesh: &MeshOptions) -> Vec<Candidate> {
     namespaces.into_iter().map(sidecar).collect()
 }
 
-fn lasting_labels(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    labels
-        .iter()
-        .filter(|(key, _)| !POD_LABELS.contains(&key.as_str()))
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect()
+/// One workload of each namespace and set of labels, so that the pods of a Deployment count once.
+fn distinct(workloads: &[Workload]) -> Vec<&Workload> {
+    let mut seen = BTreeSet::new();
+    let lasting = |workload: &Workload| {
+        let labels = workload.labels.iter().filter(|(key, _)| !POD_LABELS.contains(&key.as_str()));
+        (workload.namespace.clone(), labels.map(|(key, value)| (key.clone(), value.clone())).collect::<Vec<_>>())
+    };
+    workloads.iter().filter(|workload| seen.insert(lasting(workload))).collect()
 }
 
 /// The proxy of a gateway, with the labels of its pods when they are given.

@@ -490,6 +490,13 @@ mod tests {
     }
 
     #[test]
+    fn repeated_aliases_are_bounded() {
+        let text = |aliases| format!("a: &a {}\nb: [{}]", "x".repeat(100_000), vec!["*a"; aliases].join(", "));
+        assert!(documents(&text(5))[0].root.is_ok());
+        assert!(matches!(documents(&text(20))[0].root, Err((_, Fault::AliasesTooLarge { .. }))));
+    }
+
+    #[test]
     fn nested_anchors_cannot_multiply_memory() {
         let text = (0..90).map(|n| format!("&a{n} [")).collect::<Vec<_>>().concat() + &"x".repeat(100_000);
         assert!(documents(&text)[0].root.is_err());

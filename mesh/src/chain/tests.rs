@@ -320,7 +320,7 @@ fn colliding() -> impl Strategy<Value = Vec<String>> {
         prop::sample::select(vec!["-1", "0", "-"]),
         prop::sample::select(vec!["2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z", "-"]),
     );
-    let unique = prop::collection::vec(brief, 0..12).prop_map(|briefs| {
+    prop::collection::vec(brief, 0..12).prop_map(|briefs| {
         let mut seen = std::collections::BTreeSet::new();
         briefs
             .into_iter()
@@ -329,8 +329,7 @@ fn colliding() -> impl Strategy<Value = Vec<String>> {
                 plugin(&format!("{namespace}/{name} {phase} {priority} {created}"), kind, "")
             })
             .collect()
-    });
-    unique
+    })
 }
 
 proptest! {

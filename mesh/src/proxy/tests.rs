@@ -152,7 +152,7 @@ fn a_selector_names_the_workload_it_selects() {
         &[
             &web,
             &pod("shop", "web-1", "app: web, pod-template-hash: x"),
-            &pod("shop", "web-2", "app: web, pod-template-hash: z"),
+            &pod("shop", "web-2", "app: web, pod-template-hash: z, service.istio.io/canonical-name: web"),
             &pod("other", "web", "app: web"),
         ],
         "Sidecar shop/web-1",
@@ -222,6 +222,15 @@ fn namespace_wide_extensions_name_a_plain_sidecar() {
         &[&plugin("shop", "a", ""), &plugin("bank", "b", "")],
         &["sidecar bank/sidecar (b)", "sidecar shop/sidecar (a)"],
     );
+}
+
+#[test]
+fn many_names_are_cut_short() {
+    let plugins: Vec<_> = (0..7).map(|n| plugin("shop", &format!("p{n}"), "")).collect();
+    let texts: Vec<_> = plugins.iter().map(String::as_str).collect();
+    assert!(assume(&texts).unwrap().sentence.contains("which p0, p1, p2, p3, p4 and 2 more are for"));
+    assert!(assume(&texts[..6]).unwrap().sentence.contains("p4 and 1 more are for"));
+    assert!(assume(&texts[..5]).unwrap().sentence.contains("p3, p4 are for"));
 }
 
 #[test]
