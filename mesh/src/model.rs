@@ -22,7 +22,7 @@ pub struct Origin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Phase {
-    /// `UNSPECIFIED_PHASE` (WasmPlugin) or `UNSPECIFIED` (TrafficExtension).
+    /// `UNSPECIFIED_PHASE` (`WasmPlugin`) or `UNSPECIFIED` (`TrafficExtension`).
     #[default]
     Unspecified,
     /// Before Istio's authentication filters.
@@ -50,7 +50,7 @@ pub struct Extension {
     pub priority: Option<i32>,
     /// Which proxies carry it.
     pub attach: Attach,
-    /// Which listeners on those proxies carry it: entries are ORed, an empty list matches everything.
+    /// Which listeners on those proxies carry it: any one entry is enough, an empty list matches everything.
     #[serde(rename = "match")]
     pub traffic: Vec<TrafficSelector>,
     /// What runs.
@@ -106,7 +106,7 @@ pub enum WorkloadMode {
 pub enum ExtensionFilter {
     /// A proxy-wasm module.
     Wasm(Box<WasmFilter>),
-    /// An inline Lua script (TrafficExtension only).
+    /// An inline Lua script (`TrafficExtension` only).
     Lua {
         /// The script: `lua.inlineCode`.
         inline_code: String,
@@ -125,6 +125,9 @@ pub struct WasmFilter {
     /// `imagePullSecret`: a Secret in the extension's namespace.
     pub pull_secret: Option<String>,
     /// `pluginConfig` as the compact JSON that reaches the plugin; `None` when absent or `{}`.
+    ///
+    /// The keys of every mapping are sorted, as Istio sorts them, and not in the order they were written: a plugin that
+    /// walks its configuration in order must take lists.
     pub plugin_config: Option<String>,
     /// `pluginName`, which becomes Envoy's root id; empty when absent.
     pub plugin_name: String,

@@ -46,7 +46,7 @@ pub enum Credential {
         /// Password.
         password: Secret,
     },
-    /// An OAuth2 refresh token (`identitytoken`), to be exchanged at the token endpoint.
+    /// An `OAuth2` refresh token (`identitytoken`), to be exchanged at the token endpoint.
     IdentityToken(Secret),
     /// A bearer token (`registrytoken`), to be sent as it is.
     RegistryToken(Secret),

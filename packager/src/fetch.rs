@@ -131,8 +131,12 @@ impl FetchError {
     /// Whether what was asked for is bad in itself; otherwise it is the network or this machine.
     pub fn is_bad_content(&self) -> bool {
         match self {
-            Self::Reference(_) | Self::BadPin { .. } | Self::PinsDiffer { .. } => true,
-            Self::DigestMismatch { .. } | Self::Extract { .. } | Self::NotAModule { .. } => true,
+            Self::Reference(_)
+            | Self::BadPin { .. }
+            | Self::PinsDiffer { .. }
+            | Self::DigestMismatch { .. }
+            | Self::Extract { .. }
+            | Self::NotAModule { .. } => true,
             Self::Registry(error) => error.is_bad_content(),
             Self::Layout(error) => !matches!(error, LayoutError::Io { .. } | LayoutError::NotALayout { .. }),
             Self::File(_) | Self::Temporary { .. } => false,
@@ -175,14 +179,14 @@ pub fn fetch_module(
     let pin = sha256.filter(|text| !text.is_empty()).map(pin).transpose()?;
     let (module, digest) = match reference {
         Reference::Image(image) => from_registry(image, pin, options)?,
-        Reference::Layout(layout) => from_layout(layout, pin, options)?,
+        Reference::Layout(layout) => from_layout(layout, pin.as_ref(), options)?,
         Reference::File(path) => {
             let module = crate::module::read(path)?;
             check_magic(&path.display().to_string(), &module)?;
             let digest = Digest::of(&module);
             (module, digest)
         }
-        Reference::Url(url) => from_url(url, pin, options)?,
+        Reference::Url(url) => from_url(url, pin.as_ref(), options)?,
     };
     let source = Source { reference: reference.clone(), digest: digest.clone() };
     Ok(Fetched { module, digest, source })
@@ -221,24 +225,24 @@ fn from_registry(
 
 fn from_layout(
     layout: &LayoutReference,
-    pin: Option<Digest>,
+    pin: Option<&Digest>,
     options: &FetchOptions,
 ) -> Result<(Vec<u8>, Digest), FetchError> {
     let image = Layout::open(&layout.directory)?.image(&layout.name)?;
     let reference = Reference::Layout(layout.clone()).to_string();
     let digest = image.digest();
-    compare(&format!("the manifest of {reference}"), pin.as_ref(), &digest)?;
+    compare(&format!("the manifest of {reference}"), pin, &digest)?;
     let module = extract_module(&image, options.limit).map_err(|source| FetchError::Extract { reference, source })?;
     Ok((module, digest))
 }
 
-fn from_url(url: &str, pin: Option<Digest>, options: &FetchOptions) -> Result<(Vec<u8>, Digest), FetchError> {
+fn from_url(url: &str, pin: Option<&Digest>, options: &FetchOptions) -> Result<(Vec<u8>, Digest), FetchError> {
     let shown = url.split(['?', '#']).next().unwrap_or_default().to_owned();
     let body = options.client.download(url, options.limit)?;
     let error = |reason: String| FetchError::NotAModule { place: shown.clone(), reason };
     let module = archive::unpack(body, options.limit).map_err(error)?;
     let digest = Digest::of(&module);
-    compare(&format!("the module of {shown}"), pin.as_ref(), &digest)?;
+    compare(&format!("the module of {shown}"), pin, &digest)?;
     check_magic(&shown, &module)?;
     Ok((module, digest))
 }

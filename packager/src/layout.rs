@@ -105,14 +105,14 @@ pub enum LayoutError {
         name: String,
     },
     /// A manifest of the layout is not an image's.
-    #[error("`{name}` in `{}`: {error}", path.display())]
+    #[error("`{name}` in `{}` is not an image that can be read", path.display())]
     Manifest {
         /// The folder.
         path: PathBuf,
         /// The entry's name or digest.
         name: String,
         /// What is wrong with it.
-        error: ManifestError,
+        source: ManifestError,
     },
     /// A blob is missing, corrupt, or not what its descriptor says.
     #[error(transparent)]
@@ -130,7 +130,7 @@ impl LayoutError {
             Self::NotALayout { .. } => Some("make one with `cargo xtask package`".to_owned()),
             Self::Occupied { .. } => Some("choose an empty folder, or one that does not exist yet".to_owned()),
             Self::SeveralNamed { .. } => Some("refer to the image by its digest".to_owned()),
-            Self::Manifest { error, .. } => error.hint().map(str::to_owned),
+            Self::Manifest { source, .. } => source.hint().map(str::to_owned),
             Self::Blob(BlobError::Digest { .. } | BlobError::Size { .. }) => {
                 Some("package or pull the image again: it replaces damaged blobs".to_owned())
             }
@@ -236,7 +236,7 @@ impl Layout {
     }
 
     fn load(&self, descriptor: &Descriptor, name: &str) -> Result<Image, LayoutError> {
-        let refused = |error| LayoutError::Manifest { path: self.root.clone(), name: name.to_owned(), error };
+        let refused = |source| LayoutError::Manifest { path: self.root.clone(), name: name.to_owned(), source };
         let media_type = descriptor.media_type().to_string();
         if media_type::is_index(&media_type) {
             return Err(refused(ManifestError::Index { media_type }));

@@ -93,7 +93,7 @@ impl Default for Options {
             credentials: Credentials::none(),
             private_realms: false,
             connect_timeout: Duration::from_secs(10),
-            read_timeout: Duration::from_secs(60),
+            read_timeout: Duration::from_mins(1),
             retry: Retry::default(),
             image_limit: 512 * 1024 * 1024,
             user_agent: concat!("plugwright/", env!("CARGO_PKG_VERSION")).to_owned(),

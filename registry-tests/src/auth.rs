@@ -32,7 +32,7 @@ pub enum Auth {
         username: String,
         /// Password.
         password: String,
-        /// Refresh token of the OAuth2 flow, where that is supported.
+        /// Refresh token of the `OAuth2` flow, where that is supported.
         identity_token: Option<String>,
         /// Whether whoever asks gets a token to pull.
         anonymous_pull: bool,

@@ -174,7 +174,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Reply
         }),
     };
     let mut reply = match fault {
-        Some(fault) => spoilt(reply, fault),
+        Some(fault) => spoilt(reply, &fault),
         None => reply,
     };
     if parts.method == Method::HEAD {
@@ -248,7 +248,7 @@ async fn instead(fault: Does, authorization: Option<&str>) -> Result<Result<Repl
     }))
 }
 
-fn spoilt(reply: Reply, fault: Does) -> Reply {
+fn spoilt(reply: Reply, fault: &Does) -> Reply {
     let (mut parts, content) = reply.into_parts();
     let mut bytes = content.bytes;
     let length = bytes.len();
@@ -261,11 +261,11 @@ fn spoilt(reply: Reply, fault: Does) -> Reply {
             }
             bytes = copy.into();
         }
-        Does::Truncate(at) if at < length => {
+        Does::Truncate(at) if *at < length => {
             promised = Some(length as u64);
-            bytes.truncate(at);
+            bytes.truncate(*at);
         }
-        Does::Short(at) => bytes.truncate(at),
+        Does::Short(at) => bytes.truncate(*at),
         Does::Oversize(more) => {
             let mut copy = bytes.to_vec();
             copy.resize(length + more, b' ');

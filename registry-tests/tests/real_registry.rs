@@ -1,5 +1,7 @@
 //! Our client, our registry, Debian's docker-registry and skopeo: each moves images that the others read unchanged.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "what suites share is not itself a test")]
+
 mod support;
 
 use std::io::{BufRead, BufReader};

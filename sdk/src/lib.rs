@@ -81,10 +81,12 @@ pub use plugin::{Flow, LocalResponse, Plugin};
 macro_rules! register {
     ($plugin:ty) => {
         #[cfg(target_family = "wasm")]
+        type PlugwrightPlugin = $plugin;
+
+        #[cfg(target_family = "wasm")]
         mod plugwright_module {
             #![allow(unsafe_code, missing_docs, unreachable_pub, reason = "proxy-wasm writes the entry point")]
-            use super::*;
-            $crate::proxy_wasm::main! {{ $crate::guest::start::<$plugin>(); }}
+            $crate::proxy_wasm::main! {{ $crate::guest::start::<super::PlugwrightPlugin>(); }}
         }
 
         const _: fn() = || {

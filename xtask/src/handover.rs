@@ -45,7 +45,9 @@ fn locate(package: &str, binary: &str) -> Result<PathBuf, Failure> {
     let beside =
         std::env::current_exe().ok().map(|program| program.with_file_name(&file)).filter(|path| path.is_file());
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().filter(|root| root.join(package).is_dir());
-    let runs_from_checkout = cfg!(debug_assertions);
+    // Cargo sets this for what it runs or tests, and only then.
+    let runs_from_checkout =
+        std::env::var_os("CARGO_MANIFEST_DIR").is_some_and(|folder| folder == env!("CARGO_MANIFEST_DIR"));
     match checkout {
         Some(root) if runs_from_checkout => build(root, package, binary, beside.is_some()),
         _ => match (beside.or_else(|| environment::on_path(&file)), checkout) {

@@ -99,7 +99,7 @@ fn a_crate_that_does_not_compile_shows_cargos_own_words() {
     fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
     fs::create_dir(folder.path().join("src")).unwrap();
     fs::write(folder.path().join("src/lib.rs"), "fn broken( {").unwrap();
-    plugwright(folder.path(), &["package"]).refused(1, &["src/lib.rs:1", "cargo could not build broken"]);
+    plugwright(folder.path(), &["package"]).refused(1, &["src/lib.rs:1", "cargo could not build `broken`"]);
     assert!(!folder.path().join("dist").exists());
     assert!(!folder.path().join("target/plugins/broken.wasm").exists());
 }
@@ -177,8 +177,7 @@ fn serve(folder: &Path, text: &str, lines: &str) -> Server {
 }
 
 fn on_request(body: &str) -> String {
-    let callback =
-        format!("(func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32) {body})\n");
+    let callback = format!("(func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32) {body})\n");
     GOOD.replacen("(func (export \"_initialize\"))", &format!("(func (export \"_initialize\")) {callback}"), 1)
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cargo_metadata::{CrateType, Message};
+use cargo_metadata::Message;
 
 use super::toolchain::{Kind, Toolchain};
 use super::{Built, Plugin, TARGET, Workspace};
@@ -50,10 +50,10 @@ pub enum CompileError {
         source: io::Error,
     },
     /// Cargo's own messages have been shown on standard error.
-    #[error("cargo could not build {}", .plugins.join(", "))]
+    #[error("cargo could not build `{plugin}`")]
     Failed {
-        /// The plugins asked for.
-        plugins: Vec<String>,
+        /// The plugin.
+        plugin: String,
     },
     /// Cargo succeeded without reporting a module for a plugin.
     #[error("cargo built `{plugin}` but reported no wasm file for it")]
@@ -74,7 +74,7 @@ pub enum CompileError {
     },
 }
 
-/// Build the plugins with one cargo call; cargo talks on standard error as usual.
+/// Build the plugins; cargo talks on standard error as usual.
 ///
 /// The modules depend on nothing but the sources, `Cargo.lock` and the toolchain: folders are remapped, and flags from
 /// the environment or a cargo configuration do not take part.
@@ -84,57 +84,59 @@ pub fn compile(
     plugins: &[Plugin],
     toolchain: &Toolchain,
 ) -> Result<Vec<Built>, CompileError> {
-    let names = || plugins.iter().map(|plugin| plugin.name.clone()).collect::<Vec<_>>();
-    let mut child = command(cargo, workspace, plugins, toolchain)
-        .spawn()
-        .map_err(|source| CompileError::Spawn { cargo: cargo.to_owned(), source })?;
-    let mut modules = Vec::new();
-    if let Some(stdout) = child.stdout.take() {
-        for message in Message::parse_stream(BufReader::new(stdout)) {
-            let message =
-                message.map_err(|source| CompileError::Io { action: "read", path: "cargo's output".into(), source })?;
-            if let Message::CompilerArtifact(artifact) = message
-                && artifact.target.crate_types.contains(&CrateType::CDyLib)
-            {
-                let wasm = artifact.filenames.iter().find(|file| file.extension() == Some("wasm"));
-                modules.extend(wasm.map(|file| (artifact.manifest_path, PathBuf::from(file))));
-            }
-        }
-    }
-    let status = child.wait().map_err(|source| CompileError::Spawn { cargo: cargo.to_owned(), source })?;
-    if !status.success() {
-        return Err(CompileError::Failed { plugins: names() });
-    }
-
     plugins
         .iter()
         .map(|plugin| {
-            let built = modules
-                .iter()
-                .find(|(manifest, _)| manifest.parent().is_some_and(|folder| folder == plugin.root))
-                .ok_or_else(|| CompileError::NoModule { plugin: plugin.name.clone() })?;
+            let built = compile_one(cargo, workspace, plugin, toolchain)?;
             let module = workspace.target.join("plugins").join(format!("{}.wasm", plugin.name));
-            publish(&built.1, &module)?;
+            publish(&built, &module)?;
             Ok(Built { plugin: plugin.clone(), module, toolchain: Some(toolchain.description.clone()) })
         })
         .collect()
 }
 
-fn command(cargo: &Path, workspace: &Workspace, plugins: &[Plugin], toolchain: &Toolchain) -> Command {
-    let mut command = Command::new(cargo);
-    command.current_dir(&workspace.root).args(["build", "--lib", "--target", TARGET]);
-    command.args(["--message-format", "json-render-diagnostics"]).args(Profile::arguments());
-    command.arg("--target-dir").arg(&workspace.target);
-    for plugin in plugins {
-        command.args(["--package", &plugin.name]);
+/// Where cargo put the plugin's module.
+fn compile_one(
+    cargo: &Path,
+    workspace: &Workspace,
+    plugin: &Plugin,
+    toolchain: &Toolchain,
+) -> Result<PathBuf, CompileError> {
+    let spawn = |source| CompileError::Spawn { cargo: cargo.to_owned(), source };
+    let mut child = command(cargo, workspace, plugin, toolchain).spawn().map_err(spawn)?;
+    let mut module = None;
+    if let Some(stdout) = child.stdout.take() {
+        for message in Message::parse_stream(BufReader::new(stdout)) {
+            let message =
+                message.map_err(|source| CompileError::Io { action: "read", path: "cargo's output".into(), source })?;
+            if let Message::CompilerArtifact(artifact) = message
+                && artifact.manifest_path.parent().is_some_and(|folder| folder == plugin.root)
+            {
+                let wasm = artifact.filenames.into_iter().find(|file| file.extension() == Some("wasm"));
+                module = module.or(wasm);
+            }
+        }
     }
-    if let Kind::Distribution { linker, libc } = &toolchain.kind {
+    if !child.wait().map_err(spawn)?.success() {
+        return Err(CompileError::Failed { plugin: plugin.name.clone() });
+    }
+    module.map(PathBuf::from).ok_or_else(|| CompileError::NoModule { plugin: plugin.name.clone() })
+}
+
+/// `cargo rustc --crate-type cdylib`, one plugin at a time: with any other crate type beside it (an `rlib` for the
+/// crate's own tests), cargo leaves link-time optimisation out without a word, and modules grow by a quarter.
+fn command(cargo: &Path, workspace: &Workspace, plugin: &Plugin, toolchain: &Toolchain) -> Command {
+    let mut command = Command::new(cargo);
+    command.current_dir(&workspace.root).args(["rustc", "--package", &plugin.name, "--lib"]);
+    command.args(["--crate-type", "cdylib", "--target", TARGET]).args(Profile::arguments());
+    command.args(["--message-format", "json-render-diagnostics"]).arg("--target-dir").arg(&workspace.target);
+    let mut libc = None;
+    if let Kind::Distribution { linker, libc: folder } = &toolchain.kind {
         command.args(["-Z", "build-std=std,panic_abort"]).env("RUSTC_BOOTSTRAP", "1");
         command.env("CARGO_TARGET_WASM32_WASIP1_LINKER", linker);
-        command.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace, toolchain, Some(libc)));
-    } else {
-        command.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace, toolchain, None));
+        libc = Some(folder.as_path());
     }
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace, toolchain, libc));
     command.env("RUSTC", &toolchain.rustc).env_remove("RUSTFLAGS").env_remove("RUSTC_WRAPPER");
     command.env_remove("RUSTC_WORKSPACE_WRAPPER").stdin(Stdio::null()).stdout(Stdio::piped());
     command

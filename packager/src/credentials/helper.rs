@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{Credential, CredentialsError, Secret};
 
 /// A helper may ask its user to unlock a keychain, so it gets time.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 const ANSWER_LIMIT: u64 = 256 * 1024;
 const MESSAGE_LIMIT: usize = 256;
 

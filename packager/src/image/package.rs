@@ -68,18 +68,19 @@ impl Metadata {
     }
 }
 
-/// Make a [`Variant::Compat`] image of a built module, checked against the newest Envoy, and put it into a layout under
+/// Make a [`Variant::Compat`] image of a built module, checked against `envoy`, and put it into a layout under
 /// `name`.
 pub fn package(
     built: &Built,
     revision: Option<String>,
     source_date_epoch: Option<u64>,
+    envoy: EnvoyVersion,
     layout: &Layout,
     name: &str,
 ) -> Result<Packaged, PackageError> {
     let module = module::read(&built.module)?;
     let metadata = Metadata::of(built, revision, source_date_epoch);
-    let image = assemble(Variant::Compat, &metadata, &module, EnvoyVersion::NEWEST)?;
+    let image = assemble(Variant::Compat, &metadata, &module, envoy)?;
     let put = layout.put(&image, name)?;
     let blobs = image.layers.iter().chain([&image.config]).map(|blob| blob.descriptor.size()).sum::<u64>();
     Ok(Packaged {

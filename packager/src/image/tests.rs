@@ -299,9 +299,9 @@ fn packaging_again_changes_nothing_and_a_refused_module_leaves_the_layout_alone(
         priority: None,
         image: None,
     };
-    let built = crate::build::Built { plugin, module: module.clone(), toolchain: "rustc 1.95.0".to_owned() };
+    let built = crate::build::Built { plugin, module: module.clone(), toolchain: Some("rustc 1.95.0".to_owned()) };
     let layout = crate::layout::Layout::open_or_create(&folder.path().join("dist")).unwrap();
-    let package = || package(&built, Some("0123abc".to_owned()), None, &layout, "basic-auth");
+    let package = || package(&built, Some("0123abc".to_owned()), None, EnvoyVersion::NEWEST, &layout, "basic-auth");
 
     let first = package().unwrap();
     assert!(!first.unchanged);

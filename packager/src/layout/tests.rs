@@ -191,7 +191,7 @@ fn an_image_inside_a_nested_index_is_found_by_digest_only() {
     folder.set_index(&json!({ "schemaVersion": 2, "manifests": [entry] }));
     assert_eq!(module_of(&folder.layout.by_digest(&put.digest).unwrap()), plugin("a"));
     let refused = folder.layout.image("many").unwrap_err();
-    assert!(refused.to_string().contains("an image index"), "{refused}");
+    assert!(matches!(refused, LayoutError::Manifest { source: ManifestError::Index { .. }, .. }), "{refused}");
     assert!(refused.hint().is_some());
 }
 

@@ -74,7 +74,7 @@ const fn callback(name: &'static str, shorthand: &'static str, abis: &'static [A
 }
 
 #[rustfmt::skip]
-const HOSTCALLS: &[HostFunction] = &[
+pub(super) const HOSTCALLS: &[HostFunction] = &[
     hostcall("proxy_log", "iii:i", ALL),
     hostcall("proxy_get_status", "iii:i", ALL),
     hostcall("proxy_get_property", "iiii:i", ALL),
@@ -125,7 +125,7 @@ const HOSTCALLS: &[HostFunction] = &[
 
 /// `path_link` and `path_symlink` lack a parameter of the standard's; a module that imports the standard's is refused.
 #[rustfmt::skip]
-const WASI_FUNCTIONS: &[HostFunction] = &[
+pub(super) const WASI_FUNCTIONS: &[HostFunction] = &[
     wasi("args_get", "ii:i"),
     wasi("args_sizes_get", "ii:i"),
     wasi_since_1_39("clock_res_get", "ii:i"),

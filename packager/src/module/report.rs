@@ -38,7 +38,7 @@ pub enum Problem {
     /// Not a module that can be read at all.
     #[error(transparent)]
     Unreadable(#[from] InspectError),
-    /// Uses a WebAssembly proposal that Envoy's engine lacks, or that proxy-wasm's ABI rules out.
+    /// Uses a WebAssembly proposal that Envoy's engine lacks.
     #[error("uses WebAssembly {feature} at byte {offset}, which Envoy {envoy} does not run")]
     Feature {
         /// The proposal's name.
@@ -47,6 +47,12 @@ pub enum Problem {
         offset: u64,
         /// The Envoy checked against.
         envoy: EnvoyVersion,
+    },
+    /// Has a memory with 64-bit addresses. Envoy loads it, and then passes 32-bit pointers.
+    #[error("uses 64-bit memory at byte {offset}; proxy-wasm's pointers have 32 bits")]
+    Memory64 {
+        /// Where it is first used.
+        offset: u64,
     },
     /// Fails WebAssembly validation.
     #[error("invalid module: {reason}, at byte {offset}")]
@@ -94,7 +100,7 @@ pub enum Problem {
         /// The versions that have it.
         of: Vec<AbiVersion>,
     },
-    /// An import that no host of proxy-wasm modules can give.
+    /// An import that Envoy cannot give. A tag makes Envoy 1.40 abort where other imports make it refuse the module.
     #[error("import {module}.{name} is a {kind}; Envoy provides functions, memories and tables only")]
     ImportKind {
         /// The import's module.
@@ -149,7 +155,7 @@ impl Problem {
         Some(match self {
             Self::TooLarge { .. } => "strip the module and build it with optimisations".to_owned(),
             Self::Unreadable(error) => return error.hint().map(str::to_owned),
-            Self::Feature { .. } => "build with the target's default features".to_owned(),
+            Self::Feature { .. } | Self::Memory64 { .. } => "build with the target's default features".to_owned(),
             Self::NoAbiVersion { .. } => {
                 "call `proxy_wasm::main!` in the crate's root, and build it as `cdylib`".to_owned()
             }

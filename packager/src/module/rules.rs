@@ -37,7 +37,7 @@ pub(super) fn check(bytes: &[u8], envoy: EnvoyVersion) -> Report {
     report
 }
 
-/// What Envoy's V8 runs. Memory64 loads there too, but proxy-wasm's pointers have 32 bits.
+/// What Envoy's V8 runs, as observed since 1.36; of older ones only what every V8 of their time has.
 fn features(envoy: EnvoyVersion) -> WasmFeatures {
     let everywhere = WasmFeatures::WASM2 | WasmFeatures::TAIL_CALL;
     let since_1_36 = WasmFeatures::EXTENDED_CONST
@@ -64,7 +64,12 @@ fn validate(bytes: &[u8], envoy: EnvoyVersion, problems: &mut Vec<Problem>) {
             });
             return;
         };
-        problems.push(Problem::Feature { feature: feature_name(missing), offset: error.offset(), envoy });
+        let offset = error.offset();
+        problems.push(if missing == WasmFeatures::MEMORY64 {
+            Problem::Memory64 { offset }
+        } else {
+            Problem::Feature { feature: feature_name(missing), offset, envoy }
+        });
         features |= missing;
     }
 }

@@ -151,6 +151,39 @@ fn wasi_depends_on_envoys_version() {
 }
 
 #[test]
+fn the_other_modules_functions_are_found_where_envoy_has_them() {
+    for import in [
+        r#""wasi_unstable" "fd_write" (func (param i32 i32 i32 i32) (result i32))"#,
+        r#""env" "pthread_equal" (func (param i32 i32) (result i32))"#,
+        r#""env" "emscripten_notify_memory_growth" (func (param i32))"#,
+        r#""env" "envoy_resolve_dns" (func (param i32 i32 i32) (result i32))"#,
+    ] {
+        refused(&module(&format!("(import {import})"), ""), &[]);
+    }
+    refused(&module(r#"(import "wasi" "thread-spawn" (func))"#, ""), &["missing import: wasi.thread-spawn"]);
+    refused(&module(r#"(import "env" "fd_write" (func))"#, ""), &["missing import: env.fd_write"]);
+}
+
+#[test]
+fn envoys_tables_have_as_many_functions_as_were_observed() {
+    let count = |table: &[host::HostFunction], envoy: u8, abi| {
+        let had = |since| since <= EnvoyVersion::v1(envoy);
+        table.iter().filter(|function| function.since.is_none_or(had) && function.abis.contains(&abi)).count()
+    };
+    let wasi = host::WASI_FUNCTIONS;
+    assert_eq!([38, 39].map(|envoy| count(wasi, envoy, AbiVersion::V0_2_1)), [18, 45]);
+    // 36 of every ABI, and three that are not of proxy-wasm.
+    let hostcalls = AbiVersion::ALL.map(|abi| count(host::HOSTCALLS, 40, abi));
+    assert_eq!(hostcalls, [39 + 4, 39 + 2, 39 + 3]);
+    for table in [wasi, host::HOSTCALLS] {
+        let mut names: Vec<_> = table.iter().map(|function| function.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), table.len());
+    }
+}
+
+#[test]
 fn memories_and_tables_may_be_imported_and_globals_and_tags_not() {
     let no_memory = |import: &str| {
         wat::parse_str(format!(
@@ -244,7 +277,7 @@ fn webassembly_proposals_are_refused_by_name() {
     let memory64 = "(memory i64 1)";
     let both = problems(&module("", &format!("{wide} {memory64}")), "1.40");
     assert_eq!(both.len(), 2, "{both:?}");
-    assert!(both[0].starts_with("uses WebAssembly memory64 at byte "), "{both:?}");
+    assert!(both[0].starts_with("uses 64-bit memory at byte "), "{both:?}");
     assert!(both[1].starts_with("uses WebAssembly wide-arithmetic at byte "), "{both:?}");
 
     let constant = module("", "(global i32 (i32.add (i32.const 1) (i32.const 2)))");

@@ -1,4 +1,4 @@
-//! Answering a challenge: Basic, or a bearer token from the realm (distribution's token and OAuth2 specifications).
+//! Answering a challenge: Basic, or a bearer token from the realm (distribution's token and `OAuth2` specifications).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -47,7 +47,7 @@ pub(super) fn answer(
             // Without a repository in play the registry knows best what it wants.
             let scope = if scope.is_empty() { asked.unwrap_or_default() } else { scope };
             let realm = check_realm(client, registry, realm)?;
-            token(client, realm, service, scope, credential).map(Some)
+            token(client, registry, realm, service, scope, credential).map(Some)
         }
         (None, credential) if challenges.contains(&Challenge::Basic) => match credential {
             None => Ok(None),
@@ -84,6 +84,7 @@ fn check_realm(client: &Client, registry: &Url, realm: &str) -> Result<(Url, Rea
 
 fn token(
     client: &Client,
+    registry: &Url,
     (realm, reach): (Url, Reach),
     service: Option<&str>,
     scope: &str,
@@ -93,26 +94,19 @@ fn token(
     pairs.extend(service.map(|service| ("service", service)));
     pairs.extend((!scope.is_empty()).then_some(("scope", scope)));
     let form;
-    let mut request = match credential {
-        Some(Credential::IdentityToken(token)) => {
-            pairs.extend([
-                ("grant_type", "refresh_token"),
-                ("client_id", CLIENT_ID),
-                ("refresh_token", token.expose()),
-            ]);
-            form = pairs.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect::<Vec<_>>().join("&");
-            Request::new(Method::POST, realm.clone())
-                .header("Content-Type", "application/x-www-form-urlencoded")
-                .body(Body::Bytes(form.as_bytes()))
-        }
-        _ => {
-            let url = realm.with_query(&pairs).map_err(|source| RegistryError::Realm {
-                registry: service.unwrap_or_default().to_owned(),
-                realm: realm.to_string(),
-                reason: source.to_string(),
-            })?;
-            Request::new(Method::GET, url)
-        }
+    let mut request = if let Some(Credential::IdentityToken(token)) = credential {
+        pairs.extend([("grant_type", "refresh_token"), ("client_id", CLIENT_ID), ("refresh_token", token.expose())]);
+        form = pairs.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect::<Vec<_>>().join("&");
+        Request::new(Method::POST, realm)
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .body(Body::Bytes(form.as_bytes()))
+    } else {
+        let url = realm.with_query(&pairs).map_err(|source| RegistryError::Realm {
+            registry: registry.to_string(),
+            realm: realm.to_string(),
+            reason: source.to_string(),
+        })?;
+        Request::new(Method::GET, url)
     };
     request.follow = false;
     request.reach = reach;

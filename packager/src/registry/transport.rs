@@ -243,7 +243,7 @@ fn failed(place: Place, request: &Request<'_>, error: ureq::Error) -> RegistryEr
             Ok(source) => RegistryError::Forbidden { method, url, source: *source },
             Err(source) => RegistryError::Unreachable { method, url, source },
         },
-        ureq::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<Unsent>()) => {
+        ureq::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.downcast_ref::<Unsent>().is_some()) => {
             let blob = match request.body {
                 Body::Blob(blob, _) => blob.descriptor.digest().to_string(),
                 Body::None | Body::Bytes(_) => String::new(),
@@ -265,7 +265,7 @@ fn roots(pem: &[Vec<u8>]) -> Result<RootCerts, RegistryError> {
         return Ok(RootCerts::WebPki);
     }
     let mut certificates: Vec<Certificate<'static>> =
-        webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|certificate| Certificate::from_der(certificate)).collect();
+        webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|certificate| Certificate::from_der(certificate.as_ref())).collect();
     for pem in pem {
         let before = certificates.len();
         for item in ureq::tls::parse_pem(pem) {

@@ -257,7 +257,12 @@ mod tests {
 
     #[test]
     fn encodings_are_decoded_three_deep_and_deeper_ones_always_match() {
-        check(Kind::Exact, "/admin", &["/%2561dmin", "/%252561dmin", "/x/%252e%252e/admin"], &["/%2562dmin"]);
+        check(
+            Kind::Exact,
+            "/admin",
+            &["/%2561dmin", "/%252561dmin", "/x/%252e%252e/admin"],
+            &["/%2562dmin", "/%252562dmin"],
+        );
         check(Kind::Exact, "/admin", &["/%25252561dmin", "/unrelated/%25252561"], &[]);
     }
 
@@ -276,6 +281,40 @@ mod tests {
     fn parameters_of_a_segment_are_seen_both_ways() {
         check(Kind::Exact, "/admin", &["/admin;x=1", "/;x/admin", "/q/..;/admin", "/ad%3bx/../admin"], &["/x;/admin;"]);
         check(Kind::Exact, "/admin;x", &["/admin;x", "/admin%3Bx"], &["/admin;y"]);
+    }
+
+    /// Rewrites `/a/b` by chance into something that still means it.
+    fn disguised(random: &mut impl FnMut(usize) -> usize) -> String {
+        let mut path = String::new();
+        for name in ["a", "b"] {
+            for _ in 0..random(3) {
+                path.push_str(["/.", "/", "/x/..", "/%2e", "/x/%2E.", "/;p", "/x/..;p", "\\."][random(8)]);
+            }
+            path.push_str(["/", "//", "\\", "%2f", "%5C"][if path.is_empty() { 0 } else { random(5) }]);
+            path.push_str(name);
+            path.push_str(["", ";p=1"][random(2)]);
+        }
+        for _ in 0..random(2) {
+            path =
+                path.bytes().map(|b| if random(2) == 0 { format!("%{b:02x}") } else { char::from(b).into() }).collect();
+        }
+        if path.starts_with('/') { path } else { format!("/{path}") }
+    }
+
+    #[test]
+    fn no_disguise_slips_past_an_exact_pattern() {
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        let mut random = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % u64::try_from(below).unwrap()).unwrap()
+        };
+        let pattern = Pattern::new(Kind::Exact, "/a/b").unwrap();
+        for _ in 0..5000 {
+            let path = disguised(&mut random);
+            assert!(pattern.matches(&RequestPath::new(Some(path.as_bytes()))), "{path} is let through");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ fn shows_nothing(error: &RegistryError) {
     let mut text = format!("{error} {error:?} {error:#?}");
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        text += &format!(" {error} {error:?}");
+        text = format!("{text} {error} {error:?}");
         cause = error.source();
     }
     for secret in [PASSWORD, "very-secret", "YW5uOmh1bnRlcjItdmVyeS1zZWNyZXQ", "token-0-"] {

@@ -1,9 +1,12 @@
 //! The client against the registry in this process: what works, what it is shown, and how it takes lies and failures.
 
+#![expect(clippy::unwrap_used, reason = "what suites share is not itself a test")]
+
 #[path = "../support/mod.rs"]
 mod support;
 
 mod authentication;
 mod failures;
+mod fetch_and_verify;
 mod push_and_pull;
 mod redirects;

@@ -164,6 +164,15 @@ fn progress_tells_every_byte_and_every_blob() {
     client.pull(&reference, tempfile::tempdir().unwrap().path()).unwrap();
     assert_eq!(*watch.1.lock().unwrap(), 2 * total);
     let outcomes: Vec<Moved> = watch.0.lock().unwrap().iter().map(|(_, outcome)| *outcome).collect();
-    use Moved::{AlreadyThere, Downloaded, Uploaded};
-    assert_eq!(outcomes, [Uploaded, Uploaded, AlreadyThere, AlreadyThere, Downloaded, Downloaded]);
+    assert_eq!(
+        outcomes,
+        [
+            Moved::Uploaded,
+            Moved::Uploaded,
+            Moved::AlreadyThere,
+            Moved::AlreadyThere,
+            Moved::Downloaded,
+            Moved::Downloaded,
+        ]
+    );
 }

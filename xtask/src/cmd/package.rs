@@ -115,7 +115,11 @@ fn next_steps(folder: &Path, layout: &Path, built: &[Built]) {
         .and_then(|here| layout.strip_prefix(here).ok().map(Path::to_owned))
         .unwrap_or_else(|| layout.to_owned());
     let program = program();
-    note(format!("\n{} in {}; next:", if built.len() == 1 { "the image is" } else { "the images are" }, layout.display()));
+    note(format!(
+        "\n{} in {}; next:",
+        if built.len() == 1 { "the image is" } else { "the images are" },
+        layout.display()
+    ));
     if folder.join("examples/ambient/gateway.yaml").is_file() && built.iter().any(|b| b.plugin.name == "basic-auth") {
         note(format!(
             "  {program} run -f examples/ambient/gateway.yaml --listen 127.0.0.1:8080 \\\n    --image \

@@ -124,16 +124,15 @@ fn images(flags: &[String], resources: &Resources) -> Result<BTreeMap<String, Re
     let mut images = BTreeMap::new();
     for flag in flags {
         // A query in the URL may have a `=` too; references have none.
-        let (url, reference) = flag
-            .rsplit_once('=')
-            .ok_or_else(|| Failure::usage(format!("--image `{flag}`: expected URL=REF")))?;
+        let (url, reference) =
+            flag.rsplit_once('=').ok_or_else(|| Failure::usage(format!("--image `{flag}`: expected URL=REF")))?;
         let url = with_scheme(url);
         if !known.contains(&url) {
             let known = known.iter().cloned().collect::<Vec<_>>().join(", ");
             return Err(Failure::usage(format!("--image: no resource has the url `{url}`; they have {known}")));
         }
-        let reference = Reference::parse(reference)
-            .map_err(|error| Failure::usage(error).context(&format!("--image `{flag}`")))?;
+        let reference =
+            Reference::parse(reference).map_err(|error| Failure::usage(error).context(&format!("--image `{flag}`")))?;
         if images.insert(url.clone(), reference).is_some() {
             return Err(Failure::usage(format!("--image: `{url}` is given twice")));
         }

@@ -1,0 +1,43 @@
+//! The order in which Istio considers extensions, before their phases put them in place.
+
+use std::cmp::Reverse;
+
+use crate::model::{Extension, Phase};
+
+/// What Istio appends to a `WasmPlugin`'s name when it makes a `TrafficExtension` of it.
+const TRANSLATED: &str = "~istio-translated-wasmplugin";
+
+/// Orders extensions as Istio does, so that each phase can be taken from the front.
+///
+/// First by creation time, name and namespace; a `WasmPlugin`'s name carries a marker, so that `foo` comes after
+/// `foo-bar`. Then gathered namespace by namespace in the order given (others are dropped). Then, within each phase,
+/// stably by priority, descending, an unset priority below every set one.
+pub(crate) fn ordered<'e, T>(items: Vec<(&'e Extension, T)>, namespaces: &[&str]) -> Vec<(&'e Extension, T)> {
+    let mut keyed: Vec<_> = items
+        .into_iter()
+        .filter_map(|item| {
+            let extension = item.0;
+            let gathered = namespaces.iter().position(|namespace| *namespace == extension.namespace)?;
+            // `None` is less than every `Some`, so reversed it comes last.
+            let key = (place(extension.phase), Reverse(extension.priority), gathered, extension.created);
+            Some(((key, internal_name(extension)), item))
+        })
+        .collect();
+    keyed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    keyed.into_iter().map(|(_, item)| item).collect()
+}
+
+/// The phases in the order of the chain.
+fn place(phase: Phase) -> u8 {
+    match phase {
+        Phase::Authn => 0,
+        Phase::Authz => 1,
+        Phase::Stats => 2,
+        Phase::Unspecified => 3,
+    }
+}
+
+fn internal_name(extension: &Extension) -> String {
+    let marker = if extension.origin.kind == "WasmPlugin" { TRANSLATED } else { "" };
+    format!("{}{marker}", extension.name)
+}
