@@ -97,22 +97,23 @@ impl Body for ExchangeBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<HttpFrame<Bytes>, StreamReset>>> {
         loop {
-            {
-                let mut out = self.outlet.borrow_mut();
-                if let Some(frame) = out.frames.pop_front() {
-                    return Poll::Ready(Some(Ok(frame)));
+            let taken = self.outlet.borrow_mut().frames.pop_front();
+            if let Some(frame) = taken {
+                // Hyper drops a body once it has as much as content-length says: see whether the end follows first.
+                if self.outlet.borrow().is_drained() {
+                    self.advance(cx);
                 }
-                if out.reset {
-                    return Poll::Ready(Some(Err(StreamReset)));
-                }
-                if out.ended {
-                    return Poll::Ready(None);
-                }
+                return Poll::Ready(Some(Ok(frame)));
             }
-            let Some(driver) = &mut self.driver else { return Poll::Ready(Some(Err(StreamReset))) };
-            if driver.as_mut().poll(cx).is_ready() {
-                self.driver = None;
-            } else if self.outlet.borrow().is_drained() {
+            let (reset, ended) = (self.outlet.borrow().reset, self.outlet.borrow().ended);
+            if reset || (self.driver.is_none() && !ended) {
+                return Poll::Ready(Some(Err(StreamReset)));
+            }
+            if ended {
+                return Poll::Ready(None);
+            }
+            self.advance(cx);
+            if self.driver.is_some() && self.outlet.borrow().is_drained() {
                 return Poll::Pending;
             }
         }
@@ -125,6 +126,16 @@ impl Body for ExchangeBody {
 
     fn size_hint(&self) -> SizeHint {
         if self.is_end_stream() { SizeHint::with_exact(0) } else { SizeHint::default() }
+    }
+}
+
+impl ExchangeBody {
+    fn advance(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && driver.as_mut().poll(cx).is_ready()
+        {
+            self.driver = None;
+        }
     }
 }
 

@@ -231,6 +231,11 @@ impl Exchange {
                 Poll::Ready(event)
             }
             Self::Http { response: Some((body, _)), .. } => {
+                // Known from content-length before the connection has said so.
+                if body.is_end_stream() {
+                    self.release();
+                    return Poll::Ready(Event::End);
+                }
                 let frame = match ready!(Pin::new(body).poll_frame(cx)) {
                     None => {
                         self.release();
