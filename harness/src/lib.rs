@@ -1,1 +1,29 @@
-//! To be written.
+//! Runs filter chains: a proxy-wasm host that behaves as Envoy's does, and the HTTP server around it.
+//!
+//! The layers, from the guest outwards: [`abi`] (numbers and formats), [`module`] (what is accepted), `vm` (one
+//! instance and its callbacks), `hostcalls` and `wasi` (what a guest may ask), `stream` (one request in the filter
+//! chain), [`chain`] (a resolved chain made executable), [`server`] (worker threads, each with its own VMs).
+
+pub mod abi;
+mod body;
+mod buffer;
+pub mod chain;
+mod echo;
+pub mod engine;
+mod exchange;
+mod header_map;
+mod hostcalls;
+pub mod log;
+pub mod module;
+pub mod plugin;
+mod properties;
+mod request_path;
+pub mod server;
+mod shared;
+pub mod source;
+mod state;
+mod stream;
+mod upstream;
+mod vm;
+mod wasi;
+mod worker;

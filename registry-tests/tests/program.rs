@@ -1,5 +1,7 @@
 //! `plugwright-registry` as a program: what it prints, and how it ends.
 
+#![expect(clippy::unwrap_used, reason = "what the tests share is not itself a test")]
+
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 

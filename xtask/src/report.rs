@@ -39,6 +39,13 @@ impl Failure {
         self
     }
 
+    /// Add what to do next, where there is something to say.
+    #[must_use]
+    pub(crate) fn hints(mut self, hint: Option<String>) -> Self {
+        self.hint = hint.or(self.hint);
+        self
+    }
+
     /// Put what was being done before the message.
     #[must_use]
     pub(crate) fn context(mut self, doing: &str) -> Self {

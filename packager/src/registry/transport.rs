@@ -264,8 +264,10 @@ fn roots(pem: &[Vec<u8>]) -> Result<RootCerts, RegistryError> {
     if pem.is_empty() {
         return Ok(RootCerts::WebPki);
     }
-    let mut certificates: Vec<Certificate<'static>> =
-        webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|certificate| Certificate::from_der(certificate.as_ref())).collect();
+    let mut certificates: Vec<Certificate<'static>> = webpki_root_certs::TLS_SERVER_ROOT_CERTS
+        .iter()
+        .map(|certificate| Certificate::from_der(certificate.as_ref()))
+        .collect();
     for pem in pem {
         let before = certificates.len();
         for item in ureq::tls::parse_pem(pem) {

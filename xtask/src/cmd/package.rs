@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use packager::build::{Built, Plugin};
-use packager::image::{PackageError, Packaged, package};
-use packager::layout::{Layout, LayoutError};
+use packager::image::{PackageError, package};
+use packager::layout::Layout;
 use packager::module::EnvoyVersion;
 
 use super::build::{ToolchainFlags, build};
-use super::registry_flags::RegistryFlags;
+use super::registry_flags::{RegistryFlags, layout_failure};
 use crate::environment;
 use crate::report::{Failure, data, note, program};
 
@@ -132,22 +132,10 @@ fn next_steps(folder: &Path, layout: &Path, built: &[Built]) {
 
 fn failure(error: PackageError, built: &Built) -> Failure {
     let hint = error.hint();
-    let message = format!("failed to package `{}` ({})", built.plugin.name, built.module.display());
-    let failure = match error {
+    match error {
         PackageError::Layout(error) => layout_failure(error),
-        error => Failure::bad(error).context(&message),
-    };
-    match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
-}
-
-fn layout_failure(error: LayoutError) -> Failure {
-    let hint = error.hint();
-    let failure = Failure::environment(error);
-    match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
+        error => Failure::bad(error)
+            .context(&format!("failed to package `{}` ({})", built.plugin.name, built.module.display()))
+            .hints(hint),
     }
 }

@@ -6,7 +6,7 @@ use packager::fetch::fetch_module;
 use packager::layout::Layout;
 use packager::reference::Reference;
 
-use super::registry_flags::{self, RegistryFlags, layout_failure, registry_failure};
+use super::registry_flags::{self, RegistryFlags, fetch_failure, layout_failure, registry_failure};
 use crate::report::{Failure, data, note};
 
 /// Pull an image into a layout, or the module out of it into a file.
@@ -36,8 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn module(args: &Args, reference: &Reference, output: &Path) -> Result<(), Failure> {
-    let fetched = fetch_module(reference, None, &args.registry.fetch_options()?)
-        .map_err(|error| args.registry.fetch_failure(error))?;
+    let fetched = fetch_module(reference, None, &args.registry.fetch_options()?).map_err(fetch_failure)?;
     packager::file::write_atomically(output, &fetched.module)
         .map_err(|error| Failure::environment(error).context(&format!("failed to write {}", output.display())))?;
     note(format!("{}: {} bytes", output.display(), fetched.module.len()));

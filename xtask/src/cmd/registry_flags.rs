@@ -54,20 +54,13 @@ impl RegistryFlags {
             }
             None => environment::registry_credentials(),
         };
-        options.credentials =
-            Credentials::load(&files, environment::search_path()).map_err(Failure::environment)?;
+        options.credentials = Credentials::load(&files, environment::search_path()).map_err(Failure::environment)?;
         Client::new(options).map_err(registry_failure)
     }
 
     /// How modules are fetched.
     pub(crate) fn fetch_options(&self) -> Result<FetchOptions, Failure> {
         Ok(FetchOptions::new(self.client()?))
-    }
-
-    /// The failure that a fetch ends in.
-    pub(crate) fn fetch_failure(&self, error: FetchError) -> Failure {
-        let hint = error.hint();
-        hinted(if error.is_bad_content() { Failure::bad(error) } else { Failure::environment(error) }, hint)
     }
 
     /// Where images go whose references start with `prefix`.
@@ -113,24 +106,23 @@ pub(crate) fn image(text: &str) -> Result<ImageReference, Failure> {
 pub(crate) fn reference(text: &str) -> Result<Reference, Failure> {
     Reference::parse(text).map_err(|error: ReferenceError| {
         let hint = error.hint();
-        hinted(Failure::usage(error), hint)
+        Failure::usage(error).hints(hint)
     })
+}
+
+/// The failure that a fetch ends in.
+pub(crate) fn fetch_failure(error: FetchError) -> Failure {
+    let hint = error.hint();
+    if error.is_bad_content() { Failure::bad(error) } else { Failure::environment(error) }.hints(hint)
 }
 
 pub(crate) fn registry_failure(error: RegistryError) -> Failure {
     let hint = error.hint();
-    hinted(if error.is_bad_content() { Failure::bad(error) } else { Failure::environment(error) }, hint)
+    if error.is_bad_content() { Failure::bad(error) } else { Failure::environment(error) }.hints(hint)
 }
 
 pub(crate) fn layout_failure(error: LayoutError) -> Failure {
     let hint = error.hint();
     let here = matches!(error, LayoutError::Io { .. } | LayoutError::NotALayout { .. } | LayoutError::Occupied { .. });
-    hinted(if here { Failure::environment(error) } else { Failure::bad(error) }, hint)
-}
-
-fn hinted(failure: Failure, hint: Option<String>) -> Failure {
-    match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
+    if here { Failure::environment(error) } else { Failure::bad(error) }.hints(hint)
 }

@@ -9,10 +9,10 @@ use mesh::model::{EnvValue, Extension, ExtensionFilter, FailStrategy, FilterChai
 use mesh::plan::{Module, Plan};
 use mesh::{MeshOptions, ProxyError, Resources};
 use packager::digest::Digest;
-use packager::fetch::{FetchError, fetch_module};
+use packager::fetch::{FetchError, FetchOptions, fetch_module};
 use packager::reference::Reference;
 
-use super::registry_flags::RegistryFlags;
+use super::registry_flags::{RegistryFlags, fetch_failure};
 use crate::report::{Failure, note};
 use crate::{environment, handover, input};
 
@@ -53,9 +53,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let resources = input::read(&args.files)?;
     let chain = resolve(&resources, args)?;
     let images = images(&args.images, &resources)?;
+    let options = args.registry.fetch_options()?;
     let mut modules = BTreeMap::new();
     for (extension, filter) in wasm(&chain) {
-        let module = fetch(extension, filter, &images, &args.registry)?;
+        let module = fetch(extension, filter, &images, &options)?;
         modules.insert(format!("{}/{}", extension.namespace, extension.name), module);
     }
     let plan = Plan {
@@ -150,15 +151,15 @@ fn fetch(
     extension: &Extension,
     filter: &WasmFilter,
     images: &BTreeMap<String, Reference>,
-    registry: &RegistryFlags,
+    options: &FetchOptions,
 ) -> Result<Module, Failure> {
     let who = format!("{} {}/{}", extension.origin.kind, extension.namespace, extension.name);
     let fetched = match images.get(&with_scheme(&filter.url)) {
         // The pin is of the image that the resource names, not of the one put in its place.
-        Some(replacement) => fetch_module(replacement, None, &registry.fetch_options()?),
+        Some(replacement) => fetch_module(replacement, None, options),
         None => Reference::parse_istio(&filter.url)
             .map_err(FetchError::from)
-            .and_then(|reference| fetch_module(&reference, filter.sha256.as_deref(), &registry.fetch_options()?)),
+            .and_then(|reference| fetch_module(&reference, filter.sha256.as_deref(), options)),
     };
     match fetched {
         Ok(fetched) => {
@@ -174,7 +175,7 @@ fn fetch(
             note(format!("{who}: {reason}; it says FAIL_OPEN, so traffic passes without it"));
             Ok(Module::FetchFailed { reason })
         }
-        Err(error) => Err(registry.fetch_failure(error).context(&who)),
+        Err(error) => Err(fetch_failure(error).context(&who)),
     }
 }
 

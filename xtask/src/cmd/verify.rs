@@ -3,7 +3,7 @@
 use packager::module::EnvoyVersion;
 use packager::verify::{Check, Outcome, verify};
 
-use super::registry_flags::{self, RegistryFlags};
+use super::registry_flags::{self, RegistryFlags, fetch_failure};
 use crate::report::{Failure, data};
 
 /// Check what Istio's agent checks before it loads an image, in its order, and what it does not check but should.
@@ -28,7 +28,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let reference = registry_flags::reference(&args.reference)?;
     let report = verify(&reference, args.sha256.as_deref(), &args.registry.fetch_options()?, args.envoy)
-        .map_err(|error| args.registry.fetch_failure(error))?;
+        .map_err(fetch_failure)?;
     if args.json {
         let text = serde_json::to_string_pretty(&report)
             .map_err(|error| Failure::environment(error).context("failed to write the report"))?;

@@ -1,0 +1,123 @@
+//! A body buffer: chunks kept as they came until a guest looks at them.
+
+use bytes::{Bytes, BytesMut};
+
+/// More than this cannot be put into one buffer by a guest.
+pub(crate) const MAX_SIZE: usize = 64 << 20;
+const MAX_CHUNKS: usize = 256;
+
+#[derive(Debug, Default)]
+pub(crate) struct Buffer {
+    chunks: Vec<Bytes>,
+    len: usize,
+}
+
+/// Why [`Buffer::set`] refused.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum SetError {
+    /// The range starts inside the buffer, which Envoy does not support.
+    Start,
+    /// The buffer would exceed [`MAX_SIZE`].
+    TooLarge,
+}
+
+impl Buffer {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(crate) fn push(&mut self, chunk: Bytes) {
+        if !chunk.is_empty() {
+            self.len += chunk.len();
+            self.chunks.push(chunk);
+        }
+        // A guest that appends single bytes must not cost the host an allocation for each.
+        if self.chunks.len() > MAX_CHUNKS {
+            self.contiguous();
+        }
+    }
+
+    /// The content as one slice.
+    pub(crate) fn contiguous(&mut self) -> Bytes {
+        match self.chunks.as_slice() {
+            [] => Bytes::new(),
+            [one] => one.clone(),
+            many => {
+                let mut all = BytesMut::with_capacity(self.len);
+                for chunk in many {
+                    all.extend_from_slice(chunk);
+                }
+                let all = all.freeze();
+                self.chunks = vec![all.clone()];
+                all
+            }
+        }
+    }
+
+    pub(crate) fn take(&mut self) -> Bytes {
+        let all = self.contiguous();
+        *self = Self::default();
+        all
+    }
+
+    /// Writes `content` over `len` bytes from `start`, with the ranges Envoy supports: prepend, replace a prefix or
+    /// everything, append.
+    pub(crate) fn set(&mut self, start: usize, len: usize, content: &[u8]) -> Result<(), SetError> {
+        if start > 0 && start < self.len {
+            return Err(SetError::Start);
+        }
+        let kept = if start == 0 { self.len - len.min(self.len) } else { self.len };
+        if kept + content.len() > MAX_SIZE {
+            return Err(SetError::TooLarge);
+        }
+        let content = Bytes::copy_from_slice(content);
+        if start > 0 || self.len == 0 {
+            self.push(content);
+            return Ok(());
+        }
+        let whole = self.take();
+        self.push(content);
+        self.push(whole.slice(len.min(whole.len())..));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(start: usize, len: usize, expected: Result<&[u8], SetError>) {
+        let mut buffer = Buffer::default();
+        buffer.push("abc".into());
+        buffer.push("def".into());
+        let result = buffer.set(start, len, b"XY");
+        assert_eq!(result.map(|()| buffer.len()), expected.as_ref().map(|e| e.len()).map_err(|_| SetError::Start));
+        if let Ok(expected) = expected {
+            assert_eq!(buffer.contiguous(), expected);
+        }
+    }
+
+    #[test]
+    fn set_takes_the_ranges_envoy_takes() {
+        check(0, 0, Ok(b"XYabcdef"));
+        check(0, 4, Ok(b"XYef"));
+        check(0, 6, Ok(b"XY"));
+        check(0, usize::MAX, Ok(b"XY"));
+        check(6, 0, Ok(b"abcdefXY"));
+        check(99, 7, Ok(b"abcdefXY"));
+        check(3, 1, Err(SetError::Start));
+    }
+
+    #[test]
+    fn a_buffer_does_not_grow_without_bound() {
+        let mut buffer = Buffer::default();
+        assert_eq!(buffer.set(0, 0, &vec![0; MAX_SIZE]), Ok(()));
+        assert_eq!(buffer.set(0, 0, b"x"), Err(SetError::TooLarge));
+        assert_eq!(buffer.set(0, usize::MAX, b"x"), Ok(()));
+    }
+}

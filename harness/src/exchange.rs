@@ -1,0 +1,436 @@
+//! Drives one request: between the client's connection, the stream in the filter chain, and the upstream.
+//!
+//! The driver is a future that lives first in hyper's service call and then in the response's body, so that a client
+//! that goes away drops it, which ends the stream.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame as HttpFrame, Incoming, SizeHint};
+use hyper::{Request, Response, StatusCode};
+
+use crate::header_map::HeaderMap;
+use crate::log::Sink;
+use crate::request_path;
+use crate::stream::state::{Direction, LocalReply, ProxyFacts, StreamState};
+use crate::stream::{Frame, Stream};
+use crate::upstream::{Event as UpstreamEvent, Exchange, Failure, Upstream};
+use crate::worker::WorkerFilter;
+
+const MAX_HEADER_BYTES: usize = 60 << 10;
+const VIA_UPSTREAM: &str = "via_upstream";
+
+/// What all requests of a worker share.
+pub(crate) struct Site {
+    pub(crate) filters: Vec<WorkerFilter>,
+    pub(crate) upstream: Upstream,
+    pub(crate) proxy: Arc<ProxyFacts>,
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) idle_timeout: Duration,
+}
+
+/// One client connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Connection {
+    pub(crate) id: u64,
+    pub(crate) source: Option<SocketAddr>,
+    pub(crate) destination: Option<SocketAddr>,
+}
+
+/// The stream was reset: the connection is to be closed.
+#[derive(Debug, thiserror::Error)]
+#[error("stream reset")]
+pub(crate) struct StreamReset;
+
+/// What the driver has produced and hyper has not taken.
+#[derive(Default)]
+struct Outlet {
+    head: Option<Response<()>>,
+    frames: VecDeque<HttpFrame<Bytes>>,
+    reset: bool,
+    ended: bool,
+}
+
+type Driver = Pin<Box<dyn Future<Output = ()>>>;
+
+/// The response's body: the driver goes on in it.
+pub(crate) struct ExchangeBody {
+    driver: Option<Driver>,
+    outlet: Rc<RefCell<Outlet>>,
+}
+
+/// Serves one request.
+pub(crate) async fn serve(
+    site: Rc<Site>,
+    connection: Connection,
+    request: Request<Incoming>,
+) -> Result<Response<ExchangeBody>, StreamReset> {
+    let outlet = Rc::new(RefCell::new(Outlet::default()));
+    let mut driver: Driver = Box::pin(drive(site, connection, request, outlet.clone()));
+    let head = poll_fn(|cx| {
+        let ended = driver.as_mut().poll(cx).is_ready();
+        let mut out = outlet.borrow_mut();
+        match out.head.take() {
+            Some(head) => Poll::Ready(Some((head, ended))),
+            None if ended || out.reset => Poll::Ready(None),
+            None => Poll::Pending,
+        }
+    });
+    let (head, ended) = head.await.ok_or(StreamReset)?;
+    Ok(head.map(|()| ExchangeBody { driver: (!ended).then_some(driver), outlet }))
+}
+
+impl Body for ExchangeBody {
+    type Data = Bytes;
+    type Error = StreamReset;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<HttpFrame<Bytes>, StreamReset>>> {
+        loop {
+            let taken = self.outlet.borrow_mut().frames.pop_front();
+            if let Some(frame) = taken {
+                // Hyper drops a body once it has as much as content-length says: see whether the end follows first.
+                if self.outlet.borrow().is_drained() {
+                    self.advance(cx);
+                }
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            let (reset, ended) = (self.outlet.borrow().reset, self.outlet.borrow().ended);
+            if reset || (self.driver.is_none() && !ended) {
+                return Poll::Ready(Some(Err(StreamReset)));
+            }
+            if ended {
+                return Poll::Ready(None);
+            }
+            self.advance(cx);
+            if self.driver.is_some() && self.outlet.borrow().is_drained() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let out = self.outlet.borrow();
+        out.ended && out.frames.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.is_end_stream() { SizeHint::with_exact(0) } else { SizeHint::default() }
+    }
+}
+
+impl ExchangeBody {
+    fn advance(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && driver.as_mut().poll(cx).is_ready()
+        {
+            self.driver = None;
+        }
+    }
+}
+
+impl Outlet {
+    fn is_drained(&self) -> bool {
+        self.frames.is_empty() && self.head.is_none() && !self.reset && !self.ended
+    }
+}
+
+enum Event {
+    Client(Option<Result<HttpFrame<Bytes>, hyper::Error>>),
+    Upstream(UpstreamEvent),
+    Woken,
+    Idle,
+}
+
+async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming>, outlet: Rc<RefCell<Outlet>>) {
+    let (parts, mut body) = request.into_parts();
+    let mut request_ended = body.is_end_stream();
+    let (state, rejected) = admit(&site, connection, &parts);
+    let mut stream = Stream::new(state, &site.filters, site.sink.clone());
+    match rejected {
+        Some(reply) => stream.send_local_reply(None, reply),
+        None => stream.request_headers(request_ended),
+    }
+    let mut exchange: Option<Exchange> = None;
+    loop {
+        stream.process_pending();
+        while let Some(frame) = stream.next_upstream() {
+            to_upstream(&site, &mut stream, &mut exchange, frame);
+        }
+        while let Some(frame) = stream.next_downstream() {
+            to_client(&stream, &outlet, frame, request_ended);
+        }
+        if stream.response_ended() {
+            stream.finish();
+            return;
+        }
+        // Hyper polls the driver again once it has taken what is in the outlet.
+        poll_fn(|_| if outlet.borrow().is_drained() { Poll::Ready(()) } else { Poll::Pending }).await;
+        match next_event(&site, &stream, &mut body, request_ended, &mut exchange).await {
+            Event::Woken => {}
+            Event::Idle => {
+                let status = if request_ended { 504 } else { 408 };
+                stream.send_local_reply(None, LocalReply::new(status, "stream timeout", "stream_idle_timeout"));
+            }
+            Event::Client(None) => {
+                request_ended = true;
+                stream.request_data(Bytes::new(), true);
+            }
+            Event::Client(Some(Ok(frame))) => match frame.into_data() {
+                Ok(bytes) => stream.request_data(bytes, false),
+                Err(frame) => {
+                    request_ended = true;
+                    let mut trailers = HeaderMap::default();
+                    if let Ok(received) = frame.into_trailers()
+                        && trailers.extend_from_http(&received).is_err()
+                    {
+                        stream.send_local_reply(None, too_many_headers());
+                        continue;
+                    }
+                    stream.request_trailers(trailers);
+                }
+            },
+            // The client is gone: what it cannot receive is not computed.
+            Event::Client(Some(Err(_))) => return,
+            Event::Upstream(event) => from_upstream(&mut stream, event),
+        }
+    }
+}
+
+async fn next_event(
+    site: &Site,
+    stream: &Stream,
+    body: &mut Incoming,
+    request_ended: bool,
+    exchange: &mut Option<Exchange>,
+) -> Event {
+    let idle = tokio::time::sleep(site.idle_timeout);
+    let mut idle = std::pin::pin!(idle);
+    poll_fn(|cx| {
+        {
+            let mut state = stream.state_mut();
+            if std::mem::take(&mut state.woken) {
+                return Poll::Ready(Event::Woken);
+            }
+            if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                state.waker = Some(cx.waker().clone());
+            }
+        }
+        if let Some(exchange) = exchange
+            && stream.wants_data(Direction::Response)
+            && let Poll::Ready(event) = exchange.poll_event(cx)
+        {
+            return Poll::Ready(Event::Upstream(event));
+        }
+        let room = exchange.as_ref().is_none_or(|exchange| exchange.poll_room(cx).is_ready());
+        if !request_ended
+            && !stream.request_stopped()
+            && room
+            && stream.wants_data(Direction::Request)
+            && let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx)
+        {
+            return Poll::Ready(Event::Client(frame));
+        }
+        idle.as_mut().poll(cx).map(|()| Event::Idle)
+    })
+    .await
+}
+
+fn to_upstream(site: &Site, stream: &mut Stream, exchange: &mut Option<Exchange>, frame: Frame) {
+    match frame {
+        Frame::Headers { end } => {
+            let started = site.upstream.start(&stream.state().request_headers, end);
+            match started {
+                Ok(started) => *exchange = Some(started),
+                Err(failure) => upstream_failed(stream, failure),
+            }
+        }
+        Frame::Data { bytes, end } => {
+            if let Some(exchange) = exchange {
+                exchange.data(bytes, end);
+            }
+        }
+        Frame::Trailers(trailers) => {
+            if let Some(exchange) = exchange {
+                exchange.trailers(trailers);
+            }
+        }
+        Frame::Reset => {}
+    }
+}
+
+fn from_upstream(stream: &mut Stream, event: UpstreamEvent) {
+    match event {
+        UpstreamEvent::Headers { headers, end } => stream.response_headers(headers, VIA_UPSTREAM, end),
+        UpstreamEvent::Data(bytes) => stream.response_data(bytes, false),
+        UpstreamEvent::Trailers(trailers) => stream.response_trailers(trailers),
+        UpstreamEvent::End => stream.response_data(Bytes::new(), true),
+        UpstreamEvent::Failed(failure) => upstream_failed(stream, failure),
+    }
+}
+
+fn upstream_failed(stream: &mut Stream, failure: Failure) {
+    let reason = failure.reason();
+    let details = format!("upstream_reset_before_response_started{{{}}}", reason.replace(' ', "_"));
+    let body = format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
+    let begun = stream.state().response_headers.is_some();
+    if begun {
+        stream.reset(&details);
+    } else {
+        stream.send_local_reply(None, LocalReply::new(503, body, details));
+    }
+}
+
+fn to_client(stream: &Stream, outlet: &RefCell<Outlet>, frame: Frame, request_ended: bool) {
+    let mut out = outlet.borrow_mut();
+    match frame {
+        Frame::Headers { end } => match head(&stream.state(), request_ended) {
+            Some(head) => {
+                out.head = Some(head);
+                out.ended = end;
+            }
+            None => out.reset = true,
+        },
+        Frame::Data { bytes, end } => {
+            if !bytes.is_empty() {
+                out.frames.push_back(HttpFrame::data(bytes));
+            }
+            out.ended |= end;
+        }
+        Frame::Trailers(trailers) => {
+            if let Ok(trailers) = trailers.to_http() {
+                out.frames.push_back(HttpFrame::trailers(trailers));
+            }
+            out.ended = true;
+        }
+        Frame::Reset => out.reset = true,
+    }
+}
+
+fn head(state: &StreamState, request_ended: bool) -> Option<Response<()>> {
+    let headers = state.response_headers.as_ref()?;
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(state.status()?).ok()?;
+    *response.headers_mut() = headers.to_http().ok()?;
+    let local = state.details != VIA_UPSTREAM;
+    let headers = response.headers_mut();
+    if !local || !headers.contains_key(http::header::SERVER) {
+        headers.insert(http::header::SERVER, http::HeaderValue::from_static("istio-envoy"));
+    }
+    if local && !request_ended {
+        headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    }
+    Some(response)
+}
+
+/// The stream's state for a request, and the answer if it gets no further.
+fn admit(site: &Site, connection: Connection, parts: &http::request::Parts) -> (StreamState, Option<LocalReply>) {
+    let (headers, rejected) = match request_headers(parts) {
+        Ok(headers) => (headers, None),
+        Err((headers, reply)) => (headers, Some(reply)),
+    };
+    let state = StreamState {
+        proxy: site.proxy.clone(),
+        source: connection.source,
+        destination: connection.destination,
+        upstream: None,
+        connection_id: connection.id,
+        protocol: if parts.version == http::Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
+        started: Instant::now(),
+        started_at: SystemTime::now(),
+        ended: None,
+        request_headers: headers,
+        request_trailers: None,
+        response_headers: None,
+        response_trailers: None,
+        request_bytes: 0,
+        response_bytes: 0,
+        details: String::new(),
+        filter_state: std::collections::HashMap::new(),
+        filter_state_bytes: 0,
+        views: Vec::new(),
+        waker: None,
+        woken: false,
+    };
+    (state, rejected)
+}
+
+fn too_many_headers() -> LocalReply {
+    LocalReply::new(431, "Request Header Fields Too Large", "http1.headers_too_large")
+}
+
+/// The request as Envoy's connection manager presents it to the first filter.
+fn request_headers(parts: &http::request::Parts) -> Result<HeaderMap, (HeaderMap, LocalReply)> {
+    let mut headers = HeaderMap::default();
+    let too_large = |_| ();
+    let mut fill = || -> Result<(), ()> {
+        if let Some(authority) = parts.uri.authority() {
+            headers.add(b":authority", authority.as_str().as_bytes()).map_err(too_large)?;
+        }
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        headers.add(b":path", target.as_bytes()).map_err(too_large)?;
+        headers.add(b":method", parts.method.as_str().as_bytes()).map_err(too_large)?;
+        headers.add(b":scheme", b"http").map_err(too_large)?;
+        let mut sent = HeaderMap::default();
+        sent.extend_from_http(&parts.headers).map_err(too_large)?;
+        for (name, value) in sent.iter() {
+            // An absolute request target has the last word on the authority.
+            if name != b":authority" || parts.uri.authority().is_none() {
+                headers.add(name, value).map_err(too_large)?;
+            }
+        }
+        Ok(())
+    };
+    let filled = fill();
+    if filled.is_err() || headers.byte_size() > MAX_HEADER_BYTES {
+        return Err((headers, too_many_headers()));
+    }
+    let add_fallible = |headers: &mut HeaderMap| {
+        if headers.get(b"x-forwarded-proto").is_none() {
+            headers.add(b"x-forwarded-proto", b"http")?;
+        }
+        if headers.get(b"x-request-id").is_none() {
+            headers.add(b"x-request-id", request_id().as_bytes())?;
+        }
+        Ok::<(), crate::header_map::TooLarge>(())
+    };
+    if add_fallible(&mut headers).is_err() {
+        return Err((headers, too_many_headers()));
+    }
+    if headers.get(b":authority").is_none() {
+        return Err((headers, LocalReply::new(400, "", "missing_host_header")));
+    }
+    if parts.method == http::Method::CONNECT {
+        return Err((headers, LocalReply::new(404, "", "route_not_found")));
+    }
+    let normalized = headers.text(":path").and_then(request_path::normalize);
+    match normalized {
+        Some(path) if headers.text(":path") == Some(&path) => Ok(headers),
+        Some(path) => match headers.replace(b":path", path.as_bytes()) {
+            Ok(()) => Ok(headers),
+            Err(_) => Err((headers, too_many_headers())),
+        },
+        None => Err((headers, LocalReply::new(400, "", "path_normalization_failed"))),
+    }
+}
+
+/// A version 4 UUID.
+fn request_id() -> String {
+    let mut bytes = [0_u8; 16];
+    // A request id is for tracing, not for security: zeros do when there is no randomness.
+    let _ = getrandom::fill(&mut bytes);
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex = crate::module::hex(&bytes);
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}

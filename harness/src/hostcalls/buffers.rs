@@ -1,0 +1,79 @@
+//! Buffer hostcalls: bodies while a callback is about them, configurations.
+
+use bytes::Bytes;
+
+use super::{Call, Fault, memory};
+use crate::abi::{BufferType, Status};
+use crate::buffer::SetError;
+use crate::state::HostState;
+use crate::stream::state::{Body, View};
+
+fn body(view: &mut View, buffer: BufferType) -> Option<&mut Body> {
+    match buffer {
+        BufferType::RequestBody => view.request_body.as_mut(),
+        BufferType::ResponseBody => view.response_body.as_mut(),
+        _ => None,
+    }
+}
+
+/// The buffer's content; a body outside its phase is empty, other buffers are not found.
+fn content(state: &HostState, buffer: BufferType) -> Result<Bytes, Fault> {
+    match buffer {
+        BufferType::RequestBody | BufferType::ResponseBody => {
+            let Some((stream, filter)) = state.stream() else { return Ok(Bytes::new()) };
+            let mut stream = stream.borrow_mut();
+            let body = stream.view(filter).and_then(|view| body(view, buffer));
+            Ok(body.map(|body| body.buffer.contiguous()).unwrap_or_default())
+        }
+        BufferType::OutOfPhase => Ok(Bytes::new()),
+        BufferType::HttpCallResponseBody => Err(Status::NotFound.into()),
+        BufferType::VmConfiguration => Ok(state.vm.configuration.clone()),
+        BufferType::PluginConfiguration => match state.root() {
+            Some(root) if root.configuring => Ok(root.plugin.configuration.clone()),
+            _ => Err(Status::NotFound.into()),
+        },
+    }
+}
+
+pub(super) fn get(
+    call: &mut Call<'_>,
+    buffer: u32,
+    start: u32,
+    len: u32,
+    ptr: u32,
+    size: u32,
+) -> Result<(), Fault> {
+    let buffer = BufferType::from_u32(buffer).ok_or(Status::BadArgument)?;
+    let content = content(call.data(), buffer)?;
+    let start = (start as usize).min(content.len());
+    let end = start.saturating_add(len as usize).min(content.len());
+    memory::give(call, &content[start..end], ptr, size)
+}
+
+pub(super) fn status(call: &mut Call<'_>, buffer: u32, len: u32, flags: u32) -> Result<(), Fault> {
+    let buffer = BufferType::from_u32(buffer).ok_or(Status::BadArgument)?;
+    let content = content(call.data(), buffer)?;
+    let (memory, _) = memory::split(call)?;
+    memory::write_u32(memory, len, u32::try_from(content.len()).unwrap_or(u32::MAX))?;
+    memory::write_u32(memory, flags, 0)
+}
+
+pub(super) fn set(call: &mut Call<'_>, buffer: u32, start: u32, len: u32, ptr: u32, size: u32) -> Result<(), Fault> {
+    let buffer = BufferType::from_u32(buffer).ok_or(Status::BadArgument)?;
+    let (memory, state) = memory::split(call)?;
+    let bytes = memory::range(memory, ptr, size)?;
+    let (stream, filter) = state.stream().ok_or(Status::BadArgument)?;
+    let mut stream = stream.borrow_mut();
+    let body = stream.view(filter).and_then(|view| body(view, buffer)).ok_or(Status::BadArgument)?;
+    body.buffer.set(start as usize, len as usize, bytes).map_err(|error| match error {
+        SetError::Start => Status::BadArgument.into(),
+        SetError::TooLarge => Status::InternalFailure.into(),
+    })
+}
+
+/// ABI 0.1.0: the plugin configuration within on_configure, the VM configuration otherwise.
+pub(super) fn get_configuration(call: &mut Call<'_>, ptr: u32, size: u32) -> Result<(), Fault> {
+    let configuration = content(call.data(), BufferType::PluginConfiguration)
+        .or_else(|_| content(call.data(), BufferType::VmConfiguration))?;
+    memory::give(call, &configuration, ptr, size)
+}

@@ -1,0 +1,159 @@
+//! Header map hostcalls, with Envoy's rules on which map is there when.
+
+use super::{Call, Fault, memory};
+use crate::abi::{MapType, Status, pairs};
+use crate::header_map::{HeaderMap, TooLarge};
+use crate::state::HostState;
+use crate::stream::state::StreamState;
+
+impl From<TooLarge> for Fault {
+    fn from(_: TooLarge) -> Self {
+        Status::InternalFailure.into()
+    }
+}
+
+fn map_type(map: u32) -> Result<MapType, Fault> {
+    MapType::from_u32(map).ok_or_else(|| Status::BadArgument.into())
+}
+
+/// What reading a map finds.
+enum Readable<'a> {
+    Map(&'a HeaderMap),
+    /// In on_log a map that never came is merely empty.
+    Missing,
+    Unavailable,
+}
+
+fn read<T>(state: &HostState, map: MapType, f: impl FnOnce(Readable<'_>, bool) -> T) -> T {
+    let Some((stream, filter)) = state.stream() else { return f(Readable::Unavailable, false) };
+    let stream = stream.borrow();
+    let Some(view) = stream.views.get(filter) else { return f(Readable::Unavailable, false) };
+    let (open, headers) = match map {
+        MapType::RequestHeaders => (view.request_headers, Some(&stream.request_headers)),
+        MapType::RequestTrailers => (view.request_trailers, stream.request_trailers.as_ref()),
+        MapType::ResponseHeaders => (view.response_headers, stream.response_headers.as_ref()),
+        MapType::ResponseTrailers => (view.response_trailers, stream.response_trailers.as_ref()),
+        MapType::Callout => (false, None),
+    };
+    let found = match headers {
+        Some(headers) if open || view.logging => Readable::Map(headers),
+        _ if view.logging => Readable::Missing,
+        _ => Readable::Unavailable,
+    };
+    f(found, view.logging)
+}
+
+fn modify(
+    state: &mut HostState,
+    map: MapType,
+    f: impl FnOnce(&mut HeaderMap) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let (stream, filter) = state.stream().ok_or(Status::BadArgument)?;
+    let stream = &mut *stream.borrow_mut();
+    let view = stream.views.get_mut(filter).filter(|view| !view.logging).ok_or(Status::BadArgument)?;
+    let StreamState { request_headers, request_trailers, response_headers, response_trailers, .. } = stream;
+    let headers = match map {
+        MapType::RequestHeaders => Some(request_headers).filter(|_| view.request_headers),
+        MapType::ResponseHeaders => response_headers.as_mut().filter(|_| view.response_headers),
+        // Writing trailers at the end of a body that has none creates them.
+        MapType::RequestTrailers if view.request_body.as_ref().is_some_and(|body| body.end_of_stream) => {
+            view.request_trailers = true;
+            Some(request_trailers.get_or_insert_default())
+        }
+        MapType::ResponseTrailers if view.response_body.as_ref().is_some_and(|body| body.end_of_stream) => {
+            view.response_trailers = true;
+            Some(response_trailers.get_or_insert_default())
+        }
+        MapType::RequestTrailers => request_trailers.as_mut().filter(|_| view.request_trailers),
+        MapType::ResponseTrailers => response_trailers.as_mut().filter(|_| view.response_trailers),
+        MapType::Callout => None,
+    };
+    f(headers.ok_or(Status::BadArgument)?)
+}
+
+pub(super) fn get_pairs(call: &mut Call<'_>, map: u32, ptr: u32, size: u32) -> Result<(), Fault> {
+    let map = map_type(map)?;
+    let bytes = read(call.data(), map, |found, _| match found {
+        Readable::Map(headers) if headers.len() > 0 => pairs::serialize(headers.iter()),
+        _ => Vec::new(),
+    });
+    memory::give(call, &bytes, ptr, size)
+}
+
+pub(super) fn set_pairs(call: &mut Call<'_>, map: u32, ptr: u32, size: u32) -> Result<(), Fault> {
+    let map = map_type(map)?;
+    let (memory, state) = memory::split(call)?;
+    let pairs = pairs::deserialize(memory::range(memory, ptr, size)?);
+    modify(state, map, |headers| {
+        headers.clear();
+        for (key, value) in &pairs {
+            headers.add(key, value)?;
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn get(call: &mut Call<'_>, map: u32, k: u32, k_len: u32, ptr: u32, size: u32) -> Result<(), Fault> {
+    let value = value(call, map, k, k_len)?.ok_or(Status::NotFound)?;
+    memory::give(call, &value, ptr, size)
+}
+
+/// In ABI 0.1.0 a missing key is an empty value.
+pub(super) fn get_or_empty(
+    call: &mut Call<'_>,
+    map: u32,
+    k: u32,
+    k_len: u32,
+    ptr: u32,
+    size: u32,
+) -> Result<(), Fault> {
+    let value = value(call, map, k, k_len)?.unwrap_or_default();
+    memory::give(call, &value, ptr, size)
+}
+
+fn value(call: &mut Call<'_>, map: u32, k: u32, k_len: u32) -> Result<Option<bytes::Bytes>, Fault> {
+    let map = map_type(map)?;
+    let (memory, state) = memory::split(call)?;
+    let key = memory::range(memory, k, k_len)?;
+    read(state, map, |found, logging| match found {
+        Readable::Map(headers) => Ok(headers.get(key).cloned()),
+        Readable::Missing => Ok(None),
+        Readable::Unavailable if logging => Ok(None),
+        Readable::Unavailable => Err(Status::BadArgument.into()),
+    })
+}
+
+pub(super) fn add(call: &mut Call<'_>, map: u32, k: u32, k_len: u32, v: u32, v_len: u32) -> Result<(), Fault> {
+    let map = map_type(map)?;
+    let (memory, state) = memory::split(call)?;
+    let (key, value) = (memory::range(memory, k, k_len)?, memory::range(memory, v, v_len)?);
+    modify(state, map, |headers| Ok(headers.add(key, value)?))
+}
+
+pub(super) fn replace(call: &mut Call<'_>, map: u32, k: u32, k_len: u32, v: u32, v_len: u32) -> Result<(), Fault> {
+    let map = map_type(map)?;
+    let (memory, state) = memory::split(call)?;
+    let (key, value) = (memory::range(memory, k, k_len)?, memory::range(memory, v, v_len)?);
+    modify(state, map, |headers| Ok(headers.replace(key, value)?))
+}
+
+pub(super) fn remove(call: &mut Call<'_>, map: u32, k: u32, k_len: u32) -> Result<(), Fault> {
+    let map = map_type(map)?;
+    let (memory, state) = memory::split(call)?;
+    let key = memory::range(memory, k, k_len)?;
+    modify(state, map, |headers| {
+        headers.remove(key);
+        Ok(())
+    })
+}
+
+/// Envoy's answer is the sum of key and value lengths, and only while the map is in reach of its callback.
+pub(super) fn size(call: &mut Call<'_>, map: u32, out: u32) -> Result<(), Fault> {
+    let map = map_type(map)?;
+    let bytes = read(call.data(), map, |found, logging| match found {
+        Readable::Map(headers) if !logging => Ok(headers.byte_size()),
+        _ => Err(Fault::from(Status::BadArgument)),
+    })?;
+    let (memory, _) = memory::split(call)?;
+    memory::write_u32(memory, out, u32::try_from(bytes).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,39 @@
+//! Where plugins' logs and the outcome of requests go.
+
+use crate::abi::LogLevel;
+
+/// Receives what the host has to say. The library never prints.
+pub trait Sink: Send + Sync {
+    /// One line: a plugin's `wasm log …` as Envoy composes it, or the host's own about a plugin.
+    fn log(&self, level: LogLevel, line: &str);
+
+    /// One request is over.
+    fn request(&self, summary: &RequestSummary<'_>) {
+        let _ = summary;
+    }
+}
+
+/// Drops everything.
+#[derive(Debug, Clone, Copy)]
+pub struct Silent;
+
+impl Sink for Silent {
+    fn log(&self, _: LogLevel, _: &str) {}
+}
+
+/// How a request ended. It never carries header values, queries or bodies.
+#[derive(Debug)]
+pub struct RequestSummary<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The path without its query.
+    pub path: &'a str,
+    /// The status that went downstream; `None` when the stream was reset before any did.
+    pub status: Option<u16>,
+    /// The filter that answered; `None` when it was the upstream.
+    pub answered_by: Option<&'a str>,
+    /// Envoy's response code details, for example `via_upstream` or those of a local response.
+    pub details: &'a str,
+    /// From the request's first byte to the end.
+    pub duration: std::time::Duration,
+}

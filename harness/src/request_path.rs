@@ -1,0 +1,77 @@
+//! Path normalisation as Istio configures it: RFC 3986 dot segments, unreserved octets decoded, `\` is `/`.
+
+/// Normalises the path of a request target and leaves its query alone. `None` when it cannot be.
+pub(crate) fn normalize(target: &str) -> Option<String> {
+    let (path, query) = match target.find(['?', '#']) {
+        Some(at) => target.split_at(at),
+        None => (target, ""),
+    };
+    if !path.starts_with('/') {
+        return (target == "*").then(|| target.to_owned());
+    }
+    let decoded = decode_unreserved(path)?;
+    let mut segments: Vec<&str> = Vec::new();
+    let mut parts = decoded[1..].split('/').peekable();
+    while let Some(part) = parts.next() {
+        let last = parts.peek().is_none();
+        match part {
+            "." | ".." => {
+                if part == ".." {
+                    segments.pop();
+                }
+                if last {
+                    segments.push("");
+                }
+            }
+            part => segments.push(part),
+        }
+    }
+    Some(format!("/{}{query}", segments.join("/")))
+}
+
+fn decode_unreserved(path: &str) -> Option<String> {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(c) = rest.chars().next() {
+        let hex = rest.strip_prefix('%').and_then(|r| r.get(..2)).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match (c, hex) {
+            ('%', Some(0)) => return None,
+            ('%', Some(byte)) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
+                out.push(char::from(byte));
+                rest = &rest[3..];
+                continue;
+            }
+            ('\\', _) => out.push('/'),
+            (c, _) => out.push(c),
+        }
+        rest = &rest[c.len_utf8()..];
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(target: &str, expected: Option<&str>) {
+        assert_eq!(normalize(target).as_deref(), expected);
+    }
+
+    #[test]
+    fn paths_are_normalised_and_queries_are_not() {
+        check("/a/./b/../c?x=/../%41", Some("/a/c?x=/../%41"));
+        check("/a/%2e%2E/admin", Some("/admin"));
+        check("/%61dmin%2Fx", Some("/admin%2Fx"));
+        check("\\admin", None);
+        check("/a\\..\\b", Some("/b"));
+        check("/../..", Some("/"));
+        check("/a/..", Some("/"));
+        check("/a/b/.", Some("/a/b/"));
+        check("//a", Some("//a"));
+        check("/%00", None);
+        check("/100%", Some("/100%"));
+        check("*", Some("*"));
+        check("a", None);
+    }
+}

@@ -1,0 +1,190 @@
+//! What a hostcall can reach: the VM's state in its `Store`, and through it the stream a callback is about.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::{Memory, ResourceLimiter, TypedFunc};
+
+use crate::abi::LogLevel;
+use crate::log::{Silent, Sink};
+use crate::plugin::{Plugin, VmConfig};
+use crate::shared::Shared;
+use crate::stream::state::StreamState;
+
+/// Which hostcalls may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Within `_initialize`, `_start`, `main`: only logging and most of WASI.
+    Startup,
+    /// Within the guest's allocator on behalf of a hostcall: only logging and the clock.
+    Allocating,
+    /// Within a callback: everything.
+    Callback,
+}
+
+/// A context a guest knows by number.
+pub(crate) enum Context {
+    Root(Root),
+    Stream { root: u32, stream: Rc<RefCell<StreamState>>, filter: usize },
+}
+
+pub(crate) struct Root {
+    pub(crate) plugin: Arc<Plugin>,
+    /// The plugin configuration is readable only from create to the end of on_configure.
+    pub(crate) configuring: bool,
+    pub(crate) tick: Option<Duration>,
+    /// on_done answered 0 and `proxy_done` has not been called.
+    pub(crate) pending_done: bool,
+}
+
+pub(crate) struct HostState {
+    pub(crate) phase: Phase,
+    pub(crate) memory: Option<Memory>,
+    pub(crate) malloc: Option<TypedFunc<u32, u32>>,
+    pub(crate) contexts: HashMap<u32, Context>,
+    /// The context whose callback is running; 0 is the VM itself.
+    pub(crate) current: u32,
+    /// What `proxy_set_effective_context` put in its place; 0 is none.
+    pub(crate) effective: u32,
+    pub(crate) vm: Arc<VmConfig>,
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) log_level: LogLevel,
+    /// The last error a plugin logged, for the message of a rejected configuration.
+    pub(crate) last_error: Option<String>,
+    pub(crate) limits: Limits,
+    reported: HashSet<&'static str>,
+}
+
+impl HostState {
+    pub(crate) fn new(
+        vm: Arc<VmConfig>,
+        sink: Arc<dyn Sink>,
+        shared: Arc<Shared>,
+        log_level: LogLevel,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            phase: Phase::Startup,
+            memory: None,
+            malloc: None,
+            contexts: HashMap::new(),
+            current: 0,
+            effective: 0,
+            vm,
+            sink,
+            shared,
+            log_level,
+            last_error: None,
+            limits,
+            reported: HashSet::new(),
+        }
+    }
+
+    /// A state without a VM, for asking a linker what it has.
+    pub(crate) fn unattached() -> Self {
+        let limits = Limits { memory_bytes: 0, table_elements: 0 };
+        Self::new(Arc::default(), Arc::new(Silent), Arc::default(), LogLevel::Critical, limits)
+    }
+
+    /// The context hostcalls act on. An effective context that is gone falls back to the real one.
+    pub(crate) fn context(&self) -> Option<&Context> {
+        self.contexts.get(&self.effective).or_else(|| self.contexts.get(&self.current))
+    }
+
+    /// The stream hostcalls act on, and the calling filter's place in it.
+    pub(crate) fn stream(&self) -> Option<(&RefCell<StreamState>, usize)> {
+        match self.context()? {
+            Context::Stream { stream, filter, .. } => Some((stream, *filter)),
+            Context::Root(_) => None,
+        }
+    }
+
+    /// The root context of the context hostcalls act on.
+    pub(crate) fn root(&self) -> Option<&Root> {
+        match self.context()? {
+            Context::Root(root) => Some(root),
+            Context::Stream { root, .. } => match self.contexts.get(root)? {
+                Context::Root(root) => Some(root),
+                Context::Stream { .. } => None,
+            },
+        }
+    }
+
+    pub(crate) fn root_mut(&mut self) -> Option<&mut Root> {
+        let id = match self.context()? {
+            Context::Root(_) if self.contexts.contains_key(&self.effective) => self.effective,
+            Context::Root(_) => self.current,
+            Context::Stream { root, .. } => *root,
+        };
+        match self.contexts.get_mut(&id)? {
+            Context::Root(root) => Some(root),
+            Context::Stream { .. } => None,
+        }
+    }
+
+    /// Emits a plugin's line with Envoy's prefix.
+    pub(crate) fn log(&mut self, level: LogLevel, message: &str) {
+        if level >= LogLevel::Error && self.last_error.as_deref() != Some(message) {
+            self.last_error = Some(message.to_owned());
+        }
+        if level < self.log_level {
+            return;
+        }
+        let mut line = String::from("wasm log");
+        if let Some(root) = self.root() {
+            let of_stream = matches!(self.context(), Some(Context::Stream { .. }));
+            let name = if of_stream { root.plugin.name.as_str() } else { "" };
+            for part in [name, &root.plugin.root_id, &self.vm.vm_id] {
+                if !part.is_empty() {
+                    line.push(' ');
+                    line.push_str(part);
+                }
+            }
+        }
+        line.push_str(": ");
+        line.push_str(message);
+        self.sink.log(level, &line);
+    }
+
+    /// Says once per VM that a plugin used something the host lacks.
+    pub(crate) fn report_once(&mut self, name: &'static str) {
+        if self.reported.insert(name) {
+            let plugin = self.root().map_or("", |root| &root.plugin.name);
+            let line = format!("plugin {plugin} called {name}, which this host does not implement yet");
+            self.sink.log(LogLevel::Warn, &line);
+        }
+    }
+}
+
+/// What one VM may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) memory_bytes: usize,
+    pub(crate) table_elements: usize,
+}
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= self.memory_bytes)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= self.table_elements)
+    }
+
+    fn memories(&self) -> usize {
+        8
+    }
+
+    fn tables(&self) -> usize {
+        64
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+}

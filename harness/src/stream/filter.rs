@@ -1,0 +1,303 @@
+//! One filter of one stream: its callbacks, and what their results mean.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use mesh::model::FailStrategy;
+
+use super::state::{Body, Direction, LocalReply, StreamState, View};
+use super::{BUFFER_LIMIT, Flow, Half, Paused, Stream};
+use crate::vm::{Failed, Vm};
+use crate::worker::WorkerFilter;
+
+pub(super) struct StreamFilter {
+    pub(super) name: String,
+    /// Its request headers callback was made, so that it takes part in the response.
+    pub(super) saw_request: bool,
+    kind: Kind,
+    request: Half,
+    response: Half,
+}
+
+enum Kind {
+    Wasm {
+        /// `None`: the VM had failed before this stream began.
+        vm: Option<(Rc<RefCell<Vm>>, u32)>,
+        context: Option<u32>,
+        /// The stream was failed on account of this filter, which is not called again.
+        dead: bool,
+    },
+    DenyAll,
+}
+
+impl StreamFilter {
+    /// The filter for a new stream; `None` when it is to be skipped.
+    pub(super) fn new(filter: &WorkerFilter) -> Option<Self> {
+        let (name, kind) = match filter {
+            WorkerFilter::DenyAll { name } => (name.clone(), Kind::DenyAll),
+            WorkerFilter::Wasm(handle) => {
+                let vm = handle.vm();
+                if vm.is_none() && handle.plugin().fail_strategy == FailStrategy::FailOpen {
+                    return None;
+                }
+                (handle.plugin().name.clone(), Kind::Wasm { vm, context: None, dead: false })
+            }
+        };
+        Some(Self { name, saw_request: false, kind, request: Half::default(), response: Half::default() })
+    }
+
+    pub(super) fn half(&self, direction: Direction) -> &Half {
+        match direction {
+            Direction::Request => &self.request,
+            Direction::Response => &self.response,
+        }
+    }
+
+    pub(super) fn half_mut(&mut self, direction: Direction) -> &mut Half {
+        match direction {
+            Direction::Request => &mut self.request,
+            Direction::Response => &mut self.response,
+        }
+    }
+
+    /// Runs a callback in the filter's stream context. `None`: this filter has nothing to call.
+    fn call<T>(
+        &mut self,
+        f: impl FnOnce(&mut Vm, u32) -> Result<T, Failed>,
+    ) -> Option<Result<T, Failed>> {
+        match &mut self.kind {
+            Kind::Wasm { dead: true, .. } | Kind::DenyAll => None,
+            Kind::Wasm { vm: Some((vm, _)), context: Some(context), .. } => Some(f(&mut vm.borrow_mut(), *context)),
+            Kind::Wasm { .. } => Some(Err(Failed)),
+        }
+    }
+
+    /// Creates the stream context, if it does not exist yet.
+    fn create(&mut self, index: usize, stream: &Rc<RefCell<StreamState>>) -> Result<(), Failed> {
+        match &mut self.kind {
+            Kind::Wasm { vm: Some((vm, root)), context: context @ None, dead: false } => {
+                *context = Some(vm.borrow_mut().create_stream(*root, stream, index)?);
+                Ok(())
+            }
+            Kind::Wasm { vm: None, .. } => Err(Failed),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn finish(&mut self) {
+        if let Kind::Wasm { vm: Some((vm, _)), context: Some(context), .. } = &mut self.kind {
+            vm.borrow_mut().finish_stream(*context);
+        }
+    }
+}
+
+impl View {
+    pub(super) fn body_mut(&mut self, direction: Direction) -> &mut Option<Body> {
+        match direction {
+            Direction::Request => &mut self.request_body,
+            Direction::Response => &mut self.response_body,
+        }
+    }
+
+    fn headers_mut(&mut self, direction: Direction) -> &mut bool {
+        match direction {
+            Direction::Request => &mut self.request_headers,
+            Direction::Response => &mut self.response_headers,
+        }
+    }
+
+    fn trailers_mut(&mut self, direction: Direction) -> &mut bool {
+        match direction {
+            Direction::Request => &mut self.request_trailers,
+            Direction::Response => &mut self.response_trailers,
+        }
+    }
+}
+
+fn u32_len(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+impl Stream {
+    fn view<T>(&self, filter: usize, f: impl FnOnce(&mut View) -> T) -> Option<T> {
+        self.state_mut().view(filter).map(f)
+    }
+
+    pub(super) fn on_headers(&mut self, direction: Direction, filter: usize, end: bool) -> Flow<()> {
+        if direction == Direction::Request {
+            self.filters[filter].saw_request = true;
+            if let Kind::DenyAll = self.filters[filter].kind {
+                let details = "rbac_access_denied_matched_policy[none]";
+                self.send_local_reply(Some(filter), LocalReply::new(403, "RBAC: access denied", details));
+                return Flow::Stopped;
+            }
+            let state = self.state.clone();
+            if self.filters[filter].create(filter, &state) == Err(Failed) {
+                return self.fail(filter);
+            }
+        }
+        self.view(filter, |view| *view.headers_mut(direction) = true);
+        let count = match direction {
+            Direction::Request => self.state().request_headers.len(),
+            Direction::Response => self.state().response_headers.as_ref().map_or(0, |headers| headers.len()),
+        };
+        let called = self.filters[filter].call(|vm, id| match direction {
+            Direction::Request => vm.request_headers(id, u32_len(count), end),
+            Direction::Response => vm.response_headers(id, u32_len(count), end),
+        });
+        let flow = self.after(filter, direction, called);
+        if let Flow::Continue(0) = flow {
+            self.view(filter, |view| *view.headers_mut(direction) = false);
+        }
+        flow.pause_unless_zero()
+    }
+
+    pub(super) fn on_data(&mut self, direction: Direction, filter: usize, bytes: Bytes, end: bool) -> Flow<Bytes> {
+        let size = self.view(filter, |view| {
+            let body = view.body_mut(direction).get_or_insert_default();
+            body.buffer.push(bytes.clone());
+            body.end_of_stream = end;
+            body.buffer.len()
+        });
+        let Some(size) = size else { return Flow::Continue(bytes) };
+        let called = self.filters[filter].call(|vm, id| match direction {
+            Direction::Request => vm.request_body(id, u32_len(size), end),
+            Direction::Response => vm.response_body(id, u32_len(size), end),
+        });
+        let action = match self.after(filter, direction, called) {
+            Flow::Continue(action) => action,
+            Flow::Held | Flow::Stopped => return Flow::Stopped,
+        };
+        if action == 0 {
+            return Flow::Continue(self.take_body(direction, filter));
+        }
+        let half = self.filters[filter].half_mut(direction);
+        half.end |= end;
+        if action == 1 {
+            half.paused = Some(Paused::Body);
+            let size = self.view(filter, |view| view.body_mut(direction).as_ref().map_or(0, |body| body.buffer.len()));
+            if size.is_some_and(|size| size > BUFFER_LIMIT) {
+                self.too_large(direction);
+                return Flow::Stopped;
+            }
+            return Flow::Held;
+        }
+        half.paused = Some(Paused::BodyByChunk);
+        let seen = self.view(filter, |view| view.body_mut(direction).take()).flatten();
+        // StopIterationAndWatermark keeps the chunk for the next filter; StopIterationNoBuffer drops it.
+        if let (Some(mut seen), 2) = (seen, action) {
+            self.filters[filter].half_mut(direction).held.push(seen.buffer.take());
+        }
+        Flow::Held
+    }
+
+    pub(super) fn on_trailers(&mut self, direction: Direction, filter: usize) -> Flow<()> {
+        self.view(filter, |view| {
+            *view.trailers_mut(direction) = true;
+            if let Some(body) = view.body_mut(direction) {
+                body.end_of_stream = false;
+            }
+        });
+        let count = match direction {
+            Direction::Request => self.state().request_trailers.as_ref().map_or(0, |trailers| trailers.len()),
+            Direction::Response => self.state().response_trailers.as_ref().map_or(0, |trailers| trailers.len()),
+        };
+        let called = self.filters[filter].call(|vm, id| match direction {
+            Direction::Request => vm.request_trailers(id, u32_len(count)),
+            Direction::Response => vm.response_trailers(id, u32_len(count)),
+        });
+        let flow = self.after(filter, direction, called);
+        if let Flow::Continue(0) = flow {
+            self.view(filter, |view| *view.trailers_mut(direction) = false);
+        }
+        flow.pause_unless_zero()
+    }
+
+    /// What follows from a callback: failure, local reply, reset, resumption; else the action it returned.
+    fn after(&mut self, filter: usize, direction: Direction, called: Option<Result<u32, Failed>>) -> Flow<u32> {
+        let action = match called {
+            None => return Flow::Continue(0),
+            Some(Err(Failed)) => return self.fail(filter),
+            Some(Ok(action)) => action,
+        };
+        match self.settle(filter, Some(direction)) {
+            Flow::Stopped => Flow::Stopped,
+            // Resuming in the very callback that pauses is a continue.
+            Flow::Continue(()) => Flow::Continue(0),
+            Flow::Held if self.stopped(direction) => Flow::Stopped,
+            Flow::Held => Flow::Continue(action),
+        }
+    }
+
+    /// Does what a plugin asked for. `Continue`: it resumed the direction whose callback just returned.
+    pub(super) fn settle(&mut self, filter: usize, running: Option<Direction>) -> Flow<()> {
+        let asked = self.view(filter, |view| {
+            let asked = (view.local_reply.take(), view.close, view.resume_request, view.resume_response);
+            (view.close, view.resume_request, view.resume_response) = (false, false, false);
+            if asked.0.is_some() {
+                view.request_headers = false;
+                view.request_trailers = false;
+                view.request_body = None;
+            }
+            asked
+        });
+        let Some((reply, close, resume_request, resume_response)) = asked else { return Flow::Held };
+        if let Some(reply) = reply {
+            self.send_local_reply(Some(filter), reply);
+            return Flow::Stopped;
+        }
+        if close {
+            self.answered_by = Some(self.filters[filter].name.clone());
+            self.reset("wasm_close_stream");
+            return Flow::Stopped;
+        }
+        let mut flow = Flow::Held;
+        for (direction, asked) in [(Direction::Request, resume_request), (Direction::Response, resume_response)] {
+            if asked && running == Some(direction) {
+                flow = Flow::Continue(());
+            } else if asked {
+                self.resume(direction, filter);
+            }
+        }
+        flow
+    }
+
+    /// The VM is gone: 503, and this filter is not called again on this stream.
+    fn fail<T>(&mut self, filter: usize) -> Flow<T> {
+        if let Kind::Wasm { dead, .. } = &mut self.filters[filter].kind {
+            *dead = true;
+        }
+        self.view(filter, |view| *view = View::default());
+        self.send_local_reply(Some(filter), LocalReply::new(503, "", "wasm_fail_stream"));
+        Flow::Stopped
+    }
+
+    fn too_large(&mut self, direction: Direction) {
+        let reply = match direction {
+            Direction::Request => LocalReply::new(413, "Payload Too Large", "request_payload_too_large"),
+            Direction::Response => LocalReply::new(500, "Internal Server Error", "response_payload_too_large"),
+        };
+        self.send_local_reply(None, reply);
+    }
+
+    pub(super) fn log_filter(&mut self, filter: usize) {
+        let state = self.state.clone();
+        if self.filters[filter].create(filter, &state).is_err() {
+            return;
+        }
+        self.view(filter, |view| *view = View { logging: true, ..View::default() });
+        let _ = self.filters[filter].call(Vm::log);
+        self.view(filter, |view| *view = View::default());
+    }
+}
+
+impl Flow<u32> {
+    fn pause_unless_zero(self) -> Flow<()> {
+        match self {
+            Flow::Continue(0) => Flow::Continue(()),
+            Flow::Continue(_) | Flow::Held => Flow::Held,
+            Flow::Stopped => Flow::Stopped,
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! One instance of a module with its contexts, and the callbacks a host makes into it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use wasmtime::{Extern, ExternType, Instance, Memory, Store, Table, Trap, TypedFunc, WasmParams, WasmResults};
+
+use crate::abi::{AbiVersion, LogLevel};
+use crate::engine::epochs;
+use crate::hostcalls::RestrictedCallback;
+use crate::log::Sink;
+use crate::module::Module;
+use crate::plugin::Plugin;
+use crate::shared::Shared;
+use crate::state::{Context, HostState, Limits, Phase, Root};
+use crate::stream::state::StreamState;
+
+/// What every VM of a process is created with.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) log_level: LogLevel,
+}
+
+/// Why a plugin could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The instance could not be created, for example because its memory exceeds the limit.
+    #[error("Failed to create new Wasm instance")]
+    Instantiate(#[source] wasmtime::Error),
+    /// A start function or callback trapped.
+    #[error("{0}")]
+    Trapped(String),
+    /// on_vm_start answered false.
+    #[error("Failed to start base Wasm{}", logged(.error))]
+    VmStart {
+        /// The last error the plugin logged.
+        error: Option<String>,
+    },
+    /// on_configure answered false.
+    #[error("Failed to configure base Wasm plugin{}", logged(.error))]
+    Configure {
+        /// The last error the plugin logged.
+        error: Option<String>,
+    },
+}
+
+fn logged(error: &Option<String>) -> String {
+    error.as_ref().map_or_else(String::new, |error| format!("; the plugin logged: {error}"))
+}
+
+/// The VM has failed: nothing in it is called any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failed;
+
+type HeadersCallback = Result<TypedFunc<(u32, u32, u32), u32>, TypedFunc<(u32, u32), u32>>;
+
+/// The callbacks the module exports; an absent one means "continue" or "true".
+struct Callbacks {
+    context_create: Option<TypedFunc<(u32, u32), ()>>,
+    vm_start: Option<TypedFunc<(u32, u32), u32>>,
+    configure: Option<TypedFunc<(u32, u32), u32>>,
+    tick: Option<TypedFunc<u32, ()>>,
+    request_headers: Option<HeadersCallback>,
+    request_body: Option<TypedFunc<(u32, u32, u32), u32>>,
+    request_trailers: Option<TypedFunc<(u32, u32), u32>>,
+    response_headers: Option<HeadersCallback>,
+    response_body: Option<TypedFunc<(u32, u32, u32), u32>>,
+    response_trailers: Option<TypedFunc<(u32, u32), u32>>,
+    done: Option<TypedFunc<u32, u32>>,
+    log: Option<TypedFunc<u32, ()>>,
+    delete: Option<TypedFunc<u32, ()>>,
+}
+
+pub(crate) struct Vm {
+    store: Store<HostState>,
+    callbacks: Callbacks,
+    callback_epochs: u64,
+    startup_epochs: u64,
+    next_context: u32,
+    failed: bool,
+    roots: Vec<(Arc<Plugin>, u32)>,
+}
+
+impl Vm {
+    /// Instantiates the module and runs its start functions.
+    pub(crate) fn new(plugin: &Plugin, surroundings: &Surroundings) -> Result<Self, StartError> {
+        let module = plugin.module.clone();
+        let limits = module.engine.limits.clone();
+        let state = HostState::new(
+            plugin.vm.clone(),
+            surroundings.sink.clone(),
+            surroundings.shared.clone(),
+            surroundings.log_level,
+            Limits { memory_bytes: limits.memory_bytes, table_elements: limits.table_elements },
+        );
+        let mut store = Store::new(&module.engine.inner, state);
+        store.limiter(|state| &mut state.limits);
+        store.set_epoch_deadline(epochs(limits.startup));
+        let imports = imports(&mut store, &module).map_err(StartError::Instantiate)?;
+        let instance = Instance::new(&mut store, &module.inner, &imports).map_err(StartError::Instantiate)?;
+        let memory = module
+            .inner
+            .exports()
+            .find(|export| matches!(export.ty(), ExternType::Memory(_)))
+            .and_then(|export| instance.get_memory(&mut store, export.name()));
+        let malloc = func(&instance, &mut store, module.allocator);
+        store.data_mut().memory = memory;
+        store.data_mut().malloc = malloc;
+        let callbacks = callbacks(&instance, &mut store, module.abi());
+        let mut vm = Self {
+            store,
+            callbacks,
+            callback_epochs: epochs(limits.callback),
+            startup_epochs: epochs(limits.startup),
+            next_context: 1,
+            failed: false,
+            roots: Vec::new(),
+        };
+        vm.run_start_functions(&instance)?;
+        vm.store.data_mut().phase = Phase::Callback;
+        Ok(vm)
+    }
+
+    fn run_start_functions(&mut self, instance: &Instance) -> Result<(), StartError> {
+        let Some(initialize) = func::<(), ()>(instance, &mut self.store, "_initialize") else {
+            let start = func::<(), ()>(instance, &mut self.store, "_start");
+            return self.start_function("_start", start, ());
+        };
+        self.start_function("_initialize", Some(initialize), ())?;
+        if let Some(main) = func::<(u32, u32), u32>(instance, &mut self.store, "main") {
+            return self.start_function("main", Some(main), (0, 0));
+        }
+        let main = func::<(), u32>(instance, &mut self.store, "__main_void");
+        self.start_function("__main_void", main, ())
+    }
+
+    fn start_function<P: WasmParams, R: WasmResults>(
+        &mut self,
+        name: &str,
+        function: Option<TypedFunc<P, R>>,
+        params: P,
+    ) -> Result<(), StartError> {
+        let Some(function) = function else { return Ok(()) };
+        self.enter(name, 0, self.startup_epochs, |store| function.call(store, params).map(drop))
+            .map_err(|Failed| self.trapped())
+    }
+
+    fn trapped(&self) -> StartError {
+        StartError::Trapped(self.store.data().last_error.clone().unwrap_or_default())
+    }
+
+    /// Calls into the guest with `context` as the current one. Any trap fails the whole VM.
+    fn enter<R>(
+        &mut self,
+        name: &str,
+        context: u32,
+        epochs: u64,
+        f: impl FnOnce(&mut Store<HostState>) -> wasmtime::Result<R>,
+    ) -> Result<R, Failed> {
+        if self.failed {
+            return Err(Failed);
+        }
+        self.store.set_epoch_deadline(epochs);
+        let state = self.store.data_mut();
+        state.current = context;
+        state.effective = 0;
+        let result = f(&mut self.store);
+        let state = self.store.data_mut();
+        state.current = 0;
+        state.effective = 0;
+        result.map_err(|error| {
+            self.failed = true;
+            let line = format!("Function: {name} failed: {}", describe(&error));
+            let state = self.store.data_mut();
+            state.sink.log(LogLevel::Error, &line);
+            state.last_error = Some(match state.last_error.take() {
+                Some(logged) => format!("{line}; the plugin logged: {logged}"),
+                None => line,
+            });
+            Failed
+        })
+    }
+
+    fn call<P: WasmParams, R: WasmResults>(
+        &mut self,
+        name: &str,
+        context: u32,
+        callback: impl FnOnce(&Callbacks) -> &Option<TypedFunc<P, R>>,
+        params: P,
+    ) -> Result<Option<R>, Failed> {
+        let Some(function) = callback(&self.callbacks).clone() else {
+            return if self.failed { Err(Failed) } else { Ok(None) };
+        };
+        self.enter(name, context, self.callback_epochs, |store| function.call(store, params)).map(Some)
+    }
+
+    pub(crate) fn failed(&self) -> bool {
+        self.failed
+    }
+
+    pub(crate) fn runs(&self, plugin: &Plugin) -> bool {
+        self.roots.first().is_some_and(|(first, _)| first.shares_vm_with(plugin))
+    }
+
+    /// Creates the plugin's root context: create, on_vm_start, on_configure.
+    pub(crate) fn start(&mut self, plugin: &Arc<Plugin>) -> Result<u32, StartError> {
+        let root = self.next_id();
+        let context = Root { plugin: plugin.clone(), configuring: true, tick: None, pending_done: false };
+        self.store.data_mut().contexts.insert(root, Context::Root(context));
+        self.store.data_mut().last_error = None;
+        self.roots.push((plugin.clone(), root));
+        let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let epochs = self.startup_epochs;
+        if let Some(create) = self.callbacks.context_create.clone() {
+            self.enter("proxy_on_context_create", root, epochs, |store| create.call(store, (root, 0)))
+                .map_err(|Failed| self.trapped())?;
+        }
+        self.configuring(root, false);
+        if let Some(start) = self.callbacks.vm_start.clone() {
+            let size = size(&plugin.vm.configuration);
+            let started = self
+                .enter("proxy_on_vm_start", root, epochs, |store| start.call(store, (root, size)))
+                .map_err(|Failed| self.trapped())?;
+            if started == 0 {
+                return Err(StartError::VmStart { error: self.store.data_mut().last_error.take() });
+            }
+        }
+        self.configuring(root, true);
+        if let Some(configure) = self.callbacks.configure.clone() {
+            let size = size(&plugin.configuration);
+            let configured = self
+                .enter("proxy_on_configure", root, epochs, |store| configure.call(store, (root, size)))
+                .map_err(|Failed| self.trapped())?;
+            if configured == 0 {
+                return Err(StartError::Configure { error: self.store.data_mut().last_error.take() });
+            }
+        }
+        self.configuring(root, false);
+        Ok(root)
+    }
+
+    fn configuring(&mut self, root: u32, configuring: bool) {
+        if let Some(Context::Root(root)) = self.store.data_mut().contexts.get_mut(&root) {
+            root.configuring = configuring;
+        }
+    }
+
+    fn next_id(&mut self) -> u32 {
+        loop {
+            let id = self.next_context;
+            self.next_context = self.next_context.wrapping_add(1).max(1);
+            if !self.store.data().contexts.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// Creates the context of one stream for the filter at `filter`.
+    pub(crate) fn create_stream(
+        &mut self,
+        root: u32,
+        stream: &Rc<RefCell<StreamState>>,
+        filter: usize,
+    ) -> Result<u32, Failed> {
+        if self.failed {
+            return Err(Failed);
+        }
+        let id = self.next_id();
+        let context = Context::Stream { root, stream: stream.clone(), filter };
+        self.store.data_mut().contexts.insert(id, context);
+        self.call("proxy_on_context_create", id, |c| &c.context_create, (id, root))?;
+        Ok(id)
+    }
+
+    pub(crate) fn request_headers(&mut self, id: u32, count: u32, end: bool) -> Result<u32, Failed> {
+        let callback = self.callbacks.request_headers.clone();
+        self.headers("proxy_on_request_headers", callback, id, count, end)
+    }
+
+    pub(crate) fn response_headers(&mut self, id: u32, count: u32, end: bool) -> Result<u32, Failed> {
+        let callback = self.callbacks.response_headers.clone();
+        self.headers("proxy_on_response_headers", callback, id, count, end)
+    }
+
+    fn headers(
+        &mut self,
+        name: &str,
+        callback: Option<HeadersCallback>,
+        id: u32,
+        count: u32,
+        end: bool,
+    ) -> Result<u32, Failed> {
+        let epochs = self.callback_epochs;
+        match callback {
+            None if self.failed => Err(Failed),
+            None => Ok(0),
+            Some(Ok(f)) => self.enter(name, id, epochs, |store| f.call(store, (id, count, u32::from(end)))),
+            Some(Err(f)) => self.enter(name, id, epochs, |store| f.call(store, (id, count))),
+        }
+    }
+
+    pub(crate) fn request_body(&mut self, id: u32, size: u32, end: bool) -> Result<u32, Failed> {
+        let action = self.call("proxy_on_request_body", id, |c| &c.request_body, (id, size, u32::from(end)))?;
+        Ok(action.unwrap_or(0))
+    }
+
+    pub(crate) fn response_body(&mut self, id: u32, size: u32, end: bool) -> Result<u32, Failed> {
+        let action = self.call("proxy_on_response_body", id, |c| &c.response_body, (id, size, u32::from(end)))?;
+        Ok(action.unwrap_or(0))
+    }
+
+    pub(crate) fn request_trailers(&mut self, id: u32, count: u32) -> Result<u32, Failed> {
+        Ok(self.call("proxy_on_request_trailers", id, |c| &c.request_trailers, (id, count))?.unwrap_or(0))
+    }
+
+    pub(crate) fn response_trailers(&mut self, id: u32, count: u32) -> Result<u32, Failed> {
+        Ok(self.call("proxy_on_response_trailers", id, |c| &c.response_trailers, (id, count))?.unwrap_or(0))
+    }
+
+    pub(crate) fn log(&mut self, id: u32) -> Result<(), Failed> {
+        self.call("proxy_on_log", id, |c| &c.log, id).map(drop)
+    }
+
+    /// on_done and on_delete of a stream, whose context is gone afterwards even if they trap.
+    pub(crate) fn finish_stream(&mut self, id: u32) {
+        let done = self.call("proxy_on_done", id, |c| &c.done, id);
+        if done.is_ok() {
+            let _ = self.call("proxy_on_delete", id, |c| &c.delete, id);
+        }
+        self.store.data_mut().contexts.remove(&id);
+    }
+
+    /// The tick periods that root contexts asked for.
+    pub(crate) fn ticks(&self) -> impl Iterator<Item = (u32, std::time::Duration)> + '_ {
+        let contexts = &self.store.data().contexts;
+        self.roots.iter().filter_map(|(_, id)| match contexts.get(id)? {
+            Context::Root(root) => Some((*id, root.tick?)),
+            Context::Stream { .. } => None,
+        })
+    }
+
+    pub(crate) fn tick(&mut self, root: u32) -> Result<(), Failed> {
+        self.call("proxy_on_tick", root, |c| &c.tick, root).map(drop)
+    }
+
+    /// on_done and on_delete of every root context, at shutdown.
+    pub(crate) fn stop(&mut self) {
+        for (_, root) in std::mem::take(&mut self.roots) {
+            let pending = matches!(self.call("proxy_on_done", root, |c| &c.done, root), Ok(Some(0)));
+            if !pending {
+                let _ = self.call("proxy_on_delete", root, |c| &c.delete, root);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn memory(&mut self) -> &[u8] {
+        let memory = self.store.data().memory.unwrap();
+        memory.data(&self.store)
+    }
+}
+
+fn imports(store: &mut Store<HostState>, module: &Module) -> wasmtime::Result<Vec<Extern>> {
+    let mut imports = Vec::new();
+    for import in module.inner.imports() {
+        imports.push(match import.ty() {
+            ExternType::Memory(ty) => Extern::Memory(Memory::new(&mut *store, ty)?),
+            ExternType::Table(ty) => {
+                let null = wasmtime::Ref::null(ty.element().heap_type());
+                Extern::Table(Table::new(&mut *store, ty, null)?)
+            }
+            _ => module.linker.get(&mut *store, import.module(), import.name())?,
+        });
+    }
+    Ok(imports)
+}
+
+fn func<P: WasmParams, R: WasmResults>(
+    instance: &Instance,
+    store: &mut Store<HostState>,
+    name: &str,
+) -> Option<TypedFunc<P, R>> {
+    instance.get_typed_func(store, name).ok()
+}
+
+fn callbacks(instance: &Instance, store: &mut Store<HostState>, abi: AbiVersion) -> Callbacks {
+    let headers = |store: &mut Store<HostState>, name| {
+        if abi == AbiVersion::V0_1_0 {
+            func(instance, store, name).map(Err)
+        } else {
+            func(instance, store, name).map(Ok)
+        }
+    };
+    Callbacks {
+        context_create: func(instance, store, "proxy_on_context_create"),
+        vm_start: func(instance, store, "proxy_on_vm_start"),
+        configure: func(instance, store, "proxy_on_configure"),
+        tick: func(instance, store, "proxy_on_tick"),
+        request_headers: headers(store, "proxy_on_request_headers"),
+        request_body: func(instance, store, "proxy_on_request_body"),
+        request_trailers: func(instance, store, "proxy_on_request_trailers"),
+        response_headers: headers(store, "proxy_on_response_headers"),
+        response_body: func(instance, store, "proxy_on_response_body"),
+        response_trailers: func(instance, store, "proxy_on_response_trailers"),
+        done: func(instance, store, "proxy_on_done"),
+        log: func(instance, store, "proxy_on_log"),
+        delete: func(instance, store, "proxy_on_delete"),
+    }
+}
+
+/// A trap in the words of Envoy's engine where it has the same trap.
+fn describe(error: &wasmtime::Error) -> String {
+    if let Some(restricted) = error.downcast_ref::<RestrictedCallback>() {
+        return format!("Uncaught Error: {restricted}");
+    }
+    let text = match error.downcast_ref::<Trap>() {
+        Some(Trap::UnreachableCodeReached) => "RuntimeError: unreachable",
+        Some(Trap::MemoryOutOfBounds) => "RuntimeError: memory access out of bounds",
+        Some(Trap::StackOverflow) => "RangeError: Maximum call stack size exceeded",
+        Some(Trap::IntegerDivisionByZero) => "RuntimeError: divide by zero",
+        Some(Trap::IntegerOverflow) => "RuntimeError: divide result unrepresentable",
+        Some(Trap::BadConversionToInteger) => "RuntimeError: float unrepresentable in integer range",
+        Some(Trap::TableOutOfBounds) => "RuntimeError: table index is out of bounds",
+        Some(Trap::IndirectCallToNull | Trap::BadSignature) => "RuntimeError: null function or function signature mismatch",
+        Some(Trap::Interrupt) => return "the callback exceeded its time limit".to_owned(),
+        Some(other) => return format!("Uncaught RuntimeError: {other}"),
+        None => return format!("Uncaught Error: {error}"),
+    };
+    format!("Uncaught {text}")
+}

@@ -1,0 +1,361 @@
+//! Guests written as text, chains made of them, and a client that shows exactly what came back.
+
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test binary uses its part of this")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use harness::abi::LogLevel;
+use harness::chain::{Chain, ChainError};
+use harness::engine::{Engine, Limits};
+use harness::log::{RequestSummary, Sink};
+use harness::server::{Options, Server};
+use mesh::model::{
+    Attach, EnvVar, Extension, ExtensionFilter, FailStrategy, Filter, FilterChain, FilterKind, Layer, Listener, Origin,
+    Phase, Proxy, ProxyKind, PullPolicy, WasmFilter,
+};
+
+/// Hostcalls a guest imports: name and number of `i32` parameters.
+const IMPORTS: &[(&str, usize)] = &[
+    ("proxy_log", 3),
+    ("proxy_get_log_level", 1),
+    ("proxy_get_current_time_nanoseconds", 1),
+    ("proxy_set_tick_period_milliseconds", 1),
+    ("proxy_get_property", 4),
+    ("proxy_set_property", 4),
+    ("proxy_get_buffer_bytes", 5),
+    ("proxy_set_buffer_bytes", 5),
+    ("proxy_get_header_map_pairs", 3),
+    ("proxy_get_header_map_value", 5),
+    ("proxy_add_header_map_value", 5),
+    ("proxy_replace_header_map_value", 5),
+    ("proxy_remove_header_map_value", 3),
+    ("proxy_continue_stream", 1),
+    ("proxy_close_stream", 1),
+    ("proxy_send_local_response", 8),
+    ("proxy_http_call", 10),
+    ("proxy_set_effective_context", 1),
+];
+
+/// A plugin in WebAssembly text: callbacks are added, strings become data.
+#[derive(Default)]
+pub struct Guest {
+    data: Vec<u8>,
+    functions: String,
+}
+
+const DATA: usize = 4096;
+
+impl Guest {
+    /// Two constants: address and length of `text`.
+    pub fn text(&mut self, text: &str) -> String {
+        let at = DATA + self.data.len();
+        self.data.extend_from_slice(text.as_bytes());
+        format!("(i32.const {at}) (i32.const {})", text.len())
+    }
+
+    pub fn on(mut self, callback: &str, body: impl FnOnce(&mut Self) -> String) -> Self {
+        let body = body(&mut self);
+        let (params, result) = match callback {
+            "tick" | "log" | "delete" => (1, ""),
+            "done" => (1, "(result i32)"),
+            "context_create" => (2, ""),
+            "vm_start" | "configure" | "request_trailers" | "response_trailers" => (2, "(result i32)"),
+            _ => (3, "(result i32)"),
+        };
+        let params = "i32 ".repeat(params);
+        let _ = writeln!(self.functions, "(func (export \"proxy_on_{callback}\") (param {params}) {result} {body})");
+        self
+    }
+
+    /// A log line at level info.
+    pub fn say(&mut self, text: &str) -> String {
+        format!("(drop (call $proxy_log (i32.const 2) {}))", self.text(text))
+    }
+
+    /// A guest whose every callback logs `name callback`.
+    pub fn recorder(name: &str) -> Self {
+        let mut guest = Self::default();
+        for callback in ["request_headers", "request_body", "response_headers", "response_body", "log", "done", "delete"] {
+            let result = match callback {
+                "log" | "delete" => "",
+                "done" => "(i32.const 1)",
+                _ => "(i32.const 0)",
+            };
+            guest = guest.on(callback, |g| format!("{} {result}", g.say(&format!("{name} {callback}"))));
+        }
+        guest
+    }
+
+    pub fn build(self) -> Vec<u8> {
+        let mut wat = String::from("(module\n");
+        for (name, params) in IMPORTS {
+            let params = "i32 ".repeat(*params);
+            let _ = writeln!(wat, "(import \"env\" \"{name}\" (func ${name} (param {params}) (result i32)))");
+        }
+        let data: String = self.data.iter().fold(String::new(), |mut out, byte| {
+            let _ = write!(out, "\\{byte:02x}");
+            out
+        });
+        let _ = write!(
+            wat,
+            r#"(memory (export "memory") 4)
+            (global $heap (mut i32) (i32.const 65536))
+            (global $count (mut i32) (i32.const 0))
+            (func (export "proxy_abi_version_0_2_1"))
+            (func $malloc (export "malloc") (param $size i32) (result i32)
+                (local $at i32)
+                (local.set $at (global.get $heap))
+                (global.set $heap (i32.add (local.get $at) (local.get $size)))
+                (if (i32.gt_u (global.get $heap) (i32.const 250000)) (then (global.set $heap (i32.const 65536))))
+                (local.get $at))
+            (data (i32.const {DATA}) "{data}")
+            {}
+            )"#,
+            self.functions
+        );
+        wat::parse_str(&wat).unwrap_or_else(|error| panic!("{error}\n{wat}"))
+    }
+}
+
+/// `proxy_send_local_response` without headers.
+pub fn local_response(guest: &mut Guest, status: u32, details: &str, body: &str) -> String {
+    let (details, body) = (guest.text(details), guest.text(body));
+    format!(
+        "(drop (call $proxy_send_local_response (i32.const {status}) {details} {body}
+            (i32.const 0) (i32.const 0) (i32.const -1)))"
+    )
+}
+
+/// `proxy_add_header_map_value`.
+pub fn add_header(guest: &mut Guest, map: u32, name: &str, value: &str) -> String {
+    let (name, value) = (guest.text(name), guest.text(value));
+    format!("(drop (call $proxy_add_header_map_value (i32.const {map}) {name} {value}))")
+}
+
+/// `proxy_set_buffer_bytes` over everything.
+pub fn replace_body(guest: &mut Guest, buffer: u32, body: &str) -> String {
+    format!(
+        "(drop (call $proxy_set_buffer_bytes (i32.const {buffer}) (i32.const 0) (i32.const 0x7fffffff) {}))",
+        guest.text(body)
+    )
+}
+
+pub fn wasm(name: &str, adjust: impl FnOnce(&mut WasmFilter)) -> Filter {
+    let mut wasm = WasmFilter {
+        url: "oci://example.com/plugin".to_owned(),
+        sha256: None,
+        pull_policy: PullPolicy::Unspecified,
+        pull_secret: None,
+        plugin_config: None,
+        plugin_name: String::new(),
+        fail_strategy: FailStrategy::FailClose,
+        env: Vec::new(),
+        layer: Layer::Http,
+    };
+    adjust(&mut wasm);
+    extension(name, ExtensionFilter::Wasm(Box::new(wasm)))
+}
+
+pub fn extension(name: &str, filter: ExtensionFilter) -> Filter {
+    let extension = Extension {
+        origin: Origin { kind: "WasmPlugin".to_owned(), file: "test".to_owned(), document: 0, line: 1 },
+        name: name.to_owned(),
+        namespace: "default".to_owned(),
+        created: None,
+        phase: Phase::Unspecified,
+        priority: None,
+        attach: Attach::Namespace,
+        traffic: Vec::new(),
+        filter,
+    };
+    Filter { kind: FilterKind::Extension(Box::new(extension)), reason: String::new() }
+}
+
+pub fn built_in(name: &str) -> Filter {
+    Filter { kind: FilterKind::BuiltIn(name.to_owned()), reason: String::new() }
+}
+
+pub fn env(name: &str, value: mesh::model::EnvValue) -> EnvVar {
+    EnvVar { name: name.to_owned(), value }
+}
+
+pub fn chain(mut filters: Vec<Filter>) -> FilterChain {
+    filters.push(built_in("envoy.filters.http.router"));
+    FilterChain {
+        proxy: Proxy {
+            name: "waypoint".to_owned(),
+            namespace: "default".to_owned(),
+            labels: BTreeMap::new(),
+            kind: ProxyKind::Waypoint,
+        },
+        listener: Listener { direction: None, port: None, layer: Layer::Http },
+        filters,
+        left_out: Vec::new(),
+    }
+}
+
+#[derive(Default)]
+pub struct Recorder(Mutex<Vec<String>>, Condvar);
+
+impl Sink for Recorder {
+    fn log(&self, level: LogLevel, line: &str) {
+        self.0.lock().unwrap().push(format!("{}: {line}", level.as_str()));
+        self.1.notify_all();
+    }
+
+    fn request(&self, request: &RequestSummary<'_>) {
+        let line = format!(
+            "{} {} {:?} by {:?} {}",
+            request.method, request.path, request.status, request.answered_by, request.details
+        );
+        self.0.lock().unwrap().push(line);
+        self.1.notify_all();
+    }
+}
+
+impl Recorder {
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Blocks until a line that ends so has been logged.
+    pub fn wait_for(&self, end: &str) {
+        let lines = self.0.lock().unwrap();
+        let missing = |lines: &mut Vec<String>| !lines.iter().any(|line| line.ends_with(end));
+        let (lines, waited) = self.1.wait_timeout_while(lines, Duration::from_secs(20), missing).unwrap();
+        assert!(!waited.timed_out(), "no {end:?} in {lines:?}");
+    }
+
+    /// Plugins' own lines since the last time, without the prefix.
+    pub fn messages(&self) -> Vec<String> {
+        let lines = std::mem::take(&mut *self.0.lock().unwrap());
+        lines.iter().filter_map(|line| Some(line.split_once("wasm log ")?.1.split_once(": ")?.1.to_owned())).collect()
+    }
+}
+
+pub struct Harness {
+    pub server: Server,
+    pub log: Arc<Recorder>,
+}
+
+pub fn limits() -> Limits {
+    Limits { callback: Duration::from_millis(500), ..Limits::default() }
+}
+
+pub fn load(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], log: Arc<Recorder>) -> Result<Chain, ChainError> {
+    let modules: BTreeMap<String, Vec<u8>> =
+        modules.iter().map(|(name, bytes)| (format!("default/{name}"), bytes.clone())).collect();
+    let engine = Engine::new(limits()).unwrap();
+    let host_env = BTreeMap::from([("ON_HOST".to_owned(), "from the host".to_owned())]);
+    Chain::load(&engine, &chain(filters), &modules, &host_env, log, LogLevel::Info)
+}
+
+impl Harness {
+    pub fn new(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)]) -> Self {
+        Self::with(filters, modules, |_| {})
+    }
+
+    pub fn with(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], adjust: impl FnOnce(&mut Options)) -> Self {
+        let log = Arc::new(Recorder::default());
+        let chain = load(filters, modules, log.clone()).unwrap_or_else(|error| panic!("{error:?}"));
+        let mut options = Options { workers: Some(1), ..Options::listen_on("127.0.0.1:0") };
+        adjust(&mut options);
+        let server = Server::start(chain, options).unwrap();
+        Self { server, log }
+    }
+
+    /// One filter, default settings.
+    pub fn of(guest: Guest) -> Self {
+        Self::new(vec![wasm("a", |_| {})], &[("a", guest.build())])
+    }
+
+    pub fn get(&self, path: &str) -> Reply {
+        self.send("GET", path, &[], "")
+    }
+
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+        send(self.server.address(), method, path, headers, body).expect("a response")
+    }
+}
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Reply {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The request that reached the echo.
+    pub fn echo(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    /// All values of a header that reached the echo.
+    pub fn echoed(&self, name: &str) -> Vec<String> {
+        let echo = self.echo();
+        let pairs = echo["headers"].as_array().unwrap();
+        pairs.iter().filter(|p| p[0] == name).map(|p| p[1].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// Sends one request on a connection of its own; `None` when the connection ends without a response.
+pub fn send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Option<Reply> {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: example.com\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        let _ = write!(request, "{name}: {value}\r\n");
+    }
+    if !body.is_empty() {
+        let _ = write!(request, "content-length: {}\r\n", body.len());
+    }
+    let _ = write!(request, "\r\n{body}");
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    // The server may answer and close before it has read everything.
+    let _ = stream.write_all(request.as_bytes());
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    parse(&bytes)
+}
+
+pub fn parse(bytes: &[u8]) -> Option<Reply> {
+    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let mut lines = head.lines();
+    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+    let headers: Vec<(String, String)> =
+        lines.map(|line| line.split_once(": ").unwrap()).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+    let chunked = headers.iter().any(|(n, v)| n == "transfer-encoding" && v == "chunked");
+    let body = &bytes[end + 4..];
+    let body = if chunked { dechunk(body) } else { body.to_vec() };
+    Some(Reply { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+fn dechunk(mut bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    while let Some(end) = bytes.windows(2).position(|w| w == b"\r\n") {
+        let size = usize::from_str_radix(str::from_utf8(&bytes[..end]).unwrap(), 16).unwrap();
+        bytes = &bytes[end + 2..];
+        if size == 0 || bytes.len() < size + 2 {
+            break;
+        }
+        out.extend_from_slice(&bytes[..size]);
+        bytes = &bytes[size + 2..];
+    }
+    out
+}
