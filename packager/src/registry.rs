@@ -125,3 +125,26 @@ impl std::fmt::Debug for Client {
         f.debug_struct("Client").field("plain_http", &self.options.plain_http).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_for_this_machine_and_for_those_that_are_named() {
+        let named = PlainHttp::Hosts(vec!["registry.lan:5000".to_owned()]);
+        for (registry, loopback, hosts) in [
+            ("localhost:5000", true, true),
+            ("127.0.0.1", true, true),
+            ("[::1]:5000", true, true),
+            ("registry.lan:5000", false, true),
+            ("registry.lan", false, false),
+            ("localhost.example.com", false, false),
+            ("127.0.0.1.example.com:5000", false, false),
+        ] {
+            assert_eq!(PlainHttp::default().allows(registry), loopback, "{registry}");
+            assert_eq!(named.allows(registry), hosts, "{registry}");
+            assert!(PlainHttp::Always.allows(registry) && !PlainHttp::Never.allows(registry));
+        }
+    }
+}

@@ -28,6 +28,8 @@ pub enum Does {
     WrongContent,
     /// Send the right length and break off after so many bytes.
     Truncate(usize),
+    /// Send the right length, and after so many bytes nothing more, on a connection that stays open.
+    StallAfter(usize),
     /// End the body after so many bytes, as if that were all.
     Short(usize),
     /// Add so many bytes to the body.

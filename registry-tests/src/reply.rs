@@ -15,6 +15,8 @@ pub(crate) struct Content {
     pub(crate) bytes: Bytes,
     /// What `Content-Length` says, where that is more than will come.
     pub(crate) promised: Option<u64>,
+    /// Whether the connection then stays open instead of being closed.
+    pub(crate) stalls: bool,
     sent: Sent,
 }
 
@@ -46,7 +48,7 @@ impl From<Infallible> for BrokenOff {
 
 impl Content {
     pub(crate) fn new(bytes: impl Into<Bytes>) -> Self {
-        Self { bytes: bytes.into(), promised: None, sent: Sent::Nothing }
+        Self { bytes: bytes.into(), promised: None, stalls: false, sent: Sent::Nothing }
     }
 }
 
@@ -64,6 +66,7 @@ impl Body for Content {
                 Poll::Ready(Some(Ok(Frame::data(self.bytes.clone()))))
             }
             (_, None) => Poll::Ready(None),
+            _ if self.stalls => Poll::Pending,
             (Sent::All, Some(_)) => Poll::Ready(Some(Err(BrokenOff))),
             // What there is goes out on its way to us again; only then is the connection closed.
             (_, Some(_)) => {

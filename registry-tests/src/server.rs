@@ -265,6 +265,10 @@ fn spoilt(reply: Reply, fault: &Does) -> Reply {
             promised = Some(length as u64);
             bytes.truncate(*at);
         }
+        Does::StallAfter(at) if *at < length => {
+            promised = Some(length as u64);
+            bytes.truncate(*at);
+        }
         Does::Short(at) => bytes.truncate(*at),
         Does::Oversize(more) => {
             let mut copy = bytes.to_vec();
@@ -281,6 +285,7 @@ fn spoilt(reply: Reply, fault: &Does) -> Reply {
     }
     let mut content = Content::new(bytes);
     content.promised = promised;
+    content.stalls = matches!(fault, Does::StallAfter(_));
     Response::from_parts(parts, content)
 }
 

@@ -196,6 +196,16 @@ fn a_registry_that_never_answers_is_given_up() {
 }
 
 #[test]
+fn a_blob_that_stalls_is_given_up() {
+    let (_, _, registry) = pull([]);
+    registry.set_faults([Fault::always(Operation::BlobGet, Does::StallAfter(10))]);
+    let client = Client::new(Options { read_timeout: Duration::from_millis(50), ..options() }).unwrap();
+    let place = reference(&registry.host(), "acme/x:t");
+    let error = client.pull(&place, tempfile::tempdir().unwrap().path()).unwrap_err();
+    assert!(matches!(error, RegistryError::Interrupted { received: 40, .. }), "ten bytes by each attempt: {error:?}");
+}
+
+#[test]
 fn what_a_registry_says_is_kept_short_and_harmless() {
     let message = format!("\u{1b}]0;owned\u{7} {}", "long ".repeat(10_000));
     let body = serde_json::json!({"errors": [{"code": "DENIED", "message": message}]}).to_string();

@@ -1,16 +1,18 @@
 //! The flags of every command that talks to a registry, and what is made of them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use packager::blob::Image;
 use packager::credentials::{Credentials, config_file};
 use packager::fetch::{FetchError, FetchOptions};
 use packager::layout::{Layout, LayoutError};
 use packager::reference::{ImageReference, Reference, ReferenceError};
-use packager::registry::{Client, Options, PlainHttp, RegistryError};
+use packager::registry::{Client, Options, PlainHttp, Progress, RegistryError};
 
 use crate::environment;
-use crate::report::Failure;
+use crate::report::{Failure, note};
 
 /// How to talk to registries.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -33,7 +35,8 @@ pub(crate) struct RegistryFlags {
 impl RegistryFlags {
     /// A client that does what the flags say.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        let mut options = Options { private_realms: self.private_realm, ..Options::default() };
+        let progress = Arc::new(Retries);
+        let mut options = Options { private_realms: self.private_realm, progress, ..Options::default() };
         if self.plain_http {
             options.plain_http = PlainHttp::Always;
         }
@@ -69,6 +72,15 @@ impl RegistryFlags {
         // Any name will do to see whether the prefix is one.
         image(&format!("{prefix}/name:tag"))?;
         Ok(Destination { client: self.client()?, prefix })
+    }
+}
+
+/// Says why it takes longer.
+struct Retries;
+
+impl Progress for Retries {
+    fn retry(&self, reason: &RegistryError, after: Duration) {
+        note(format!("{reason}; trying again in {:.1} s", after.as_secs_f32()));
     }
 }
 
