@@ -1,3 +1,5 @@
+//! Credentials out of files and helpers, by what comes out of them.
+
 use super::*;
 
 fn load(json: &str) -> Result<Credentials, CredentialsError> {

@@ -75,7 +75,7 @@ fn check_realm(client: &Client, registry: &Url, realm: &str) -> Result<(Url, Rea
         reason: reason.to_owned(),
     };
     let url = Url::parse(realm).map_err(|reason| error("its realm".to_owned(), &reason.to_string()))?;
-    if !url.is_tls() && (registry.is_tls() || !client.transport.allows(&url)) {
+    if !client.transport.may_lead(registry, &url) {
         return Err(error(url.to_string(), "credentials would go in the clear"));
     }
     let any = client.options.private_realms || is_loopback(&registry.host()) || url.same_server(registry);

@@ -38,8 +38,8 @@ pub(super) fn upload(session: &Session<'_>, blob: &Blob) -> Result<(), RegistryE
             .join(location)
             .and_then(|url| url.with_query(&[("digest", digest.as_str())]))
             .map_err(|error| put(&format!("is unusable: {error}")))?;
-        if url.is_tls() != session.base.is_tls() && !url.is_tls() {
-            return Err(put("would go from TLS to plain HTTP"));
+        if !client.transport.may_lead(&started.url, &url) {
+            return Err(put("would be plain HTTP"));
         }
         progress.start(&digest, blob.descriptor.size(), 0);
         let mut finish = session.request(Method::PUT, "")?;

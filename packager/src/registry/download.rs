@@ -16,7 +16,8 @@ impl Client {
             source,
         })?;
         let what = parsed.to_string();
-        let request = Request::new(Method::GET, parsed).expect(limit);
+        let mut request = Request::new(Method::GET, parsed).expect(limit);
+        request.plain = true;
         self.options.retry.run(self.progress(), || {
             let mut answer = self.transport.send(&request)?;
             if answer.status != 200 {

@@ -50,6 +50,8 @@ pub(super) struct Request<'a> {
     pub(super) reach: Reach,
     /// Whether a redirect is followed.
     pub(super) follow: bool,
+    /// Whether plain HTTP may lead to plain HTTP anywhere.
+    pub(super) plain: bool,
     /// How much body is expected to come, which decides how long it may take.
     pub(super) expected: u64,
 }
@@ -58,7 +60,7 @@ impl<'a> Request<'a> {
     pub(super) fn new(method: Method, url: Url) -> Self {
         let follow = matches!(method, Method::GET | Method::HEAD);
         let (headers, body) = (Vec::new(), Body::None);
-        Self { method, url, headers, authorization: None, body, reach: Reach::Any, follow, expected: 0 }
+        Self { method, url, headers, authorization: None, body, reach: Reach::Any, follow, plain: false, expected: 0 }
     }
 
     pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -159,8 +161,11 @@ impl Transport {
         })
     }
 
-    pub(super) fn allows(&self, url: &Url) -> bool {
-        url.is_tls() || self.plain_http.allows(url.uri().authority().map_or("", http::uri::Authority::as_str))
+    /// Whether a server may send us from one URL to another: never from TLS to plain HTTP, and to plain HTTP only where
+    /// it is spoken anyway.
+    pub(super) fn may_lead(&self, from: &Url, to: &Url) -> bool {
+        let host = to.uri().authority().map_or("", http::uri::Authority::as_str);
+        to.is_tls() || (!from.is_tls() && self.plain_http.allows(host))
     }
 
     /// Send a request; follow redirects of GET and HEAD. Credentials stay with the origin that they are for.
@@ -180,8 +185,9 @@ impl Transport {
             }
             let location = answer.header(LOCATION.as_str()).ok_or_else(|| refused("it has no Location".to_owned()))?;
             let next = url.join(location).map_err(|error| refused(format!("its Location is unusable: {error}")))?;
-            if url.is_tls() && !next.is_tls() || !self.allows(&next) && next.is_tls() != url.is_tls() {
-                return Err(refused(format!("{next} would go from TLS to plain HTTP")));
+            let may = self.may_lead(&url, &next) || (request.plain && !url.is_tls());
+            if !may {
+                return Err(refused(format!("{next} would be plain HTTP")));
             }
             url = next;
         }

@@ -57,7 +57,13 @@ fn metadata_addresses_are_never_asked() {
 
 #[test]
 fn bad_and_endless_redirects_are_refused() {
-    for location in ["", "ftp://example.com/x", "http://user:very-secret@example.com/", "SELF/v2/x/manifests/t"] {
+    for location in [
+        "",
+        "http://example.com/plain",
+        "ftp://example.com/x",
+        "http://user:very-secret@example.com/",
+        "SELF/v2/x/manifests/t",
+    ] {
         let error = redirected(location);
         assert!(
             matches!(error, RegistryError::Redirect { .. } | RegistryError::Manifest { .. }),
