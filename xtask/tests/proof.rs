@@ -32,7 +32,7 @@ impl DockerRegistry {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("docker-registry runs; `cargo xtask ci` installs it");
+            .expect("docker-registry runs; `cargo xtask ci --prepare` installs it");
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let address = lines
             .by_ref()

@@ -9,7 +9,11 @@ use crate::{environment, tools};
 
 /// Run every check and every test, exactly as CI does, installing the programs they need.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Only install the programs: after that, `cargo test` finds them.
+    #[arg(long)]
+    prepare: bool,
+}
 
 /// The steps, cheapest first. The engine's crate is tested alone so that its dependencies are compiled with the same
 /// features as for `cargo xtask run`, once.
@@ -21,13 +25,16 @@ const STEPS: &[(&str, &[&str])] = &[
     ("documentation", &["doc", "--workspace", "--no-deps", "--quiet"]),
 ];
 
-pub(crate) fn run(_args: &Args) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let Some(root) = Path::new(env!("CARGO_MANIFEST_DIR")).parent().filter(|root| root.join(".ci/run").is_file())
     else {
         return Err(Failure::usage("`ci` checks Plugwright itself: run it in a checkout"));
     };
     tools::install_image_tools()?;
     tools::envoy(&root.join("target/tools"))?;
+    if args.prepare {
+        return Ok(());
+    }
     for (name, arguments) in STEPS {
         note(format!("== {name}: cargo {}", arguments.join(" ")));
         let started = Instant::now();

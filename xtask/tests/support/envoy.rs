@@ -71,7 +71,7 @@ impl Drop for Envoy {
 
 fn program() -> PathBuf {
     let program = repository().join("target/tools/envoy-1.40.0/envoy/_bin/envoy");
-    assert!(program.is_file(), "no Envoy at {}: run `cargo xtask ci`, which fetches it", program.display());
+    assert!(program.is_file(), "no Envoy at {}: run `cargo xtask ci --prepare`", program.display());
     program
 }
 
@@ -108,6 +108,7 @@ fn bootstrap(filters: &[WasmFilter<'_>], upstream: SocketAddr) -> Value {
                     "typed_config": {
                         "@type": any("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
                         "stat_prefix": "http",
+                        "server_name": "istio-envoy",
                         "normalize_path": true,
                         "http_filters": chain,
                         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
