@@ -30,22 +30,32 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     else {
         return Err(Failure::usage("`ci` checks Plugwright itself: run it in a checkout"));
     };
+    let folder = root.join("target/tools");
     tools::install_image_tools()?;
-    tools::envoy(&root.join("target/tools"))?;
+    tools::envoy(&folder)?;
+    let deny = tools::cargo_deny(&folder)?;
     if args.prepare {
         return Ok(());
     }
+    let cargo = environment::cargo();
     for (name, arguments) in STEPS {
-        note(format!("== {name}: cargo {}", arguments.join(" ")));
-        let started = Instant::now();
-        let mut command = Command::new(environment::cargo());
-        command.current_dir(root).args(*arguments).env("RUSTDOCFLAGS", "--deny warnings");
-        let status = command.status().map_err(|error| Failure::environment(format!("failed to run cargo: {error}")))?;
-        if !status.success() {
-            return Err(Failure::bad(format!("step `{name}` failed")));
-        }
-        note(format!("== {name}: {} s", started.elapsed().as_secs()));
+        step(root, name, &cargo, arguments)?;
     }
+    step(root, "dependencies", &deny, &["check", "licenses", "bans", "sources"])?;
     data("all checks passed");
+    Ok(())
+}
+
+fn step(root: &Path, name: &str, program: &Path, arguments: &[&str]) -> Result<(), Failure> {
+    let shown = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
+    note(format!("== {name}: {shown} {}", arguments.join(" ")));
+    let started = Instant::now();
+    let mut command = Command::new(program);
+    command.current_dir(root).args(arguments).env("RUSTDOCFLAGS", "--deny warnings");
+    let status = command.status().map_err(|error| Failure::environment(format!("failed to run {shown}: {error}")))?;
+    if !status.success() {
+        return Err(Failure::bad(format!("step `{name}` failed")));
+    }
+    note(format!("== {name}: {} s", started.elapsed().as_secs()));
     Ok(())
 }

@@ -110,6 +110,7 @@ fn bootstrap(filters: &[WasmFilter<'_>], upstream: SocketAddr) -> Value {
                         "stat_prefix": "http",
                         "server_name": "istio-envoy",
                         "normalize_path": true,
+                        "delayed_close_timeout": "0s",
                         "http_filters": chain,
                         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
                             {"match": {"prefix": "/"}, "route": {"cluster": "upstream"}}]}]},
