@@ -1,5 +1,7 @@
 //! Proof by others: skopeo, Debian's registry and a real Envoy agree with what we package and how we run it.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot set itself up fails")]
+
 mod support;
 
 use std::fs;
