@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh::model::{
-    Direction, EnvValue, Extension, ExtensionFilter, FailStrategy, FilterChain, FilterKind, Layer, ProxyKind, WasmFilter,
+    Direction, EnvValue, Extension, ExtensionFilter, FailStrategy, FilterChain, FilterKind, Layer, ProxyKind,
+    WasmFilter,
 };
 
 use crate::abi::LogLevel;
@@ -23,8 +24,7 @@ use crate::worker;
 const ROUTER: &str = "envoy.filters.http.router";
 
 /// Built-in filters that decide who may pass. A chain that has one is refused rather than served without it.
-const DECIDING: &[&str] =
-    &["envoy.filters.http.jwt_authn", "envoy.filters.http.rbac", "envoy.filters.http.ext_authz"];
+const DECIDING: &[&str] = &["envoy.filters.http.jwt_authn", "envoy.filters.http.rbac", "envoy.filters.http.ext_authz"];
 
 /// Why a chain cannot be served.
 #[derive(Debug, thiserror::Error)]

@@ -178,11 +178,8 @@ fn run_worker(
     on_shutdown: watch::Receiver<bool>,
     ready: &mpsc::Sender<Result<(), ServeError>>,
 ) -> Result<(), ServeError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(ServeError::Worker)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(ServeError::Worker)?;
     let chain = &common.chain;
     let vms = Vms::new(chain.surroundings.clone());
     let mut filters = Vec::new();

@@ -424,7 +424,9 @@ fn describe(error: &wasmtime::Error) -> String {
         Some(Trap::IntegerOverflow) => "RuntimeError: divide result unrepresentable",
         Some(Trap::BadConversionToInteger) => "RuntimeError: float unrepresentable in integer range",
         Some(Trap::TableOutOfBounds) => "RuntimeError: table index is out of bounds",
-        Some(Trap::IndirectCallToNull | Trap::BadSignature) => "RuntimeError: null function or function signature mismatch",
+        Some(Trap::IndirectCallToNull | Trap::BadSignature) => {
+            "RuntimeError: null function or function signature mismatch"
+        }
         Some(Trap::Interrupt) => return "the callback exceeded its time limit".to_owned(),
         Some(other) => return format!("Uncaught RuntimeError: {other}"),
         None => return format!("Uncaught Error: {error}"),

@@ -2,6 +2,8 @@
 //!
 //! Takes the modules in `target/plugins`, where there are any, else one of the usual size that it makes up.
 
+#![expect(clippy::print_stdout, clippy::expect_used, reason = "a benchmark prints, or fails")]
+
 use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -72,7 +74,7 @@ fn main() {
             median(|| drop(black_box(layout.put(&image, &name).expect("an entry")))),
             median(|| drop(black_box(extract_module(&image, MAX_MODULE_SIZE).expect("a module")))),
         ];
-        let cells: String = steps.iter().map(|time| format!(" {:>8.2}", time.as_secs_f64() * 1e3)).collect();
-        println!("{name:<14} {:>8}{cells}", module.len());
+        let cells: Vec<String> = steps.iter().map(|time| format!("{:>8.2}", time.as_secs_f64() * 1e3)).collect();
+        println!("{name:<14} {:>8} {}", module.len(), cells.join(" "));
     }
 }

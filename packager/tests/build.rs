@@ -1,5 +1,7 @@
 //! Real plugin crates through the real cargo: discovery, and modules that do not depend on where they are built.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

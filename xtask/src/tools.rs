@@ -9,6 +9,9 @@ use crate::report::{Failure, note};
 /// The Envoy that the harness is compared with.
 pub(crate) const ENVOY: &str = "1.40.0";
 
+/// The checker of licences and sources that `deny.toml` is for.
+const CARGO_DENY: &str = "0.20.2";
+
 /// Debian's packages that the suites use, each with a program it brings.
 const PACKAGES: &[(&str, &str)] =
     &[("docker-registry", "docker-registry"), ("skopeo", "skopeo"), ("umoci", "umoci"), ("openssl", "openssl")];
@@ -59,6 +62,19 @@ pub(crate) fn envoy(folder: &Path) -> Result<PathBuf, Failure> {
     // Another process may have been quicker: what it put there is the same.
     if std::fs::rename(&partial, &home).is_err() {
         std::fs::remove_dir_all(&partial).map_err(io)?;
+    }
+    Ok(program)
+}
+
+/// cargo-deny in `folder`, compiled when it is not there yet.
+pub(crate) fn cargo_deny(folder: &Path) -> Result<PathBuf, Failure> {
+    let home = folder.join(format!("cargo-deny-{CARGO_DENY}"));
+    let program = home.join("bin/cargo-deny");
+    if !program.is_file() {
+        note(format!("compiling cargo-deny {CARGO_DENY}"));
+        let mut cargo = Command::new(environment::cargo());
+        cargo.args(["install", "cargo-deny", "--quiet", "--locked", "--version", CARGO_DENY, "--root"]).arg(&home);
+        run(&mut cargo)?;
     }
     Ok(program)
 }

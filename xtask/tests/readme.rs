@@ -3,6 +3,8 @@
 //! A block marked `sh` runs to its end; `sh server` keeps running while the blocks after it run; a `text` block is what
 //! the block before it prints; `sh ci` is the command that runs this test, and what CI runs.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+
 mod support;
 
 use std::fs;

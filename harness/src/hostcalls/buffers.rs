@@ -35,14 +35,7 @@ fn content(state: &HostState, buffer: BufferType) -> Result<Bytes, Fault> {
     }
 }
 
-pub(super) fn get(
-    call: &mut Call<'_>,
-    buffer: u32,
-    start: u32,
-    len: u32,
-    ptr: u32,
-    size: u32,
-) -> Result<(), Fault> {
+pub(super) fn get(call: &mut Call<'_>, buffer: u32, start: u32, len: u32, ptr: u32, size: u32) -> Result<(), Fault> {
     let buffer = BufferType::from_u32(buffer).ok_or(Status::BadArgument)?;
     let content = content(call.data(), buffer)?;
     let start = (start as usize).min(content.len());

@@ -131,18 +131,20 @@ pub(crate) fn add_to_linker(linker: &mut Linker<HostState>, abi: AbiVersion) -> 
     match abi {
         AbiVersion::V0_1_0 => {
             link! { linker, IN_CALLBACKS:
-            "proxy_get_header_map_value"(map: u32, k: u32, k_len: u32, ptr: u32, size: u32) => headers::get_or_empty;
-            "proxy_get_configuration"(ptr: u32, size: u32) => buffers::get_configuration;
-            "proxy_continue_request"() => http::continue_request;
-            "proxy_continue_response"() => http::continue_response;
-            "proxy_clear_route_cache"() => http::clear_route_cache;
-        } }
+                "proxy_get_header_map_value"(map: u32, k: u32, k_len: u32, ptr: u32, size: u32) => headers::get_or_empty;
+                "proxy_get_configuration"(ptr: u32, size: u32) => buffers::get_configuration;
+                "proxy_continue_request"() => http::continue_request;
+                "proxy_continue_response"() => http::continue_response;
+                "proxy_clear_route_cache"() => http::clear_route_cache;
+            }
+        }
         AbiVersion::V0_2_0 | AbiVersion::V0_2_1 => {
             link! { linker, IN_CALLBACKS:
-            "proxy_get_header_map_value"(map: u32, k: u32, k_len: u32, ptr: u32, size: u32) => headers::get;
-            "proxy_continue_stream"(stream: u32) => http::continue_stream;
-            "proxy_close_stream"(stream: u32) => http::close_stream;
-        } }
+                "proxy_get_header_map_value"(map: u32, k: u32, k_len: u32, ptr: u32, size: u32) => headers::get;
+                "proxy_continue_stream"(stream: u32) => http::continue_stream;
+                "proxy_close_stream"(stream: u32) => http::close_stream;
+            }
+        }
     }
     if abi == AbiVersion::V0_2_1 {
         link! { linker, IN_CALLBACKS: "proxy_get_log_level"(out: u32) => log::get_level; }

@@ -62,10 +62,7 @@ impl StreamFilter {
     }
 
     /// Runs a callback in the filter's stream context. `None`: this filter has nothing to call.
-    fn call<T>(
-        &mut self,
-        f: impl FnOnce(&mut Vm, u32) -> Result<T, Failed>,
-    ) -> Option<Result<T, Failed>> {
+    fn call<T>(&mut self, f: impl FnOnce(&mut Vm, u32) -> Result<T, Failed>) -> Option<Result<T, Failed>> {
         match &mut self.kind {
             Kind::Wasm { dead: true, .. } | Kind::DenyAll => None,
             Kind::Wasm { vm: Some((vm, _)), context: Some(context), .. } => Some(f(&mut vm.borrow_mut(), *context)),

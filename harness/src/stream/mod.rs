@@ -46,7 +46,9 @@ pub(crate) enum Frame {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Paused {
     /// Headers, and with them everything that follows.
-    Headers { end: bool },
+    Headers {
+        end: bool,
+    },
     /// The body; the filter sees all of it again with each chunk.
     Body,
     /// The body; the filter sees each chunk once.

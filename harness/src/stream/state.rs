@@ -133,7 +133,9 @@ impl StreamState {
 
     pub(crate) fn is_grpc(&self) -> bool {
         self.request_headers.get(b"content-type").is_some_and(|value| {
-            value.strip_prefix(b"application/grpc").is_some_and(|rest| rest.is_empty() || rest[0] == b'+' || rest[0] == b';')
+            value
+                .strip_prefix(b"application/grpc")
+                .is_some_and(|rest| rest.is_empty() || rest[0] == b'+' || rest[0] == b';')
         })
     }
 }

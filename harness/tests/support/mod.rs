@@ -80,7 +80,9 @@ impl Guest {
     /// A guest whose every callback logs `name callback`.
     pub fn recorder(name: &str) -> Self {
         let mut guest = Self::default();
-        for callback in ["request_headers", "request_body", "response_headers", "response_body", "log", "done", "delete"] {
+        for callback in
+            ["request_headers", "request_body", "response_headers", "response_body", "log", "done", "delete"]
+        {
             let result = match callback {
                 "log" | "delete" => "",
                 "done" => "(i32.const 1)",
@@ -309,13 +311,7 @@ impl Reply {
 }
 
 /// Sends one request on a connection of its own; `None` when the connection ends without a response.
-pub fn send(
-    address: SocketAddr,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> Option<Reply> {
+pub fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<Reply> {
     let mut request = format!("{method} {path} HTTP/1.1\r\nhost: example.com\r\nconnection: close\r\n");
     for (name, value) in headers {
         let _ = write!(request, "{name}: {value}\r\n");

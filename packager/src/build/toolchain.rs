@@ -12,7 +12,7 @@ use super::TARGET;
 const PACKAGES: &[&str] = &["rustc-web", "rust-web-src", "wasi-libc"];
 
 /// A download that has not ended by then is taken for a network that swallows packets.
-const RUSTUP_LIMIT: Duration = Duration::from_secs(120);
+const RUSTUP_LIMIT: Duration = Duration::from_mins(2);
 
 /// Programs and folders the search looks at. The caller finds them; tests put others in their place.
 #[derive(Debug, Clone)]

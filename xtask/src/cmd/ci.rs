@@ -9,7 +9,11 @@ use crate::{environment, tools};
 
 /// Run every check and every test, exactly as CI does, installing the programs they need.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Only install the programs: after that, `cargo test` finds them.
+    #[arg(long)]
+    prepare: bool,
+}
 
 /// The steps, cheapest first. The engine's crate is tested alone so that its dependencies are compiled with the same
 /// features as for `cargo xtask run`, once.
@@ -21,24 +25,37 @@ const STEPS: &[(&str, &[&str])] = &[
     ("documentation", &["doc", "--workspace", "--no-deps", "--quiet"]),
 ];
 
-pub(crate) fn run(_args: &Args) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let Some(root) = Path::new(env!("CARGO_MANIFEST_DIR")).parent().filter(|root| root.join(".ci/run").is_file())
     else {
         return Err(Failure::usage("`ci` checks Plugwright itself: run it in a checkout"));
     };
+    let folder = root.join("target/tools");
     tools::install_image_tools()?;
-    tools::envoy(&root.join("target/tools"))?;
-    for (name, arguments) in STEPS {
-        note(format!("== {name}: cargo {}", arguments.join(" ")));
-        let started = Instant::now();
-        let mut command = Command::new(environment::cargo());
-        command.current_dir(root).args(*arguments).env("RUSTDOCFLAGS", "--deny warnings");
-        let status = command.status().map_err(|error| Failure::environment(format!("failed to run cargo: {error}")))?;
-        if !status.success() {
-            return Err(Failure::bad(format!("step `{name}` failed")));
-        }
-        note(format!("== {name}: {} s", started.elapsed().as_secs()));
+    tools::envoy(&folder)?;
+    let deny = tools::cargo_deny(&folder)?;
+    if args.prepare {
+        return Ok(());
     }
+    let cargo = environment::cargo();
+    for (name, arguments) in STEPS {
+        step(root, name, &cargo, arguments)?;
+    }
+    step(root, "dependencies", &deny, &["check", "licenses", "bans", "sources"])?;
     data("all checks passed");
+    Ok(())
+}
+
+fn step(root: &Path, name: &str, program: &Path, arguments: &[&str]) -> Result<(), Failure> {
+    let shown = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
+    note(format!("== {name}: {shown} {}", arguments.join(" ")));
+    let started = Instant::now();
+    let mut command = Command::new(program);
+    command.current_dir(root).args(arguments).env("RUSTDOCFLAGS", "--deny warnings");
+    let status = command.status().map_err(|error| Failure::environment(format!("failed to run {shown}: {error}")))?;
+    if !status.success() {
+        return Err(Failure::bad(format!("step `{name}` failed")));
+    }
+    note(format!("== {name}: {} s", started.elapsed().as_secs()));
     Ok(())
 }

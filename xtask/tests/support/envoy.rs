@@ -10,21 +10,21 @@ use serde_json::{Value, json};
 use super::repository;
 
 /// One wasm filter: a module and its configuration.
-pub struct WasmFilter<'a> {
-    pub name: &'a str,
-    pub module: &'a Path,
-    pub configuration: &'a str,
+pub(crate) struct WasmFilter<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) module: &'a Path,
+    pub(crate) configuration: &'a str,
 }
 
 /// A running Envoy. It is killed when dropped.
-pub struct Envoy {
+pub(crate) struct Envoy {
     child: Child,
-    pub address: String,
+    pub(crate) address: String,
 }
 
 impl Envoy {
     /// Start it with these filters and wait until it serves.
-    pub fn start(folder: &Path, filters: &[WasmFilter<'_>], upstream: SocketAddr) -> Self {
+    pub(crate) fn start(folder: &Path, filters: &[WasmFilter<'_>], upstream: SocketAddr) -> Self {
         match Self::try_start(folder, filters, upstream) {
             Ok(envoy) => envoy,
             Err(log) => panic!("Envoy did not start:\n{log}"),
@@ -32,7 +32,7 @@ impl Envoy {
     }
 
     /// As `start`; what Envoy logged when it refuses the configuration.
-    pub fn try_start(folder: &Path, filters: &[WasmFilter<'_>], upstream: SocketAddr) -> Result<Self, String> {
+    pub(crate) fn try_start(folder: &Path, filters: &[WasmFilter<'_>], upstream: SocketAddr) -> Result<Self, String> {
         let bootstrap = folder.join("envoy.json");
         let admin = folder.join("admin-address");
         std::fs::write(&bootstrap, self::bootstrap(filters, upstream).to_string()).unwrap();
@@ -71,7 +71,7 @@ impl Drop for Envoy {
 
 fn program() -> PathBuf {
     let program = repository().join("target/tools/envoy-1.40.0/envoy/_bin/envoy");
-    assert!(program.is_file(), "no Envoy at {}: run `cargo xtask ci`, which fetches it", program.display());
+    assert!(program.is_file(), "no Envoy at {}: run `cargo xtask ci --prepare`", program.display());
     program
 }
 
@@ -108,7 +108,9 @@ fn bootstrap(filters: &[WasmFilter<'_>], upstream: SocketAddr) -> Value {
                     "typed_config": {
                         "@type": any("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
                         "stat_prefix": "http",
+                        "server_name": "istio-envoy",
                         "normalize_path": true,
+                        "delayed_close_timeout": "0s",
                         "http_filters": chain,
                         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
                             {"match": {"prefix": "/"}, "route": {"cluster": "upstream"}}]}]},

@@ -1,10 +1,12 @@
 //! What the command-line suites share: the command itself, servers that it starts, and a plain upstream.
 
 #![expect(dead_code, reason = "each suite uses a part of it")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot set itself up fails")]
 
-pub mod envoy;
+pub(crate) mod envoy;
 
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -12,28 +14,28 @@ use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 
 /// The repository's root.
-pub fn repository() -> &'static Path {
+pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
 /// How a command ended.
 #[derive(Debug)]
-pub struct Ended {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
     #[track_caller]
-    pub fn fine(self) -> Self {
+    pub(crate) fn fine(self) -> Self {
         assert_eq!(self.code, 0, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 
     /// It ended with this code, an `error:` that has all these parts, and no panic.
     #[track_caller]
-    pub fn refused(self, code: i32, parts: &[&str]) -> Self {
+    pub(crate) fn refused(self, code: i32, parts: &[&str]) -> Self {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         assert!(self.stderr.contains("error: "), "{}", self.stderr);
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
@@ -45,19 +47,19 @@ impl Ended {
 }
 
 /// The command line, in a folder.
-pub fn command(folder: &Path, arguments: &[impl AsRef<OsStr>]) -> Command {
+pub(crate) fn command(folder: &Path, arguments: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cargo-plugwright"));
     command.current_dir(folder).args(arguments).stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
     command
 }
 
 /// Run it to its end.
-pub fn plugwright(folder: &Path, arguments: &[impl AsRef<OsStr>]) -> Ended {
+pub(crate) fn plugwright(folder: &Path, arguments: &[impl AsRef<OsStr>]) -> Ended {
     finish(&mut command(folder, arguments))
 }
 
 /// Run a program to its end.
-pub fn finish(command: &mut Command) -> Ended {
+pub(crate) fn finish(command: &mut Command) -> Ended {
     let output = command.output().unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
     Ended {
         code: output.status.code().unwrap_or(-1),
@@ -67,7 +69,7 @@ pub fn finish(command: &mut Command) -> Ended {
 }
 
 /// Both sample plugins as images in a layout of this test run's own, packaged once.
-pub fn dist() -> &'static Path {
+pub(crate) fn dist() -> &'static Path {
     static DIST: LazyLock<PathBuf> = LazyLock::new(|| {
         let dist = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("dist-{}", std::process::id()));
         plugwright(repository(), &["package", "--layout", dist.to_str().unwrap()]).fine();
@@ -77,16 +79,16 @@ pub fn dist() -> &'static Path {
 }
 
 /// A server that said where it listens. It is told to stop when dropped.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
-    pub url: String,
+    pub(crate) url: String,
     stderr: std::thread::JoinHandle<String>,
 }
 
 impl Server {
     /// Start a command that prints `listening on URL` once it serves.
     #[track_caller]
-    pub fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut errors = child.stderr.take().unwrap();
         let stderr = std::thread::spawn(move || {
@@ -105,19 +107,19 @@ impl Server {
         }
     }
 
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         self.url.trim_start_matches("http://")
     }
 
     /// Ask it to stop with a signal; how it ended, and what it said on standard error.
-    pub fn stop(mut self, signal: &str) -> Ended {
+    pub(crate) fn stop(mut self, signal: &str) -> Ended {
         self.signal(signal);
         let code = self.child.wait().unwrap().code().unwrap_or(-1);
         let stderr = std::mem::replace(&mut self.stderr, std::thread::spawn(String::new));
         Ended { code, stdout: String::new(), stderr: stderr.join().unwrap() }
     }
 
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let _ = Command::new("kill").args([format!("-{signal}"), self.child.id().to_string()]).status();
     }
 }
@@ -131,14 +133,14 @@ impl Drop for Server {
 
 /// An HTTP/1.1 exchange: status, headers in order with lower-case names, body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Send one request as written, on a connection of its own, and read the answer to the end.
-pub fn exchange(address: &str, request: &str) -> Response {
+pub(crate) fn exchange(address: &str, request: &str) -> Response {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
@@ -156,16 +158,16 @@ pub fn exchange(address: &str, request: &str) -> Response {
 }
 
 /// `METHOD PATH` with these headers, on a connection that closes after the answer.
-pub fn request(address: &str, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
+pub(crate) fn request(address: &str, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
     let mut text = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
     for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(text, "{name}: {value}\r\n");
     }
     exchange(address, &(text + "\r\n"))
 }
 
 /// An upstream that answers every request with the same head and body, until the test ends.
-pub fn upstream(response: &'static str) -> SocketAddr {
+pub(crate) fn upstream(response: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
