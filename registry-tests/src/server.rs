@@ -261,11 +261,7 @@ fn spoilt(reply: Reply, fault: &Does) -> Reply {
             }
             bytes = copy.into();
         }
-        Does::Truncate(at) if *at < length => {
-            promised = Some(length as u64);
-            bytes.truncate(*at);
-        }
-        Does::StallAfter(at) if *at < length => {
+        Does::Truncate(at) | Does::StallAfter(at) if *at < length => {
             promised = Some(length as u64);
             bytes.truncate(*at);
         }

@@ -9,14 +9,14 @@ fn load(json: &str) -> Result<Credentials, CredentialsError> {
     Credentials::load(&[path], "")
 }
 
-fn basic(username: &str, password: &str) -> Option<Credential> {
-    Some(Credential::Basic { username: username.to_owned(), password: Secret::new(password) })
+fn basic(username: &str, password: &str) -> Credential {
+    Credential::Basic { username: username.to_owned(), password: Secret::new(password) }
 }
 
 #[track_caller]
-fn check(json: &str, image: &str, expected: Option<Credential>) {
+fn check(json: &str, image: &str, expected: impl Into<Option<Credential>>) {
     let found = load(json).unwrap().lookup(&image.parse().unwrap()).unwrap();
-    assert!(found == expected, "{image}");
+    assert!(found == expected.into(), "{image}");
 }
 
 #[test]
@@ -27,9 +27,9 @@ fn every_form_of_entry_is_read() {
     check(
         r#"{"auths":{"r.io":{"auth":"YTpi","identitytoken":"t"}}}"#,
         "r.io/x",
-        Some(Credential::IdentityToken(token.clone())),
+        Credential::IdentityToken(token.clone()),
     );
-    check(r#"{"auths":{"r.io":{"registrytoken":"t"}}}"#, "r.io/x", Some(Credential::RegistryToken(token)));
+    check(r#"{"auths":{"r.io":{"registrytoken":"t"}}}"#, "r.io/x", Credential::RegistryToken(token));
     check(r#"{"auths":{"r.io":{}}}"#, "r.io/x", None);
     check(r#"{"auths":null}"#, "r.io/x", None);
     check("{}", "r.io/x", None);
@@ -101,9 +101,9 @@ const ECHO: &str = r#"read -r server || true; printf '{"ServerURL":"x","Username
 
 #[test]
 fn helpers_are_asked_for_the_registry() {
-    assert_eq!(with_helper(ECHO, "r.io/x").unwrap(), basic("r.io", "s"));
-    assert_eq!(with_helper(ECHO, "other.io:5000/x").unwrap(), basic("other.io:5000", "s"));
-    assert_eq!(with_helper(ECHO, "alpine").unwrap(), basic("https://index.docker.io/v1/", "s"));
+    assert_eq!(with_helper(ECHO, "r.io/x").unwrap(), Some(basic("r.io", "s")));
+    assert_eq!(with_helper(ECHO, "other.io:5000/x").unwrap(), Some(basic("other.io:5000", "s")));
+    assert_eq!(with_helper(ECHO, "alpine").unwrap(), Some(basic("https://index.docker.io/v1/", "s")));
 }
 
 #[test]

@@ -23,7 +23,11 @@ pub(super) fn unpack(body: Vec<u8>, limit: u64) -> Result<Vec<u8>, String> {
     for entry in archive.entries().map_err(|error| format!("the tar archive cannot be read: {error}"))? {
         let entry = entry.map_err(|error| format!("the tar archive cannot be read: {error}"))?;
         if entry.header().entry_type().is_file() {
-            return read(entry, limit).map_err(|reason| format!("the tar archive {reason}"));
+            let size = entry.size();
+            let bytes = read(entry, limit).map_err(|reason| format!("the tar archive {reason}"))?;
+            // The archive's reader takes a file that is cut off for a shorter one.
+            let whole = bytes.len() as u64 == size;
+            return if whole { Ok(bytes) } else { Err("the tar archive is cut off".to_owned()) };
         }
     }
     Err("the tar archive holds no file".to_owned())

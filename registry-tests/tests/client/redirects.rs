@@ -44,10 +44,10 @@ fn redirected(location: &str) -> RegistryError {
 #[test]
 fn metadata_addresses_are_never_asked() {
     for location in [
-        "http://169.254.169.254/latest/meta-data/?very-secret",
-        "http://[fe80::1]/",
-        "http://[::ffff:169.254.169.254]/",
-        "http://100.100.100.200/",
+        "https://169.254.169.254/latest/meta-data/?very-secret",
+        "https://[fe80::1]/",
+        "https://[::ffff:169.254.169.254]/",
+        "https://100.100.100.200/",
     ] {
         let error = redirected(location);
         assert!(matches!(error, RegistryError::Forbidden { .. }), "{location}: {error:?}");
