@@ -22,7 +22,7 @@ use crate::{environment, handover, input};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Resources: YAML or JSON files, folders of them, or `-` for standard input.
-    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true, num_args = 1..)]
     files: Vec<PathBuf>,
     /// The pod, workload or Gateway to be; by default the one that the resources themselves name.
     #[arg(long, value_name = "NS/NAME")]
