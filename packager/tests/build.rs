@@ -46,7 +46,7 @@ fn tools(directory: &Path) -> Tools {
 fn build(cargo: &Path, root: &Path, preference: Preference) -> Vec<Built> {
     let workspace = discover(cargo, root, None).unwrap();
     let plugins = workspace.select(&[]).unwrap();
-    let mut talk = |sentence: &str| println!("{sentence}");
+    let mut talk = |_: &str| ();
     let toolchain = prepare(&tools(root), preference, &mut Installer { allowed: true, talk: &mut talk }).unwrap();
     compile(cargo, &workspace, &plugins, &toolchain).unwrap()
 }
