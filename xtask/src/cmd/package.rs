@@ -62,9 +62,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let layout = Layout::open_or_create(&root).map_err(layout_failure)?;
     let destination = args.push.as_deref().map(|prefix| args.registry.destination(prefix)).transpose()?;
 
+    let mut changed = false;
     for built in &built {
         let packaged = package(built, revision.clone(), epoch, args.envoy, &layout, &built.plugin.name)
             .map_err(|error| failure(error, built))?;
+        changed |= !packaged.unchanged;
         data(format!("{} {} {}", packaged.name, packaged.digest, packaged.size));
         if let Some(destination) = &destination {
             let pushed = destination.push(&layout, &packaged.name, &built.plugin.version)?;
@@ -73,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             note(format!("{}: up to date in {}", packaged.name, root.display()));
         }
     }
-    if args.push.is_none() && args.module.is_none() {
+    if changed && args.push.is_none() && args.module.is_none() {
         next_steps(&folder, &root, &built);
     }
     Ok(())
