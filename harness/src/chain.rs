@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mesh::model::{
-    Direction, EnvValue, Extension, ExtensionFilter, FailStrategy, FilterChain, FilterKind, Layer, ProxyKind, WasmFilter,
+    Direction, EnvValue, Extension, ExtensionFilter, FailStrategy, FilterChain, FilterKind, Layer, ProxyKind,
+    WasmFilter,
 };
 
 use crate::abi::LogLevel;
@@ -23,8 +24,7 @@ use crate::worker;
 const ROUTER: &str = "envoy.filters.http.router";
 
 /// Built-in filters that decide who may pass. A chain that has one is refused rather than served without it.
-const DECIDING: &[&str] =
-    &["envoy.filters.http.jwt_authn", "envoy.filters.http.rbac", "envoy.filters.http.ext_authz"];
+const DECIDING: &[&str] = &["envoy.filters.http.jwt_authn", "envoy.filters.http.rbac", "envoy.filters.http.ext_authz"];
 
 /// Why a chain cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -135,15 +135,14 @@ fn load_extension(
             return Ok((!open).then_some(ChainFilter::DenyAll { name }));
         }
     };
-    let module = match compiled.get(&bytes) {
-        Some(module) => Arc::clone(module),
-        None => {
-            let module = Module::compile(engine, &bytes)
-                .map_err(|source| ChainError::Load { extension: key.clone(), source })?;
-            let module = Arc::new(module);
-            compiled.insert(bytes, module.clone());
-            module
-        }
+    let module = if let Some(module) = compiled.get(&bytes) {
+        Arc::clone(module)
+    } else {
+        let module =
+            Module::compile(engine, &bytes).map_err(|source| ChainError::Load { extension: key.clone(), source })?;
+        let module = Arc::new(module);
+        compiled.insert(bytes, module.clone());
+        module
     };
     let plugin = Arc::new(Plugin {
         name,

@@ -335,10 +335,7 @@ fn head(state: &StreamState, request_ended: bool) -> Option<Response<()>> {
 
 /// The stream's state for a request, and the answer if it gets no further.
 fn admit(site: &Site, connection: Connection, parts: &http::request::Parts) -> (StreamState, Option<LocalReply>) {
-    let (headers, rejected) = match request_headers(parts) {
-        Ok(headers) => (headers, None),
-        Err((headers, reply)) => (headers, Some(reply)),
-    };
+    let (headers, rejected) = request_headers(parts);
     let state = StreamState {
         proxy: site.proxy.clone(),
         source: connection.source,
@@ -369,8 +366,8 @@ fn too_many_headers() -> LocalReply {
     LocalReply::new(431, "Request Header Fields Too Large", "http1.headers_too_large")
 }
 
-/// The request as Envoy's connection manager presents it to the first filter.
-fn request_headers(parts: &http::request::Parts) -> Result<HeaderMap, (HeaderMap, LocalReply)> {
+/// The request as Envoy's connection manager presents it to the first filter, and the answer if it gets no further.
+fn request_headers(parts: &http::request::Parts) -> (HeaderMap, Option<LocalReply>) {
     let mut headers = HeaderMap::default();
     let too_large = |_| ();
     let mut fill = || -> Result<(), ()> {
@@ -393,7 +390,7 @@ fn request_headers(parts: &http::request::Parts) -> Result<HeaderMap, (HeaderMap
     };
     let filled = fill();
     if filled.is_err() || headers.byte_size() > MAX_HEADER_BYTES {
-        return Err((headers, too_many_headers()));
+        return (headers, Some(too_many_headers()));
     }
     let add_fallible = |headers: &mut HeaderMap| {
         if headers.get(b"x-forwarded-proto").is_none() {
@@ -405,22 +402,22 @@ fn request_headers(parts: &http::request::Parts) -> Result<HeaderMap, (HeaderMap
         Ok::<(), crate::header_map::TooLarge>(())
     };
     if add_fallible(&mut headers).is_err() {
-        return Err((headers, too_many_headers()));
+        return (headers, Some(too_many_headers()));
     }
     if headers.get(b":authority").is_none() {
-        return Err((headers, LocalReply::new(400, "", "missing_host_header")));
+        return (headers, Some(LocalReply::new(400, "", "missing_host_header")));
     }
     if parts.method == http::Method::CONNECT {
-        return Err((headers, LocalReply::new(404, "", "route_not_found")));
+        return (headers, Some(LocalReply::new(404, "", "route_not_found")));
     }
     let normalized = headers.text(":path").and_then(request_path::normalize);
     match normalized {
-        Some(path) if headers.text(":path") == Some(&path) => Ok(headers),
+        Some(path) if headers.text(":path") == Some(&path) => (headers, None),
         Some(path) => match headers.replace(b":path", path.as_bytes()) {
-            Ok(()) => Ok(headers),
-            Err(_) => Err((headers, too_many_headers())),
+            Ok(()) => (headers, None),
+            Err(_) => (headers, Some(too_many_headers())),
         },
-        None => Err((headers, LocalReply::new(400, "", "path_normalization_failed"))),
+        None => (headers, Some(LocalReply::new(400, "", "path_normalization_failed"))),
     }
 }
 

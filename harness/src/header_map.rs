@@ -10,12 +10,43 @@ const MAX_ENTRIES: usize = 8192;
 
 /// Headers of which Envoy keeps one entry: adding a second value joins it with a comma.
 const INLINE: &[&str] = &[
-    "accept", "accept-encoding", "access-control-request-headers", "access-control-request-method", "authorization",
-    "cache-control", "connection", "content-encoding", "content-length", "content-type", "date", "etag", "expect",
-    "grpc-message", "grpc-status", "grpc-timeout", "keep-alive", "location", "origin", "pragma", "proxy-connection",
-    "proxy-status", "referer", "server", "te", "transfer-encoding", "upgrade", "user-agent", "vary", "via",
-    "x-client-trace-id", "x-envoy-upstream-service-time", "x-forwarded-client-cert", "x-forwarded-for",
-    "x-forwarded-host", "x-forwarded-proto", "x-request-id",
+    "accept",
+    "accept-encoding",
+    "access-control-request-headers",
+    "access-control-request-method",
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "date",
+    "etag",
+    "expect",
+    "grpc-message",
+    "grpc-status",
+    "grpc-timeout",
+    "keep-alive",
+    "location",
+    "origin",
+    "pragma",
+    "proxy-connection",
+    "proxy-status",
+    "referer",
+    "server",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "vary",
+    "via",
+    "x-client-trace-id",
+    "x-envoy-upstream-service-time",
+    "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
 ];
 
 /// Headers that belong to one connection: the codecs write them, a message never carries them on.
@@ -144,8 +175,7 @@ impl HeaderMap {
             }
             let shown = || String::from_utf8_lossy(name).into_owned();
             let key = HeaderName::from_bytes(name).map_err(|_| InvalidHeader::Name(shown()))?;
-            let value =
-                HeaderValue::from_maybe_shared(value.clone()).map_err(|_| InvalidHeader::Value(shown()))?;
+            let value = HeaderValue::from_maybe_shared(value.clone()).map_err(|_| InvalidHeader::Value(shown()))?;
             headers.append(key, value);
         }
         Ok(headers)
@@ -193,7 +223,7 @@ mod tests {
         let actual: Vec<_> =
             map.iter().map(|(k, v)| (str::from_utf8(k).unwrap(), str::from_utf8(v).unwrap())).collect();
         assert_eq!(actual, expected);
-        assert_eq!(map.byte_size(), expected.iter().map(|(k, v)| k.len() + v.len()).sum());
+        assert_eq!(map.byte_size(), expected.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>());
     }
 
     #[test]

@@ -80,9 +80,11 @@ fn arguments() -> Result<Option<Arguments>, Failure> {
     while let Some(argument) = given.next() {
         match argument.as_str() {
             "--quiet" => arguments.quiet = true,
-            "--log-level" => arguments.log_level = given.next().as_deref().and_then(level).ok_or_else(|| {
-                Failure::Usage("`--log-level` takes one of trace, debug, info, warning, error, critical".to_owned())
-            })?,
+            "--log-level" => {
+                arguments.log_level = given.next().as_deref().and_then(level).ok_or_else(|| {
+                    Failure::Usage("`--log-level` takes one of trace, debug, info, warning, error, critical".to_owned())
+                })?
+            }
             "--help" | "-h" => return Ok(None),
             other => return Err(Failure::Usage(format!("unknown argument `{other}`"))),
         }
@@ -123,7 +125,9 @@ impl Sink for Stderr {
 
 /// A guest's text cannot move the terminal's cursor or begin a line of its own.
 fn escape(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() && c != '\t' { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    text.chars()
+        .flat_map(|c| if c.is_control() && c != '\t' { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
 }
 
 /// `YYYY-MM-DD HH:MM:SS.mmm` in UTC.

@@ -28,7 +28,9 @@ pub enum LoadError {
         import: String,
     },
     /// The module imports a function with another type.
-    #[error("Failed to load Wasm module due to an import type mismatch: {import}, want: {want}, but host exports: {have}")]
+    #[error(
+        "Failed to load Wasm module due to an import type mismatch: {import}, want: {want}, but host exports: {have}"
+    )]
     ImportType {
         /// `module.name`
         import: String,
@@ -112,11 +114,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn check_imports(
-    engine: &Engine,
-    module: &wasmtime::Module,
-    linker: &Linker<HostState>,
-) -> Result<(), LoadError> {
+fn check_imports(engine: &Engine, module: &wasmtime::Module, linker: &Linker<HostState>) -> Result<(), LoadError> {
     let mut store = Store::new(&engine.inner, HostState::unattached());
     for import in module.imports() {
         let name = || format!("{}.{}", import.module(), import.name());

@@ -119,9 +119,7 @@ fn response(path: &[&[u8]], stream: &StreamState) -> Found {
         [b"headers", rest @ ..] => map(rest, headers),
         [b"trailers", rest @ ..] => map(rest, stream.response_trailers.as_ref()),
         [b"size"] => unsigned(stream.response_bytes),
-        [b"total_size"] => {
-            unsigned(stream.response_bytes + headers.map_or(0, |headers| headers.byte_size() as u64))
-        }
+        [b"total_size"] => unsigned(stream.response_bytes + headers.map_or(0, |headers| headers.byte_size() as u64)),
         [b"headers_bytes"] => headers.map_or(ABSENT, |headers| unsigned(headers.byte_size() as u64)),
         [b"backend_latency"] => elapsed(stream.started, stream.ended),
         _ => ABSENT,

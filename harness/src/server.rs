@@ -43,7 +43,7 @@ impl Options {
             listen: address.into(),
             upstream: None,
             workers: None,
-            idle_timeout: Duration::from_secs(300),
+            idle_timeout: Duration::from_mins(5),
             drain: Duration::from_secs(5),
         }
     }
@@ -178,11 +178,8 @@ fn run_worker(
     on_shutdown: watch::Receiver<bool>,
     ready: &mpsc::Sender<Result<(), ServeError>>,
 ) -> Result<(), ServeError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(ServeError::Worker)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(ServeError::Worker)?;
     let chain = &common.chain;
     let vms = Vms::new(chain.surroundings.clone());
     let mut filters = Vec::new();

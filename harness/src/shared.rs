@@ -104,11 +104,7 @@ impl Shared {
         u32::try_from(index * 4 + 4 + kind as usize).map_err(|_| SharedError::TooMuch)
     }
 
-    fn metric<T>(
-        &self,
-        id: u32,
-        f: impl FnOnce(&mut Metric) -> Result<T, SharedError>,
-    ) -> Result<T, SharedError> {
+    fn metric<T>(&self, id: u32, f: impl FnOnce(&mut Metric) -> Result<T, SharedError>) -> Result<T, SharedError> {
         let index = (id as usize / 4).checked_sub(1).ok_or(SharedError::Unknown)?;
         let tables = &mut *self.tables();
         let metric = tables.metrics.get_mut(index).ok_or(SharedError::Unknown)?;

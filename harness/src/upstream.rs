@@ -68,7 +68,12 @@ type Sent = Result<(Response<Incoming>, SendRequest<QueueBody>), Failure>;
 
 /// One request in flight.
 pub(crate) enum Exchange {
-    Echo { echo: Echo, complete: bool, answer: Option<Bytes>, headers_sent: bool },
+    Echo {
+        echo: Echo,
+        complete: bool,
+        answer: Option<Bytes>,
+        headers_sent: bool,
+    },
     Http {
         pool: Pool,
         writer: Writer,

@@ -33,13 +33,13 @@ pub enum StartError {
     /// A start function or callback trapped.
     #[error("{0}")]
     Trapped(String),
-    /// on_vm_start answered false.
+    /// `on_vm_start` answered false.
     #[error("Failed to start base Wasm{}", logged(.error))]
     VmStart {
         /// The last error the plugin logged.
         error: Option<String>,
     },
-    /// on_configure answered false.
+    /// `on_configure` answered false.
     #[error("Failed to configure base Wasm plugin{}", logged(.error))]
     Configure {
         /// The last error the plugin logged.
@@ -205,7 +205,7 @@ impl Vm {
         self.roots.first().is_some_and(|(first, _)| first.shares_vm_with(plugin))
     }
 
-    /// Creates the plugin's root context: create, on_vm_start, on_configure.
+    /// Creates the plugin's root context: create, `on_vm_start`, `on_configure`.
     pub(crate) fn start(&mut self, plugin: &Arc<Plugin>) -> Result<u32, StartError> {
         let root = self.next_id();
         let context = Root { plugin: plugin.clone(), configuring: true, tick: None, pending_done: false };
@@ -324,7 +324,7 @@ impl Vm {
         self.call("proxy_on_log", id, |c| &c.log, id).map(drop)
     }
 
-    /// on_done and on_delete of a stream, whose context is gone afterwards even if they trap.
+    /// `on_done` and `on_delete` of a stream, whose context is gone afterwards even if they trap.
     pub(crate) fn finish_stream(&mut self, id: u32) {
         let done = self.call("proxy_on_done", id, |c| &c.done, id);
         if done.is_ok() {
@@ -346,7 +346,7 @@ impl Vm {
         self.call("proxy_on_tick", root, |c| &c.tick, root).map(drop)
     }
 
-    /// on_done and on_delete of every root context, at shutdown.
+    /// `on_done` and `on_delete` of every root context, at shutdown.
     pub(crate) fn stop(&mut self) {
         for (_, root) in std::mem::take(&mut self.roots) {
             let pending = matches!(self.call("proxy_on_done", root, |c| &c.done, root), Ok(Some(0)));
@@ -424,7 +424,9 @@ fn describe(error: &wasmtime::Error) -> String {
         Some(Trap::IntegerOverflow) => "RuntimeError: divide result unrepresentable",
         Some(Trap::BadConversionToInteger) => "RuntimeError: float unrepresentable in integer range",
         Some(Trap::TableOutOfBounds) => "RuntimeError: table index is out of bounds",
-        Some(Trap::IndirectCallToNull | Trap::BadSignature) => "RuntimeError: null function or function signature mismatch",
+        Some(Trap::IndirectCallToNull | Trap::BadSignature) => {
+            "RuntimeError: null function or function signature mismatch"
+        }
         Some(Trap::Interrupt) => return "the callback exceeded its time limit".to_owned(),
         Some(other) => return format!("Uncaught RuntimeError: {other}"),
         None => return format!("Uncaught Error: {error}"),

@@ -17,9 +17,7 @@ pub(super) fn get(call: &mut Call<'_>, path: u32, len: u32, ptr: u32, size: u32)
     }
     let plugin = &state.root().ok_or(Status::NotFound)?.plugin;
     let value = match state.stream() {
-        Some((stream, filter)) => {
-            properties::get(path, &Scope { plugin, stream: Some((&stream.borrow(), filter)) })?
-        }
+        Some((stream, filter)) => properties::get(path, &Scope { plugin, stream: Some((&stream.borrow(), filter)) })?,
         None => properties::get(path, &Scope { plugin, stream: None })?,
     };
     memory::give(call, &value, ptr, size)

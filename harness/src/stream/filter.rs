@@ -62,10 +62,7 @@ impl StreamFilter {
     }
 
     /// Runs a callback in the filter's stream context. `None`: this filter has nothing to call.
-    fn call<T>(
-        &mut self,
-        f: impl FnOnce(&mut Vm, u32) -> Result<T, Failed>,
-    ) -> Option<Result<T, Failed>> {
+    fn call<T>(&mut self, f: impl FnOnce(&mut Vm, u32) -> Result<T, Failed>) -> Option<Result<T, Failed>> {
         match &mut self.kind {
             Kind::Wasm { dead: true, .. } | Kind::DenyAll => None,
             Kind::Wasm { vm: Some((vm, _)), context: Some(context), .. } => Some(f(&mut vm.borrow_mut(), *context)),
@@ -140,7 +137,9 @@ impl Stream {
         self.view(filter, |view| *view.headers_mut(direction) = true);
         let count = match direction {
             Direction::Request => self.state().request_headers.len(),
-            Direction::Response => self.state().response_headers.as_ref().map_or(0, |headers| headers.len()),
+            Direction::Response => {
+                self.state().response_headers.as_ref().map_or(0, super::super::header_map::HeaderMap::len)
+            }
         };
         let called = self.filters[filter].call(|vm, id| match direction {
             Direction::Request => vm.request_headers(id, u32_len(count), end),
@@ -200,8 +199,12 @@ impl Stream {
             }
         });
         let count = match direction {
-            Direction::Request => self.state().request_trailers.as_ref().map_or(0, |trailers| trailers.len()),
-            Direction::Response => self.state().response_trailers.as_ref().map_or(0, |trailers| trailers.len()),
+            Direction::Request => {
+                self.state().request_trailers.as_ref().map_or(0, super::super::header_map::HeaderMap::len)
+            }
+            Direction::Response => {
+                self.state().response_trailers.as_ref().map_or(0, super::super::header_map::HeaderMap::len)
+            }
         };
         let called = self.filters[filter].call(|vm, id| match direction {
             Direction::Request => vm.request_trailers(id, u32_len(count)),

@@ -46,7 +46,9 @@ pub(crate) enum Frame {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Paused {
     /// Headers, and with them everything that follows.
-    Headers { end: bool },
+    Headers {
+        end: bool,
+    },
     /// The body; the filter sees all of it again with each chunk.
     Body,
     /// The body; the filter sees each chunk once.
@@ -367,7 +369,7 @@ impl Stream {
     fn check_request(&self) -> Result<(), LocalReply> {
         let state = self.state();
         let headers = &state.request_headers;
-        if headers.get(b":path").is_none_or(|path| path.is_empty()) {
+        if headers.get(b":path").is_none_or(Bytes::is_empty) {
             return Err(LocalReply::new(404, "", "route_not_found"));
         }
         if headers.get(b":method").is_none() {
@@ -412,7 +414,7 @@ impl Stream {
         self.emit(Direction::Response, Frame::Reset);
     }
 
-    /// Ends the stream, however far it got: on_log for each filter, then on_done and on_delete.
+    /// Ends the stream, however far it got: `on_log` for each filter, then `on_done` and `on_delete`.
     pub(crate) fn finish(&mut self) {
         if std::mem::replace(&mut self.finished, true) {
             return;

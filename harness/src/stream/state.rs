@@ -72,7 +72,7 @@ pub(crate) struct View {
     pub(crate) response_trailers: bool,
     pub(crate) request_body: Option<Body>,
     pub(crate) response_body: Option<Body>,
-    /// In on_log every map is readable and none is writable.
+    /// In `on_log` every map is readable and none is writable.
     pub(crate) logging: bool,
     pub(crate) local_reply: Option<LocalReply>,
     pub(crate) resume_request: bool,
@@ -133,7 +133,9 @@ impl StreamState {
 
     pub(crate) fn is_grpc(&self) -> bool {
         self.request_headers.get(b"content-type").is_some_and(|value| {
-            value.strip_prefix(b"application/grpc").is_some_and(|rest| rest.is_empty() || rest[0] == b'+' || rest[0] == b';')
+            value
+                .strip_prefix(b"application/grpc")
+                .is_some_and(|rest| rest.is_empty() || rest[0] == b'+' || rest[0] == b';')
         })
     }
 }

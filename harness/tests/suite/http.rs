@@ -1,9 +1,7 @@
 //! Plugins in front of real HTTP: headers, bodies, local responses, order.
 
-mod support;
-
+use crate::support::{self, Guest, Harness, add_header, local_response, replace_body, wasm};
 use mesh::model::EnvValue;
-use support::{Guest, Harness, add_header, local_response, replace_body, wasm};
 
 #[test]
 fn headers_are_added_in_both_directions() {
@@ -60,8 +58,8 @@ fn a_status_that_is_none_becomes_503() {
 
 #[test]
 fn an_invalid_header_on_a_request_is_503() {
-    let guest = Guest::default()
-        .on("request_headers", |g| format!("{} (i32.const 0)", add_header(g, 0, "x-bad", "a\nb")));
+    let guest =
+        Guest::default().on("request_headers", |g| format!("{} (i32.const 0)", add_header(g, 0, "x-bad", "a\nb")));
     let reply = Harness::of(guest).get("/");
     assert_eq!((reply.status, reply.body.as_str()), (503, "invalid header value for: x-bad"));
 }
@@ -78,9 +76,24 @@ fn requests_pass_first_to_last_and_responses_last_to_first() {
     // The root contexts' own end.
     assert_eq!(messages.split_off(messages.len() - 4), ["a done", "a delete", "b done", "b delete"]);
     let expected = [
-        "a request_headers", "b request_headers", "a request_body", "b request_body", "a request_body",
-        "b request_body", "b response_headers", "a response_headers", "b response_body", "a response_body",
-        "b response_body", "a response_body", "a log", "b log", "a done", "a delete", "b done", "b delete",
+        "a request_headers",
+        "b request_headers",
+        "a request_body",
+        "b request_body",
+        "a request_body",
+        "b request_body",
+        "b response_headers",
+        "a response_headers",
+        "b response_body",
+        "a response_body",
+        "b response_body",
+        "a response_body",
+        "a log",
+        "b log",
+        "a done",
+        "a delete",
+        "b done",
+        "b delete",
     ];
     assert_eq!(messages, expected);
 }
@@ -105,9 +118,7 @@ fn a_body_that_is_paused_for_can_be_replaced_as_a_whole() {
         })
         .on("request_body", |g| {
             let replace = replace_body(g, 0, "replaced");
-            format!(
-                "(if (result i32) (local.get 2) (then {replace} (i32.const 0)) (else (i32.const 1)))"
-            )
+            format!("(if (result i32) (local.get 2) (then {replace} (i32.const 0)) (else (i32.const 1)))")
         });
     let reply = Harness::of(guest).send("POST", "/", &[], "original, and longer");
     assert_eq!((reply.status, &reply.echo()["body"]), (200, &"replaced".into()));
@@ -131,9 +142,7 @@ fn a_response_body_can_be_replaced() {
 #[test]
 fn a_paused_request_goes_on_when_a_tick_resumes_it() {
     let guest = Guest::default()
-        .on("configure", |_| {
-            "(drop (call $proxy_set_tick_period_milliseconds (i32.const 5))) (i32.const 1)".to_owned()
-        })
+        .on("configure", |_| "(drop (call $proxy_set_tick_period_milliseconds (i32.const 5))) (i32.const 1)".to_owned())
         .on("request_headers", |_| "(global.set $count (local.get 0)) (i32.const 1)".to_owned())
         .on("request_body", |g| format!("{} (i32.const 0)", g.say("body")))
         .on("tick", |g| {

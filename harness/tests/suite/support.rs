@@ -1,7 +1,5 @@
 //! Guests written as text, chains made of them, and a client that shows exactly what came back.
 
-#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test binary uses its part of this")]
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -43,7 +41,7 @@ const IMPORTS: &[(&str, usize)] = &[
 
 /// A plugin in WebAssembly text: callbacks are added, strings become data.
 #[derive(Default)]
-pub struct Guest {
+pub(crate) struct Guest {
     data: Vec<u8>,
     functions: String,
 }
@@ -52,13 +50,13 @@ const DATA: usize = 4096;
 
 impl Guest {
     /// Two constants: address and length of `text`.
-    pub fn text(&mut self, text: &str) -> String {
+    pub(crate) fn text(&mut self, text: &str) -> String {
         let at = DATA + self.data.len();
         self.data.extend_from_slice(text.as_bytes());
         format!("(i32.const {at}) (i32.const {})", text.len())
     }
 
-    pub fn on(mut self, callback: &str, body: impl FnOnce(&mut Self) -> String) -> Self {
+    pub(crate) fn on(mut self, callback: &str, body: impl FnOnce(&mut Self) -> String) -> Self {
         let body = body(&mut self);
         let (params, result) = match callback {
             "tick" | "log" | "delete" => (1, ""),
@@ -73,14 +71,16 @@ impl Guest {
     }
 
     /// A log line at level info.
-    pub fn say(&mut self, text: &str) -> String {
+    pub(crate) fn say(&mut self, text: &str) -> String {
         format!("(drop (call $proxy_log (i32.const 2) {}))", self.text(text))
     }
 
     /// A guest whose every callback logs `name callback`.
-    pub fn recorder(name: &str) -> Self {
+    pub(crate) fn recorder(name: &str) -> Self {
         let mut guest = Self::default();
-        for callback in ["request_headers", "request_body", "response_headers", "response_body", "log", "done", "delete"] {
+        for callback in
+            ["request_headers", "request_body", "response_headers", "response_body", "log", "done", "delete"]
+        {
             let result = match callback {
                 "log" | "delete" => "",
                 "done" => "(i32.const 1)",
@@ -91,7 +91,7 @@ impl Guest {
         guest
     }
 
-    pub fn build(self) -> Vec<u8> {
+    pub(crate) fn build(self) -> Vec<u8> {
         let mut wat = String::from("(module\n");
         for (name, params) in IMPORTS {
             let params = "i32 ".repeat(*params);
@@ -123,7 +123,7 @@ impl Guest {
 }
 
 /// `proxy_send_local_response` without headers.
-pub fn local_response(guest: &mut Guest, status: u32, details: &str, body: &str) -> String {
+pub(crate) fn local_response(guest: &mut Guest, status: u32, details: &str, body: &str) -> String {
     let (details, body) = (guest.text(details), guest.text(body));
     format!(
         "(drop (call $proxy_send_local_response (i32.const {status}) {details} {body}
@@ -132,20 +132,20 @@ pub fn local_response(guest: &mut Guest, status: u32, details: &str, body: &str)
 }
 
 /// `proxy_add_header_map_value`.
-pub fn add_header(guest: &mut Guest, map: u32, name: &str, value: &str) -> String {
+pub(crate) fn add_header(guest: &mut Guest, map: u32, name: &str, value: &str) -> String {
     let (name, value) = (guest.text(name), guest.text(value));
     format!("(drop (call $proxy_add_header_map_value (i32.const {map}) {name} {value}))")
 }
 
 /// `proxy_set_buffer_bytes` over everything.
-pub fn replace_body(guest: &mut Guest, buffer: u32, body: &str) -> String {
+pub(crate) fn replace_body(guest: &mut Guest, buffer: u32, body: &str) -> String {
     format!(
         "(drop (call $proxy_set_buffer_bytes (i32.const {buffer}) (i32.const 0) (i32.const 0x7fffffff) {}))",
         guest.text(body)
     )
 }
 
-pub fn wasm(name: &str, adjust: impl FnOnce(&mut WasmFilter)) -> Filter {
+pub(crate) fn wasm(name: &str, adjust: impl FnOnce(&mut WasmFilter)) -> Filter {
     let mut wasm = WasmFilter {
         url: "oci://example.com/plugin".to_owned(),
         sha256: None,
@@ -161,7 +161,7 @@ pub fn wasm(name: &str, adjust: impl FnOnce(&mut WasmFilter)) -> Filter {
     extension(name, ExtensionFilter::Wasm(Box::new(wasm)))
 }
 
-pub fn extension(name: &str, filter: ExtensionFilter) -> Filter {
+pub(crate) fn extension(name: &str, filter: ExtensionFilter) -> Filter {
     let extension = Extension {
         origin: Origin { kind: "WasmPlugin".to_owned(), file: "test".to_owned(), document: 0, line: 1 },
         name: name.to_owned(),
@@ -176,15 +176,15 @@ pub fn extension(name: &str, filter: ExtensionFilter) -> Filter {
     Filter { kind: FilterKind::Extension(Box::new(extension)), reason: String::new() }
 }
 
-pub fn built_in(name: &str) -> Filter {
+pub(crate) fn built_in(name: &str) -> Filter {
     Filter { kind: FilterKind::BuiltIn(name.to_owned()), reason: String::new() }
 }
 
-pub fn env(name: &str, value: mesh::model::EnvValue) -> EnvVar {
+pub(crate) fn env(name: &str, value: mesh::model::EnvValue) -> EnvVar {
     EnvVar { name: name.to_owned(), value }
 }
 
-pub fn chain(mut filters: Vec<Filter>) -> FilterChain {
+pub(crate) fn chain(mut filters: Vec<Filter>) -> FilterChain {
     filters.push(built_in("envoy.filters.http.router"));
     FilterChain {
         proxy: Proxy {
@@ -200,7 +200,7 @@ pub fn chain(mut filters: Vec<Filter>) -> FilterChain {
 }
 
 #[derive(Default)]
-pub struct Recorder(Mutex<Vec<String>>, Condvar);
+pub(crate) struct Recorder(Mutex<Vec<String>>, Condvar);
 
 impl Sink for Recorder {
     fn log(&self, level: LogLevel, line: &str) {
@@ -219,12 +219,12 @@ impl Sink for Recorder {
 }
 
 impl Recorder {
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 
     /// Blocks until a line that ends so has been logged.
-    pub fn wait_for(&self, end: &str) {
+    pub(crate) fn wait_for(&self, end: &str) {
         let lines = self.0.lock().unwrap();
         let missing = |lines: &mut Vec<String>| !lines.iter().any(|line| line.ends_with(end));
         let (lines, waited) = self.1.wait_timeout_while(lines, Duration::from_secs(20), missing).unwrap();
@@ -232,22 +232,22 @@ impl Recorder {
     }
 
     /// Plugins' own lines since the last time, without the prefix.
-    pub fn messages(&self) -> Vec<String> {
+    pub(crate) fn messages(&self) -> Vec<String> {
         let lines = std::mem::take(&mut *self.0.lock().unwrap());
-        lines.iter().filter_map(|line| Some(line.split_once("wasm log ")?.1.split_once(": ")?.1.to_owned())).collect()
+        lines.iter().filter_map(|line| Some(line.split_once("wasm log")?.1.split_once(": ")?.1.to_owned())).collect()
     }
 }
 
-pub struct Harness {
-    pub server: Server,
-    pub log: Arc<Recorder>,
+pub(crate) struct Harness {
+    pub(crate) server: Server,
+    pub(crate) log: Arc<Recorder>,
 }
 
-pub fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits { callback: Duration::from_millis(500), ..Limits::default() }
 }
 
-pub fn load(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], log: Arc<Recorder>) -> Result<Chain, ChainError> {
+pub(crate) fn load(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], log: Arc<Recorder>) -> Result<Chain, ChainError> {
     let modules: BTreeMap<String, Vec<u8>> =
         modules.iter().map(|(name, bytes)| (format!("default/{name}"), bytes.clone())).collect();
     let engine = Engine::new(limits()).unwrap();
@@ -256,11 +256,11 @@ pub fn load(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], log: Arc<Recorder
 }
 
 impl Harness {
-    pub fn new(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)]) -> Self {
+    pub(crate) fn new(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)]) -> Self {
         Self::with(filters, modules, |_| {})
     }
 
-    pub fn with(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], adjust: impl FnOnce(&mut Options)) -> Self {
+    pub(crate) fn with(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], adjust: impl FnOnce(&mut Options)) -> Self {
         let log = Arc::new(Recorder::default());
         let chain = load(filters, modules, log.clone()).unwrap_or_else(|error| panic!("{error:?}"));
         let mut options = Options { workers: Some(1), ..Options::listen_on("127.0.0.1:0") };
@@ -270,38 +270,38 @@ impl Harness {
     }
 
     /// One filter, default settings.
-    pub fn of(guest: Guest) -> Self {
+    pub(crate) fn of(guest: Guest) -> Self {
         Self::new(vec![wasm("a", |_| {})], &[("a", guest.build())])
     }
 
-    pub fn get(&self, path: &str) -> Reply {
+    pub(crate) fn get(&self, path: &str) -> Reply {
         self.send("GET", path, &[], "")
     }
 
-    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
         send(self.server.address(), method, path, headers, body).expect("a response")
     }
 }
 
 #[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: String,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Reply {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
     /// The request that reached the echo.
-    pub fn echo(&self) -> serde_json::Value {
+    pub(crate) fn echo(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap()
     }
 
     /// All values of a header that reached the echo.
-    pub fn echoed(&self, name: &str) -> Vec<String> {
+    pub(crate) fn echoed(&self, name: &str) -> Vec<String> {
         let echo = self.echo();
         let pairs = echo["headers"].as_array().unwrap();
         pairs.iter().filter(|p| p[0] == name).map(|p| p[1].as_str().unwrap().to_owned()).collect()
@@ -309,7 +309,7 @@ impl Reply {
 }
 
 /// Sends one request on a connection of its own; `None` when the connection ends without a response.
-pub fn send(
+pub(crate) fn send(
     address: SocketAddr,
     method: &str,
     path: &str,
@@ -333,7 +333,7 @@ pub fn send(
     parse(&bytes)
 }
 
-pub fn parse(bytes: &[u8]) -> Option<Reply> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<Reply> {
     let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let mut lines = head.lines();

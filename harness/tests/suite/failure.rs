@@ -1,12 +1,10 @@
 //! Plugins that fail, on purpose or not: the strategy's answer, and a host that goes on.
 
-mod support;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::{self, Guest, Harness, Recorder, built_in, extension, load, wasm};
 use mesh::model::{ExtensionFilter, FailStrategy, Filter, Layer};
-use support::{Guest, Harness, Recorder, built_in, extension, load, wasm};
 
 const TRAP_ON_FIRST: &str = "(global.set $count (i32.add (global.get $count) (i32.const 1)))
     (if (i32.eq (global.get $count) (i32.const 1)) (then unreachable))
@@ -158,9 +156,7 @@ fn bad_pointers_are_a_status_and_never_an_end() {
             add(&format!("(call $proxy_get_property {long} (i32.const 0) (i32.const 4))")),
             add(&format!("(call $proxy_add_header_map_value (i32.const 0) {long} {long})")),
             add(&format!("(call $proxy_get_current_time_nanoseconds {far})")),
-            add(&format!(
-                "(call $proxy_send_local_response (i32.const 200) {long} {long} {long} (i32.const -1))"
-            )),
+            add(&format!("(call $proxy_send_local_response (i32.const 200) {long} {long} {long} (i32.const -1))")),
             reply.replace("(i32.const 200)", "(i32.add (i32.const 200) (global.get $count))")
         )
     });
@@ -247,8 +243,7 @@ fn a_module_that_was_not_fetched_denies_all_or_lets_all_pass() {
         let chain = support::chain(vec![wasm("a", |w| w.fail_strategy = strategy)]);
         let level = harness::abi::LogLevel::Info;
         let host_env = std::collections::BTreeMap::new();
-        let loaded =
-            harness::chain::Chain::load(&engine, &chain, &Unfetched, &host_env, log.clone(), level).unwrap();
+        let loaded = harness::chain::Chain::load(&engine, &chain, &Unfetched, &host_env, log.clone(), level).unwrap();
         let options =
             harness::server::Options { workers: Some(1), ..harness::server::Options::listen_on("127.0.0.1:0") };
         let server = harness::server::Server::start(loaded, options).unwrap();
