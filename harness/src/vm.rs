@@ -34,21 +34,21 @@ pub enum StartError {
     #[error("{0}")]
     Trapped(String),
     /// `on_vm_start` answered false.
-    #[error("Failed to start base Wasm{}", logged(.error))]
+    #[error("Failed to start base Wasm{}", logged(.error.as_deref()))]
     VmStart {
         /// The last error the plugin logged.
         error: Option<String>,
     },
     /// `on_configure` answered false.
-    #[error("Failed to configure base Wasm plugin{}", logged(.error))]
+    #[error("Failed to configure base Wasm plugin{}", logged(.error.as_deref()))]
     Configure {
         /// The last error the plugin logged.
         error: Option<String>,
     },
 }
 
-fn logged(error: &Option<String>) -> String {
-    error.as_ref().map_or_else(String::new, |error| format!("; the plugin logged: {error}"))
+fn logged(error: Option<&str>) -> String {
+    error.map_or_else(String::new, |error| format!("; the plugin logged: {error}"))
 }
 
 /// The VM has failed: nothing in it is called any more.
@@ -105,7 +105,8 @@ impl Vm {
             .inner
             .exports()
             .find(|export| matches!(export.ty(), ExternType::Memory(_)))
-            .and_then(|export| instance.get_memory(&mut store, export.name()));
+            .and_then(|export| instance.get_memory(&mut store, export.name()))
+            .or_else(|| imports.iter().find_map(|import| import.clone().into_memory()));
         let malloc = func(&instance, &mut store, module.allocator);
         store.data_mut().memory = memory;
         store.data_mut().malloc = malloc;
@@ -354,12 +355,6 @@ impl Vm {
                 let _ = self.call("proxy_on_delete", root, |c| &c.delete, root);
             }
         }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn memory(&mut self) -> &[u8] {
-        let memory = self.store.data().memory.unwrap();
-        memory.data(&self.store)
     }
 }
 

@@ -74,6 +74,7 @@ enum Flow<T> {
     Stopped,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "the two directions end independently")]
 pub(crate) struct Stream {
     state: Rc<RefCell<StreamState>>,
     filters: Vec<StreamFilter>,
@@ -202,7 +203,7 @@ impl Stream {
     }
 
     /// The filter before `filter` in a direction: continuing after it calls `filter`.
-    fn before(&self, direction: Direction, filter: usize) -> Option<usize> {
+    fn before(direction: Direction, filter: usize) -> Option<usize> {
         match direction {
             Direction::Request => filter.checked_sub(1),
             Direction::Response => Some(filter + 1),
@@ -326,7 +327,7 @@ impl Stream {
                 if headers_end {
                     return;
                 }
-                let before = self.before(direction, filter);
+                let before = Self::before(direction, filter);
                 if !self.stopped(direction) && (!held.is_empty() || end) {
                     self.data(direction, before, held, end && !trailers);
                 }

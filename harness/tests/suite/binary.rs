@@ -1,6 +1,7 @@
 //! `plugwright-harness serve`: its output, its exit codes, its end.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -28,7 +29,10 @@ fn plan(directory: &Path, guest: Guest, listen: &str) -> Plan {
     let bytes = guest.build();
     let path = directory.join("a.wasm");
     std::fs::write(&path, &bytes).unwrap();
-    let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = Sha256::digest(&bytes).iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
     Plan {
         chain: chain(vec![wasm("a", |_| {})]),
         modules: BTreeMap::from([("default/a".to_owned(), Module::File { path, sha256 })]),

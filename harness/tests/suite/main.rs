@@ -4,5 +4,7 @@
 
 mod binary;
 mod failure;
+mod hostcalls;
 mod http;
+mod module;
 mod support;

@@ -17,26 +17,60 @@ use mesh::model::{
     Phase, Proxy, ProxyKind, PullPolicy, WasmFilter,
 };
 
-/// Hostcalls a guest imports: name and number of `i32` parameters.
-const IMPORTS: &[(&str, usize)] = &[
-    ("proxy_log", 3),
-    ("proxy_get_log_level", 1),
-    ("proxy_get_current_time_nanoseconds", 1),
-    ("proxy_set_tick_period_milliseconds", 1),
-    ("proxy_get_property", 4),
-    ("proxy_set_property", 4),
-    ("proxy_get_buffer_bytes", 5),
-    ("proxy_set_buffer_bytes", 5),
-    ("proxy_get_header_map_pairs", 3),
-    ("proxy_get_header_map_value", 5),
-    ("proxy_add_header_map_value", 5),
-    ("proxy_replace_header_map_value", 5),
-    ("proxy_remove_header_map_value", 3),
-    ("proxy_continue_stream", 1),
-    ("proxy_close_stream", 1),
-    ("proxy_send_local_response", 8),
-    ("proxy_http_call", 10),
-    ("proxy_set_effective_context", 1),
+/// Hostcalls a guest imports: module, name, and a letter for each parameter (`i` is i32, `l` is i64).
+const IMPORTS: &[(&str, &str, &str)] = &[
+    ("env", "proxy_log", "iii"),
+    ("env", "proxy_get_log_level", "i"),
+    ("env", "proxy_get_current_time_nanoseconds", "i"),
+    ("env", "proxy_set_tick_period_milliseconds", "i"),
+    ("env", "proxy_get_status", "iii"),
+    ("env", "proxy_get_property", "iiii"),
+    ("env", "proxy_set_property", "iiii"),
+    ("env", "proxy_get_buffer_bytes", "iiiii"),
+    ("env", "proxy_get_buffer_status", "iii"),
+    ("env", "proxy_set_buffer_bytes", "iiiii"),
+    ("env", "proxy_get_header_map_pairs", "iii"),
+    ("env", "proxy_set_header_map_pairs", "iii"),
+    ("env", "proxy_get_header_map_value", "iiiii"),
+    ("env", "proxy_add_header_map_value", "iiiii"),
+    ("env", "proxy_replace_header_map_value", "iiiii"),
+    ("env", "proxy_remove_header_map_value", "iii"),
+    ("env", "proxy_get_header_map_size", "ii"),
+    ("env", "proxy_continue_stream", "i"),
+    ("env", "proxy_close_stream", "i"),
+    ("env", "proxy_send_local_response", "iiiiiiii"),
+    ("env", "proxy_http_call", "iiiiiiiiii"),
+    ("env", "proxy_grpc_call", "iiiiiiiiiiii"),
+    ("env", "proxy_grpc_stream", "iiiiiiiii"),
+    ("env", "proxy_grpc_send", "iiii"),
+    ("env", "proxy_grpc_close", "i"),
+    ("env", "proxy_grpc_cancel", "i"),
+    ("env", "proxy_get_shared_data", "iiiii"),
+    ("env", "proxy_set_shared_data", "iiiii"),
+    ("env", "proxy_register_shared_queue", "iii"),
+    ("env", "proxy_resolve_shared_queue", "iiiii"),
+    ("env", "proxy_enqueue_shared_queue", "iii"),
+    ("env", "proxy_dequeue_shared_queue", "iii"),
+    ("env", "proxy_define_metric", "iiii"),
+    ("env", "proxy_increment_metric", "il"),
+    ("env", "proxy_record_metric", "il"),
+    ("env", "proxy_get_metric", "ii"),
+    ("env", "proxy_set_effective_context", "i"),
+    ("env", "proxy_done", ""),
+    ("env", "proxy_call_foreign_function", "iiiiii"),
+    ("wasi_snapshot_preview1", "fd_write", "iiii"),
+    ("wasi_snapshot_preview1", "fd_read", "iiii"),
+    ("wasi_snapshot_preview1", "fd_fdstat_get", "ii"),
+    ("wasi_snapshot_preview1", "fd_prestat_get", "ii"),
+    ("wasi_snapshot_preview1", "environ_get", "ii"),
+    ("wasi_snapshot_preview1", "environ_sizes_get", "ii"),
+    ("wasi_snapshot_preview1", "args_sizes_get", "ii"),
+    ("wasi_snapshot_preview1", "clock_time_get", "ili"),
+    ("wasi_snapshot_preview1", "clock_res_get", "ii"),
+    ("wasi_snapshot_preview1", "random_get", "ii"),
+    ("wasi_snapshot_preview1", "path_open", "iiiiillii"),
+    ("wasi_snapshot_preview1", "sock_send", "iiiii"),
+    ("wasi_snapshot_preview1", "sched_yield", ""),
 ];
 
 /// A plugin in WebAssembly text: callbacks are added, strings become data.
@@ -93,9 +127,9 @@ impl Guest {
 
     pub(crate) fn build(self) -> Vec<u8> {
         let mut wat = String::from("(module\n");
-        for (name, params) in IMPORTS {
-            let params = "i32 ".repeat(*params);
-            let _ = writeln!(wat, "(import \"env\" \"{name}\" (func ${name} (param {params}) (result i32)))");
+        for (module, name, params) in IMPORTS {
+            let params: String = params.chars().map(|c| if c == 'l' { "i64 " } else { "i32 " }).collect();
+            let _ = writeln!(wat, "(import \"{module}\" \"{name}\" (func ${name} (param {params}) (result i32)))");
         }
         let data: String = self.data.iter().fold(String::new(), |mut out, byte| {
             let _ = write!(out, "\\{byte:02x}");
