@@ -17,6 +17,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame as HttpFrame, Incoming, SizeHint};
 use hyper::{Request, Response, StatusCode};
 
+use crate::abi::LogLevel;
 use crate::header_map::HeaderMap;
 use crate::log::Sink;
 use crate::request_path;
@@ -256,6 +257,14 @@ fn to_upstream(site: &Site, stream: &mut Stream, exchange: &mut Option<Exchange>
             }
         }
         Frame::Data { bytes, end } => {
+            let wrong = exchange.as_ref().filter(|_| end).and_then(|exchange| exchange.wrong_length(bytes.len()));
+            if let Some((promised, sent)) = wrong {
+                report_length(site, stream, promised, sent);
+                if sent < promised {
+                    *exchange = None;
+                    return upstream_failed(stream, Failure::Request);
+                }
+            }
             if let Some(exchange) = exchange {
                 exchange.data(bytes, end);
             }
@@ -267,6 +276,13 @@ fn to_upstream(site: &Site, stream: &mut Stream, exchange: &mut Option<Exchange>
         }
         Frame::Reset => {}
     }
+}
+
+fn report_length(site: &Site, stream: &Stream, promised: u64, sent: u64) {
+    let state = stream.state();
+    let (method, path) = (state.method(), state.path());
+    let line = format!("{method} {path}: the filters let {sent} bytes of body pass, but content-length is {promised}");
+    site.sink.log(LogLevel::Warn, &line);
 }
 
 fn from_upstream(stream: &mut Stream, event: UpstreamEvent) {

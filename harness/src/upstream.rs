@@ -77,6 +77,8 @@ pub(crate) enum Exchange {
     Http {
         pool: Pool,
         writer: Writer,
+        /// What content-length promises, and what has been sent.
+        length: (Option<u64>, u64),
         sending: Option<Pin<Box<dyn Future<Output = Sent>>>>,
         response: Option<(Incoming, SendRequest<QueueBody>)>,
         started: Instant,
@@ -97,10 +99,11 @@ impl Upstream {
             }
             Self::Http(pool) => pool.clone(),
         };
+        let length = (headers.text("content-length").and_then(|length| length.parse().ok()), 0);
         let (writer, body) = body::queue(end);
         let request = request(headers, body).ok_or(Failure::Request)?;
         let sending = Box::pin(pool.clone().send(request));
-        Ok(Exchange::Http { pool, writer, sending: Some(sending), response: None, started: Instant::now() })
+        Ok(Exchange::Http { pool, writer, length, sending: Some(sending), response: None, started: Instant::now() })
     }
 }
 
@@ -171,7 +174,21 @@ impl Exchange {
                 echo.data(&bytes);
                 *complete |= end;
             }
-            Self::Http { writer, .. } => writer.push((!bytes.is_empty()).then(|| Frame::data(bytes)), end),
+            Self::Http { writer, length, .. } => {
+                length.1 += bytes.len() as u64;
+                writer.push((!bytes.is_empty()).then(|| Frame::data(bytes)), end);
+            }
+        }
+    }
+
+    /// What content-length promised, and what would be sent if the body ended after `more` bytes, when they differ.
+    /// Envoy sends it so and corrupts or hangs the connection.
+    pub(crate) fn wrong_length(&self, more: usize) -> Option<(u64, u64)> {
+        match self {
+            Self::Http { length: (Some(promised), sent), .. } if *promised != sent + more as u64 => {
+                Some((*promised, sent + more as u64))
+            }
+            _ => None,
         }
     }
 

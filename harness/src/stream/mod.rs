@@ -7,8 +7,6 @@
 mod filter;
 mod local_reply;
 pub(crate) mod state;
-#[cfg(test)]
-mod tests;
 
 use std::cell::{Ref, RefCell, RefMut};
 use std::collections::VecDeque;

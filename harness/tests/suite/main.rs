@@ -4,6 +4,7 @@
 
 mod binary;
 mod failure;
+mod hazards;
 mod hostcalls;
 mod http;
 mod module;
