@@ -135,15 +135,14 @@ fn load_extension(
             return Ok((!open).then_some(ChainFilter::DenyAll { name }));
         }
     };
-    let module = match compiled.get(&bytes) {
-        Some(module) => Arc::clone(module),
-        None => {
-            let module = Module::compile(engine, &bytes)
-                .map_err(|source| ChainError::Load { extension: key.clone(), source })?;
-            let module = Arc::new(module);
-            compiled.insert(bytes, module.clone());
-            module
-        }
+    let module = if let Some(module) = compiled.get(&bytes) {
+        Arc::clone(module)
+    } else {
+        let module =
+            Module::compile(engine, &bytes).map_err(|source| ChainError::Load { extension: key.clone(), source })?;
+        let module = Arc::new(module);
+        compiled.insert(bytes, module.clone());
+        module
     };
     let plugin = Arc::new(Plugin {
         name,

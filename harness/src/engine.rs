@@ -14,7 +14,7 @@ pub struct Limits {
     pub table_elements: usize,
     /// The longest a callback on a stream may run: 1 s. Envoy has no limit.
     pub callback: Duration,
-    /// The longest a start function, on_vm_start or on_configure may run: 10 s.
+    /// The longest a start function, `on_vm_start` or `on_configure` may run: 10 s.
     pub startup: Duration,
 }
 

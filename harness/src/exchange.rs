@@ -17,7 +17,8 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame as HttpFrame, Incoming, SizeHint};
 use hyper::{Request, Response, StatusCode};
 
-use crate::header_map::HeaderMap;
+use crate::abi::LogLevel;
+use crate::header_map::{HeaderMap, lists};
 use crate::log::Sink;
 use crate::request_path;
 use crate::stream::state::{Direction, LocalReply, ProxyFacts, StreamState};
@@ -156,6 +157,7 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
     let (parts, mut body) = request.into_parts();
     let mut request_ended = body.is_end_stream();
     let (state, rejected) = admit(&site, connection, &parts);
+    let refused = rejected.is_some();
     let mut stream = Stream::new(state, &site.filters, site.sink.clone());
     match rejected {
         Some(reply) => stream.send_local_reply(None, reply),
@@ -168,7 +170,7 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
             to_upstream(&site, &mut stream, &mut exchange, frame);
         }
         while let Some(frame) = stream.next_downstream() {
-            to_client(&stream, &outlet, frame, request_ended);
+            to_client(&stream, &outlet, frame, refused || !request_ended);
         }
         if stream.response_ended() {
             stream.finish();
@@ -256,6 +258,14 @@ fn to_upstream(site: &Site, stream: &mut Stream, exchange: &mut Option<Exchange>
             }
         }
         Frame::Data { bytes, end } => {
+            let wrong = exchange.as_ref().filter(|_| end).and_then(|exchange| exchange.wrong_length(bytes.len()));
+            if let Some((promised, sent)) = wrong {
+                report_length(site, stream, promised, sent);
+                if sent < promised {
+                    *exchange = None;
+                    return upstream_failed(stream, Failure::Request);
+                }
+            }
             if let Some(exchange) = exchange {
                 exchange.data(bytes, end);
             }
@@ -267,6 +277,13 @@ fn to_upstream(site: &Site, stream: &mut Stream, exchange: &mut Option<Exchange>
         }
         Frame::Reset => {}
     }
+}
+
+fn report_length(site: &Site, stream: &Stream, promised: u64, sent: u64) {
+    let state = stream.state();
+    let (method, path) = (state.method(), state.path());
+    let line = format!("{method} {path}: the filters let {sent} bytes of body pass, but content-length is {promised}");
+    site.sink.log(LogLevel::Warn, &line);
 }
 
 fn from_upstream(stream: &mut Stream, event: UpstreamEvent) {
@@ -291,10 +308,11 @@ fn upstream_failed(stream: &mut Stream, failure: Failure) {
     }
 }
 
-fn to_client(stream: &Stream, outlet: &RefCell<Outlet>, frame: Frame, request_ended: bool) {
+/// `close`: an answer of this side's own ends the connection, since the request was refused or not read to its end.
+fn to_client(stream: &Stream, outlet: &RefCell<Outlet>, frame: Frame, close: bool) {
     let mut out = outlet.borrow_mut();
     match frame {
-        Frame::Headers { end } => match head(&stream.state(), request_ended) {
+        Frame::Headers { end } => match head(&stream.state(), close) {
             Some(head) => {
                 out.head = Some(head);
                 out.ended = end;
@@ -317,7 +335,7 @@ fn to_client(stream: &Stream, outlet: &RefCell<Outlet>, frame: Frame, request_en
     }
 }
 
-fn head(state: &StreamState, request_ended: bool) -> Option<Response<()>> {
+fn head(state: &StreamState, close: bool) -> Option<Response<()>> {
     let headers = state.response_headers.as_ref()?;
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(state.status()?).ok()?;
@@ -327,7 +345,7 @@ fn head(state: &StreamState, request_ended: bool) -> Option<Response<()>> {
     if !local || !headers.contains_key(http::header::SERVER) {
         headers.insert(http::header::SERVER, http::HeaderValue::from_static("istio-envoy"));
     }
-    if local && !request_ended {
+    if local && close {
         headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
     }
     Some(response)
@@ -335,10 +353,7 @@ fn head(state: &StreamState, request_ended: bool) -> Option<Response<()>> {
 
 /// The stream's state for a request, and the answer if it gets no further.
 fn admit(site: &Site, connection: Connection, parts: &http::request::Parts) -> (StreamState, Option<LocalReply>) {
-    let (headers, rejected) = match request_headers(parts) {
-        Ok(headers) => (headers, None),
-        Err((headers, reply)) => (headers, Some(reply)),
-    };
+    let (headers, rejected) = request_headers(parts);
     let state = StreamState {
         proxy: site.proxy.clone(),
         source: connection.source,
@@ -369,8 +384,8 @@ fn too_many_headers() -> LocalReply {
     LocalReply::new(431, "Request Header Fields Too Large", "http1.headers_too_large")
 }
 
-/// The request as Envoy's connection manager presents it to the first filter.
-fn request_headers(parts: &http::request::Parts) -> Result<HeaderMap, (HeaderMap, LocalReply)> {
+/// The request as Envoy's connection manager presents it to the first filter, and the answer if it gets no further.
+fn request_headers(parts: &http::request::Parts) -> (HeaderMap, Option<LocalReply>) {
     let mut headers = HeaderMap::default();
     let too_large = |_| ();
     let mut fill = || -> Result<(), ()> {
@@ -383,6 +398,8 @@ fn request_headers(parts: &http::request::Parts) -> Result<HeaderMap, (HeaderMap
         headers.add(b":scheme", b"http").map_err(too_large)?;
         let mut sent = HeaderMap::default();
         sent.extend_from_http(&parts.headers).map_err(too_large)?;
+        // The codec answers it: the body is asked for when it is read.
+        sent.remove(b"expect");
         for (name, value) in sent.iter() {
             // An absolute request target has the last word on the authority.
             if name != b":authority" || parts.uri.authority().is_none() {
@@ -393,7 +410,7 @@ fn request_headers(parts: &http::request::Parts) -> Result<HeaderMap, (HeaderMap
     };
     let filled = fill();
     if filled.is_err() || headers.byte_size() > MAX_HEADER_BYTES {
-        return Err((headers, too_many_headers()));
+        return (headers, Some(too_many_headers()));
     }
     let add_fallible = |headers: &mut HeaderMap| {
         if headers.get(b"x-forwarded-proto").is_none() {
@@ -405,23 +422,34 @@ fn request_headers(parts: &http::request::Parts) -> Result<HeaderMap, (HeaderMap
         Ok::<(), crate::header_map::TooLarge>(())
     };
     if add_fallible(&mut headers).is_err() {
-        return Err((headers, too_many_headers()));
+        return (headers, Some(too_many_headers()));
     }
     if headers.get(b":authority").is_none() {
-        return Err((headers, LocalReply::new(400, "", "missing_host_header")));
+        return (headers, Some(LocalReply::new(400, "", "missing_host_header")));
+    }
+    if parts.version < http::Version::HTTP_11 {
+        return (headers, Some(LocalReply::new(426, "Upgrade Required", "low_version")));
+    }
+    if is_upgrade(&parts.headers) {
+        return (headers, Some(LocalReply::new(403, "", "upgrade_failed")));
     }
     if parts.method == http::Method::CONNECT {
-        return Err((headers, LocalReply::new(404, "", "route_not_found")));
+        return (headers, Some(LocalReply::new(404, "", "route_not_found")));
     }
     let normalized = headers.text(":path").and_then(request_path::normalize);
     match normalized {
-        Some(path) if headers.text(":path") == Some(&path) => Ok(headers),
+        Some(path) if headers.text(":path") == Some(&path) => (headers, None),
         Some(path) => match headers.replace(b":path", path.as_bytes()) {
-            Ok(()) => Ok(headers),
-            Err(_) => Err((headers, too_many_headers())),
+            Ok(()) => (headers, None),
+            Err(_) => (headers, Some(too_many_headers())),
         },
-        None => Err((headers, LocalReply::new(400, "", "path_normalization_failed"))),
+        None => (headers, Some(LocalReply::new(400, "", "path_normalization_failed"))),
     }
+}
+
+fn is_upgrade(headers: &http::HeaderMap) -> bool {
+    let connection = headers.get_all(http::header::CONNECTION);
+    headers.contains_key(http::header::UPGRADE) && connection.iter().any(|options| lists(options.as_bytes(), "upgrade"))
 }
 
 /// A version 4 UUID.

@@ -202,7 +202,8 @@ fn canonical(name: &[u8]) -> &[u8] {
     if name.eq_ignore_ascii_case(b"host") { b":authority" } else { name }
 }
 
-fn lists(connection: &[u8], name: &str) -> bool {
+/// Whether a `connection` header lists an option.
+pub(crate) fn lists(connection: &[u8], name: &str) -> bool {
     connection.split(|b| *b == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
 }
 
@@ -223,7 +224,7 @@ mod tests {
         let actual: Vec<_> =
             map.iter().map(|(k, v)| (str::from_utf8(k).unwrap(), str::from_utf8(v).unwrap())).collect();
         assert_eq!(actual, expected);
-        assert_eq!(map.byte_size(), expected.iter().map(|(k, v)| k.len() + v.len()).sum());
+        assert_eq!(map.byte_size(), expected.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>());
     }
 
     #[test]

@@ -83,7 +83,7 @@ fn arguments() -> Result<Option<Arguments>, Failure> {
             "--log-level" => {
                 arguments.log_level = given.next().as_deref().and_then(level).ok_or_else(|| {
                     Failure::Usage("`--log-level` takes one of trace, debug, info, warning, error, critical".to_owned())
-                })?
+                })?;
             }
             "--help" | "-h" => return Ok(None),
             other => return Err(Failure::Usage(format!("unknown argument `{other}`"))),

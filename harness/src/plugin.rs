@@ -12,7 +12,7 @@ use crate::module::Module;
 pub struct VmConfig {
     /// Always empty under Istio.
     pub vm_id: String,
-    /// What on_vm_start reads; Istio has none.
+    /// What `on_vm_start` reads; Istio has none.
     pub configuration: Bytes,
     /// The environment, in the order of the resource.
     pub env: Vec<(String, String)>,

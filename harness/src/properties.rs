@@ -152,8 +152,7 @@ fn xds(path: &[&[u8]], stream: &StreamState) -> Found {
     let proxy = &stream.proxy;
     match path {
         [] | [b"node"] | [b"node", b"metadata"] => OBJECT,
-        [b"node", b"id"] => Ok(format!("{}.{}", proxy.name, proxy.namespace).into_bytes()),
-        [b"node", b"cluster"] => Ok(format!("{}.{}", proxy.name, proxy.namespace).into_bytes()),
+        [b"node", b"id" | b"cluster"] => Ok(format!("{}.{}", proxy.name, proxy.namespace).into_bytes()),
         [b"node", b"metadata", b"NAME"] => text(&proxy.name),
         [b"node", b"metadata", b"NAMESPACE"] => text(&proxy.namespace),
         [b"node", b"metadata", b"LABELS", label] => {
@@ -191,11 +190,13 @@ fn header(headers: &HeaderMap, name: &str) -> Found {
     headers.get(name.as_bytes()).map(|value| value.to_vec()).ok_or(Status::NotFound)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what a property is found to be")]
 fn text(value: &str) -> Found {
     Ok(value.as_bytes().to_vec())
 }
 
 /// Envoy's int and uint are the same eight bytes for everything that occurs here.
+#[expect(clippy::unnecessary_wraps, reason = "what a property is found to be")]
 fn unsigned(value: u64) -> Found {
     Ok(value.to_le_bytes().to_vec())
 }

@@ -43,7 +43,7 @@ impl Options {
             listen: address.into(),
             upstream: None,
             workers: None,
-            idle_timeout: Duration::from_secs(300),
+            idle_timeout: Duration::from_mins(5),
             drain: Duration::from_secs(5),
         }
     }

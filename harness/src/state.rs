@@ -33,10 +33,10 @@ pub(crate) enum Context {
 
 pub(crate) struct Root {
     pub(crate) plugin: Arc<Plugin>,
-    /// The plugin configuration is readable only from create to the end of on_configure.
+    /// The plugin configuration is readable only from create to the end of `on_configure`.
     pub(crate) configuring: bool,
     pub(crate) tick: Option<Duration>,
-    /// on_done answered 0 and `proxy_done` has not been called.
+    /// `on_done` answered 0 and `proxy_done` has not been called.
     pub(crate) pending_done: bool,
 }
 

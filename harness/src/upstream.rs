@@ -77,6 +77,8 @@ pub(crate) enum Exchange {
     Http {
         pool: Pool,
         writer: Writer,
+        /// What content-length promises, and what has been sent.
+        length: (Option<u64>, u64),
         sending: Option<Pin<Box<dyn Future<Output = Sent>>>>,
         response: Option<(Incoming, SendRequest<QueueBody>)>,
         started: Instant,
@@ -97,20 +99,26 @@ impl Upstream {
             }
             Self::Http(pool) => pool.clone(),
         };
+        let length = (headers.text("content-length").and_then(|length| length.parse().ok()), 0);
         let (writer, body) = body::queue(end);
-        let request = request(headers, body).ok_or(Failure::Request)?;
+        let request = request(headers, body, end).ok_or(Failure::Request)?;
         let sending = Box::pin(pool.clone().send(request));
-        Ok(Exchange::Http { pool, writer, sending: Some(sending), response: None, started: Instant::now() })
+        Ok(Exchange::Http { pool, writer, length, sending: Some(sending), response: None, started: Instant::now() })
     }
 }
 
-fn request(headers: &HeaderMap, body: QueueBody) -> Option<Request<QueueBody>> {
+fn request(headers: &HeaderMap, body: QueueBody, end: bool) -> Option<Request<QueueBody>> {
     let mut request = Request::new(body);
     *request.method_mut() = headers.text(":method")?.parse().ok()?;
     *request.uri_mut() = headers.text(":path")?.parse::<Uri>().ok()?;
     *request.headers_mut() = headers.to_http().ok()?;
     if let Some(authority) = headers.get(b":authority") {
         request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_bytes(authority).ok()?);
+    }
+    // Envoy's codec says so for every method that could have had a body.
+    let bodiless = ["GET", "HEAD", "DELETE", "CONNECT", "TRACE"].contains(&request.method().as_str());
+    if end && !bodiless && !request.headers().contains_key(http::header::CONTENT_LENGTH) {
+        request.headers_mut().insert(http::header::CONTENT_LENGTH, http::HeaderValue::from_static("0"));
     }
     Some(request)
 }
@@ -171,7 +179,21 @@ impl Exchange {
                 echo.data(&bytes);
                 *complete |= end;
             }
-            Self::Http { writer, .. } => writer.push((!bytes.is_empty()).then(|| Frame::data(bytes)), end),
+            Self::Http { writer, length, .. } => {
+                length.1 += bytes.len() as u64;
+                writer.push((!bytes.is_empty()).then(|| Frame::data(bytes)), end);
+            }
+        }
+    }
+
+    /// What content-length promised, and what would be sent if the body ended after `more` bytes, when they differ.
+    /// Envoy sends it so and corrupts or hangs the connection.
+    pub(crate) fn wrong_length(&self, more: usize) -> Option<(u64, u64)> {
+        match self {
+            Self::Http { length: (Some(promised), sent), .. } if *promised != sent + more as u64 => {
+                Some((*promised, sent + more as u64))
+            }
+            _ => None,
         }
     }
 

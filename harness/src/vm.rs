@@ -33,22 +33,22 @@ pub enum StartError {
     /// A start function or callback trapped.
     #[error("{0}")]
     Trapped(String),
-    /// on_vm_start answered false.
-    #[error("Failed to start base Wasm{}", logged(.error))]
+    /// `on_vm_start` answered false.
+    #[error("Failed to start base Wasm{}", logged(.error.as_deref()))]
     VmStart {
         /// The last error the plugin logged.
         error: Option<String>,
     },
-    /// on_configure answered false.
-    #[error("Failed to configure base Wasm plugin{}", logged(.error))]
+    /// `on_configure` answered false.
+    #[error("Failed to configure base Wasm plugin{}", logged(.error.as_deref()))]
     Configure {
         /// The last error the plugin logged.
         error: Option<String>,
     },
 }
 
-fn logged(error: &Option<String>) -> String {
-    error.as_ref().map_or_else(String::new, |error| format!("; the plugin logged: {error}"))
+fn logged(error: Option<&str>) -> String {
+    error.map_or_else(String::new, |error| format!("; the plugin logged: {error}"))
 }
 
 /// The VM has failed: nothing in it is called any more.
@@ -105,7 +105,8 @@ impl Vm {
             .inner
             .exports()
             .find(|export| matches!(export.ty(), ExternType::Memory(_)))
-            .and_then(|export| instance.get_memory(&mut store, export.name()));
+            .and_then(|export| instance.get_memory(&mut store, export.name()))
+            .or_else(|| imports.iter().find_map(|import| import.clone().into_memory()));
         let malloc = func(&instance, &mut store, module.allocator);
         store.data_mut().memory = memory;
         store.data_mut().malloc = malloc;
@@ -205,7 +206,7 @@ impl Vm {
         self.roots.first().is_some_and(|(first, _)| first.shares_vm_with(plugin))
     }
 
-    /// Creates the plugin's root context: create, on_vm_start, on_configure.
+    /// Creates the plugin's root context: create, `on_vm_start`, `on_configure`.
     pub(crate) fn start(&mut self, plugin: &Arc<Plugin>) -> Result<u32, StartError> {
         let root = self.next_id();
         let context = Root { plugin: plugin.clone(), configuring: true, tick: None, pending_done: false };
@@ -324,7 +325,7 @@ impl Vm {
         self.call("proxy_on_log", id, |c| &c.log, id).map(drop)
     }
 
-    /// on_done and on_delete of a stream, whose context is gone afterwards even if they trap.
+    /// `on_done` and `on_delete` of a stream, whose context is gone afterwards even if they trap.
     pub(crate) fn finish_stream(&mut self, id: u32) {
         let done = self.call("proxy_on_done", id, |c| &c.done, id);
         if done.is_ok() {
@@ -346,7 +347,7 @@ impl Vm {
         self.call("proxy_on_tick", root, |c| &c.tick, root).map(drop)
     }
 
-    /// on_done and on_delete of every root context, at shutdown.
+    /// `on_done` and `on_delete` of every root context, at shutdown.
     pub(crate) fn stop(&mut self) {
         for (_, root) in std::mem::take(&mut self.roots) {
             let pending = matches!(self.call("proxy_on_done", root, |c| &c.done, root), Ok(Some(0)));
@@ -354,12 +355,6 @@ impl Vm {
                 let _ = self.call("proxy_on_delete", root, |c| &c.delete, root);
             }
         }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn memory(&mut self) -> &[u8] {
-        let memory = self.store.data().memory.unwrap();
-        memory.data(&self.store)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::abi::LogLevel;
 use crate::plugin::Plugin;
 use crate::vm::{StartError, Surroundings, Vm};
 
-/// FAIL_RELOAD's shortest time between two starts of a plugin; up to half of it is added as jitter.
+/// `FAIL_RELOAD`'s shortest time between two starts of a plugin; up to half of it is added as jitter.
 const RELOAD_BASE: Duration = Duration::from_secs(1);
 
 type SharedVm = Rc<RefCell<Vm>>;
@@ -87,7 +87,7 @@ impl Vms {
         next
     }
 
-    /// on_done and on_delete of all root contexts.
+    /// `on_done` and `on_delete` of all root contexts.
     pub(crate) fn stop(&self) {
         for vm in self.vms.borrow().iter() {
             vm.borrow_mut().stop();

@@ -64,7 +64,7 @@ pub(super) fn set(call: &mut Call<'_>, buffer: u32, start: u32, len: u32, ptr: u
     })
 }
 
-/// ABI 0.1.0: the plugin configuration within on_configure, the VM configuration otherwise.
+/// ABI 0.1.0: the plugin configuration within `on_configure`, the VM configuration otherwise.
 pub(super) fn get_configuration(call: &mut Call<'_>, ptr: u32, size: u32) -> Result<(), Fault> {
     let configuration = content(call.data(), BufferType::PluginConfiguration)
         .or_else(|_| content(call.data(), BufferType::VmConfiguration))?;

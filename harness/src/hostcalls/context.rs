@@ -16,11 +16,10 @@ pub(crate) fn nanoseconds(time: SystemTime) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-pub(super) fn set_tick_period(call: &mut Call<'_>, period: u32) -> Result<(), Fault> {
+pub(super) fn set_tick_period(call: &mut Call<'_>, period: u32) {
     if let Some(root) = call.data_mut().root_mut() {
         root.tick = (period > 0).then(|| Duration::from_millis(period.into()));
     }
-    Ok(())
 }
 
 pub(super) fn set_effective_context(call: &mut Call<'_>, id: u32) -> Result<(), Fault> {

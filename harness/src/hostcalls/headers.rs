@@ -19,7 +19,7 @@ fn map_type(map: u32) -> Result<MapType, Fault> {
 /// What reading a map finds.
 enum Readable<'a> {
     Map(&'a HeaderMap),
-    /// In on_log a map that never came is merely empty.
+    /// In `on_log` a map that never came is merely empty.
     Missing,
     Unavailable,
 }

@@ -62,17 +62,7 @@ pub(super) fn continue_stream(call: &mut Call<'_>, stream: u32) -> Result<(), Fa
     Ok(())
 }
 
-pub(super) fn continue_request(call: &mut Call<'_>) -> Result<(), Fault> {
-    resume(call.data(), Direction::Request);
-    Ok(())
-}
-
-pub(super) fn continue_response(call: &mut Call<'_>) -> Result<(), Fault> {
-    resume(call.data(), Direction::Response);
-    Ok(())
-}
-
-fn resume(state: &HostState, direction: Direction) {
+pub(super) fn resume(state: &HostState, direction: Direction) {
     let Some((stream, filter)) = state.stream() else { return };
     let mut stream = stream.borrow_mut();
     if let Some(view) = stream.view(filter) {
@@ -100,10 +90,5 @@ pub(super) fn close_stream(call: &mut Call<'_>, stream: u32) -> Result<(), Fault
         view.close = true;
     }
     stream.wake();
-    Ok(())
-}
-
-/// There is one route, so that nothing is cached.
-pub(super) fn clear_route_cache(_: &mut Call<'_>) -> Result<(), Fault> {
     Ok(())
 }

@@ -16,6 +16,7 @@ pub(crate) use context::nanoseconds;
 
 use crate::abi::{AbiVersion, Status};
 use crate::state::{HostState, Phase};
+use crate::stream::state::Direction;
 
 pub(crate) type Call<'a> = Caller<'a, HostState>;
 
@@ -90,7 +91,10 @@ pub(crate) fn add_to_linker(linker: &mut Linker<HostState>, abi: AbiVersion) -> 
     }
     link! { linker, IN_CALLBACKS:
         "proxy_get_current_time_nanoseconds"(out: u32) => context::get_current_time;
-        "proxy_set_tick_period_milliseconds"(period: u32) => context::set_tick_period;
+        "proxy_set_tick_period_milliseconds"(period: u32) => |call: &mut Call<'_>, period| {
+            context::set_tick_period(call, period);
+            Ok(())
+        };
         "proxy_set_effective_context"(id: u32) => context::set_effective_context;
         "proxy_done"() => context::done;
         "proxy_get_status"(code: u32, ptr: u32, size: u32) => context::get_status;
@@ -133,9 +137,16 @@ pub(crate) fn add_to_linker(linker: &mut Linker<HostState>, abi: AbiVersion) -> 
             link! { linker, IN_CALLBACKS:
                 "proxy_get_header_map_value"(map: u32, k: u32, k_len: u32, ptr: u32, size: u32) => headers::get_or_empty;
                 "proxy_get_configuration"(ptr: u32, size: u32) => buffers::get_configuration;
-                "proxy_continue_request"() => http::continue_request;
-                "proxy_continue_response"() => http::continue_response;
-                "proxy_clear_route_cache"() => http::clear_route_cache;
+                "proxy_continue_request"() => |call: &mut Call<'_>| {
+                    http::resume(call.data(), Direction::Request);
+                    Ok(())
+                };
+                "proxy_continue_response"() => |call: &mut Call<'_>| {
+                    http::resume(call.data(), Direction::Response);
+                    Ok(())
+                };
+                // There is one route, so that nothing is cached.
+                "proxy_clear_route_cache"() => |_: &mut Call<'_>| Ok(());
             }
         }
         AbiVersion::V0_2_0 | AbiVersion::V0_2_1 => {

@@ -137,7 +137,9 @@ impl Stream {
         self.view(filter, |view| *view.headers_mut(direction) = true);
         let count = match direction {
             Direction::Request => self.state().request_headers.len(),
-            Direction::Response => self.state().response_headers.as_ref().map_or(0, |headers| headers.len()),
+            Direction::Response => {
+                self.state().response_headers.as_ref().map_or(0, super::super::header_map::HeaderMap::len)
+            }
         };
         let called = self.filters[filter].call(|vm, id| match direction {
             Direction::Request => vm.request_headers(id, u32_len(count), end),
@@ -197,8 +199,12 @@ impl Stream {
             }
         });
         let count = match direction {
-            Direction::Request => self.state().request_trailers.as_ref().map_or(0, |trailers| trailers.len()),
-            Direction::Response => self.state().response_trailers.as_ref().map_or(0, |trailers| trailers.len()),
+            Direction::Request => {
+                self.state().request_trailers.as_ref().map_or(0, super::super::header_map::HeaderMap::len)
+            }
+            Direction::Response => {
+                self.state().response_trailers.as_ref().map_or(0, super::super::header_map::HeaderMap::len)
+            }
         };
         let called = self.filters[filter].call(|vm, id| match direction {
             Direction::Request => vm.request_trailers(id, u32_len(count)),

@@ -7,8 +7,6 @@
 mod filter;
 mod local_reply;
 pub(crate) mod state;
-#[cfg(test)]
-mod tests;
 
 use std::cell::{Ref, RefCell, RefMut};
 use std::collections::VecDeque;
@@ -74,6 +72,7 @@ enum Flow<T> {
     Stopped,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "the two directions end independently")]
 pub(crate) struct Stream {
     state: Rc<RefCell<StreamState>>,
     filters: Vec<StreamFilter>,
@@ -202,7 +201,7 @@ impl Stream {
     }
 
     /// The filter before `filter` in a direction: continuing after it calls `filter`.
-    fn before(&self, direction: Direction, filter: usize) -> Option<usize> {
+    fn before(direction: Direction, filter: usize) -> Option<usize> {
         match direction {
             Direction::Request => filter.checked_sub(1),
             Direction::Response => Some(filter + 1),
@@ -326,7 +325,7 @@ impl Stream {
                 if headers_end {
                     return;
                 }
-                let before = self.before(direction, filter);
+                let before = Self::before(direction, filter);
                 if !self.stopped(direction) && (!held.is_empty() || end) {
                     self.data(direction, before, held, end && !trailers);
                 }
@@ -369,7 +368,7 @@ impl Stream {
     fn check_request(&self) -> Result<(), LocalReply> {
         let state = self.state();
         let headers = &state.request_headers;
-        if headers.get(b":path").is_none_or(|path| path.is_empty()) {
+        if headers.get(b":path").is_none_or(Bytes::is_empty) {
             return Err(LocalReply::new(404, "", "route_not_found"));
         }
         if headers.get(b":method").is_none() {
@@ -414,7 +413,7 @@ impl Stream {
         self.emit(Direction::Response, Frame::Reset);
     }
 
-    /// Ends the stream, however far it got: on_log for each filter, then on_done and on_delete.
+    /// Ends the stream, however far it got: `on_log` for each filter, then `on_done` and `on_delete`.
     pub(crate) fn finish(&mut self) {
         if std::mem::replace(&mut self.finished, true) {
             return;

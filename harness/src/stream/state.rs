@@ -65,6 +65,7 @@ pub(crate) struct StreamState {
 
 /// What one filter may touch, and what it asked for that happens once its callback has returned.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a permission or a request of its own")]
 pub(crate) struct View {
     pub(crate) request_headers: bool,
     pub(crate) request_trailers: bool,
@@ -72,7 +73,7 @@ pub(crate) struct View {
     pub(crate) response_trailers: bool,
     pub(crate) request_body: Option<Body>,
     pub(crate) response_body: Option<Body>,
-    /// In on_log every map is readable and none is writable.
+    /// In `on_log` every map is readable and none is writable.
     pub(crate) logging: bool,
     pub(crate) local_reply: Option<LocalReply>,
     pub(crate) resume_request: bool,

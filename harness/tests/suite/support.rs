@@ -1,7 +1,5 @@
 //! Guests written as text, chains made of them, and a client that shows exactly what came back.
 
-#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test binary uses its part of this")]
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -19,31 +17,65 @@ use mesh::model::{
     Phase, Proxy, ProxyKind, PullPolicy, WasmFilter,
 };
 
-/// Hostcalls a guest imports: name and number of `i32` parameters.
-const IMPORTS: &[(&str, usize)] = &[
-    ("proxy_log", 3),
-    ("proxy_get_log_level", 1),
-    ("proxy_get_current_time_nanoseconds", 1),
-    ("proxy_set_tick_period_milliseconds", 1),
-    ("proxy_get_property", 4),
-    ("proxy_set_property", 4),
-    ("proxy_get_buffer_bytes", 5),
-    ("proxy_set_buffer_bytes", 5),
-    ("proxy_get_header_map_pairs", 3),
-    ("proxy_get_header_map_value", 5),
-    ("proxy_add_header_map_value", 5),
-    ("proxy_replace_header_map_value", 5),
-    ("proxy_remove_header_map_value", 3),
-    ("proxy_continue_stream", 1),
-    ("proxy_close_stream", 1),
-    ("proxy_send_local_response", 8),
-    ("proxy_http_call", 10),
-    ("proxy_set_effective_context", 1),
+/// Hostcalls a guest imports: module, name, and a letter for each parameter (`i` is i32, `l` is i64).
+const IMPORTS: &[(&str, &str, &str)] = &[
+    ("env", "proxy_log", "iii"),
+    ("env", "proxy_get_log_level", "i"),
+    ("env", "proxy_get_current_time_nanoseconds", "i"),
+    ("env", "proxy_set_tick_period_milliseconds", "i"),
+    ("env", "proxy_get_status", "iii"),
+    ("env", "proxy_get_property", "iiii"),
+    ("env", "proxy_set_property", "iiii"),
+    ("env", "proxy_get_buffer_bytes", "iiiii"),
+    ("env", "proxy_get_buffer_status", "iii"),
+    ("env", "proxy_set_buffer_bytes", "iiiii"),
+    ("env", "proxy_get_header_map_pairs", "iii"),
+    ("env", "proxy_set_header_map_pairs", "iii"),
+    ("env", "proxy_get_header_map_value", "iiiii"),
+    ("env", "proxy_add_header_map_value", "iiiii"),
+    ("env", "proxy_replace_header_map_value", "iiiii"),
+    ("env", "proxy_remove_header_map_value", "iii"),
+    ("env", "proxy_get_header_map_size", "ii"),
+    ("env", "proxy_continue_stream", "i"),
+    ("env", "proxy_close_stream", "i"),
+    ("env", "proxy_send_local_response", "iiiiiiii"),
+    ("env", "proxy_http_call", "iiiiiiiiii"),
+    ("env", "proxy_grpc_call", "iiiiiiiiiiii"),
+    ("env", "proxy_grpc_stream", "iiiiiiiii"),
+    ("env", "proxy_grpc_send", "iiii"),
+    ("env", "proxy_grpc_close", "i"),
+    ("env", "proxy_grpc_cancel", "i"),
+    ("env", "proxy_get_shared_data", "iiiii"),
+    ("env", "proxy_set_shared_data", "iiiii"),
+    ("env", "proxy_register_shared_queue", "iii"),
+    ("env", "proxy_resolve_shared_queue", "iiiii"),
+    ("env", "proxy_enqueue_shared_queue", "iii"),
+    ("env", "proxy_dequeue_shared_queue", "iii"),
+    ("env", "proxy_define_metric", "iiii"),
+    ("env", "proxy_increment_metric", "il"),
+    ("env", "proxy_record_metric", "il"),
+    ("env", "proxy_get_metric", "ii"),
+    ("env", "proxy_set_effective_context", "i"),
+    ("env", "proxy_done", ""),
+    ("env", "proxy_call_foreign_function", "iiiiii"),
+    ("wasi_snapshot_preview1", "fd_write", "iiii"),
+    ("wasi_snapshot_preview1", "fd_read", "iiii"),
+    ("wasi_snapshot_preview1", "fd_fdstat_get", "ii"),
+    ("wasi_snapshot_preview1", "fd_prestat_get", "ii"),
+    ("wasi_snapshot_preview1", "environ_get", "ii"),
+    ("wasi_snapshot_preview1", "environ_sizes_get", "ii"),
+    ("wasi_snapshot_preview1", "args_sizes_get", "ii"),
+    ("wasi_snapshot_preview1", "clock_time_get", "ili"),
+    ("wasi_snapshot_preview1", "clock_res_get", "ii"),
+    ("wasi_snapshot_preview1", "random_get", "ii"),
+    ("wasi_snapshot_preview1", "path_open", "iiiiillii"),
+    ("wasi_snapshot_preview1", "sock_send", "iiiii"),
+    ("wasi_snapshot_preview1", "sched_yield", ""),
 ];
 
 /// A plugin in WebAssembly text: callbacks are added, strings become data.
 #[derive(Default)]
-pub struct Guest {
+pub(crate) struct Guest {
     data: Vec<u8>,
     functions: String,
 }
@@ -52,13 +84,13 @@ const DATA: usize = 4096;
 
 impl Guest {
     /// Two constants: address and length of `text`.
-    pub fn text(&mut self, text: &str) -> String {
+    pub(crate) fn text(&mut self, text: &str) -> String {
         let at = DATA + self.data.len();
         self.data.extend_from_slice(text.as_bytes());
         format!("(i32.const {at}) (i32.const {})", text.len())
     }
 
-    pub fn on(mut self, callback: &str, body: impl FnOnce(&mut Self) -> String) -> Self {
+    pub(crate) fn on(mut self, callback: &str, body: impl FnOnce(&mut Self) -> String) -> Self {
         let body = body(&mut self);
         let (params, result) = match callback {
             "tick" | "log" | "delete" => (1, ""),
@@ -73,12 +105,12 @@ impl Guest {
     }
 
     /// A log line at level info.
-    pub fn say(&mut self, text: &str) -> String {
+    pub(crate) fn say(&mut self, text: &str) -> String {
         format!("(drop (call $proxy_log (i32.const 2) {}))", self.text(text))
     }
 
     /// A guest whose every callback logs `name callback`.
-    pub fn recorder(name: &str) -> Self {
+    pub(crate) fn recorder(name: &str) -> Self {
         let mut guest = Self::default();
         for callback in
             ["request_headers", "request_body", "response_headers", "response_body", "log", "done", "delete"]
@@ -93,11 +125,11 @@ impl Guest {
         guest
     }
 
-    pub fn build(self) -> Vec<u8> {
+    pub(crate) fn build(self) -> Vec<u8> {
         let mut wat = String::from("(module\n");
-        for (name, params) in IMPORTS {
-            let params = "i32 ".repeat(*params);
-            let _ = writeln!(wat, "(import \"env\" \"{name}\" (func ${name} (param {params}) (result i32)))");
+        for (module, name, params) in IMPORTS {
+            let params: String = params.chars().map(|c| if c == 'l' { "i64 " } else { "i32 " }).collect();
+            let _ = writeln!(wat, "(import \"{module}\" \"{name}\" (func ${name} (param {params}) (result i32)))");
         }
         let data: String = self.data.iter().fold(String::new(), |mut out, byte| {
             let _ = write!(out, "\\{byte:02x}");
@@ -125,7 +157,7 @@ impl Guest {
 }
 
 /// `proxy_send_local_response` without headers.
-pub fn local_response(guest: &mut Guest, status: u32, details: &str, body: &str) -> String {
+pub(crate) fn local_response(guest: &mut Guest, status: u32, details: &str, body: &str) -> String {
     let (details, body) = (guest.text(details), guest.text(body));
     format!(
         "(drop (call $proxy_send_local_response (i32.const {status}) {details} {body}
@@ -134,20 +166,20 @@ pub fn local_response(guest: &mut Guest, status: u32, details: &str, body: &str)
 }
 
 /// `proxy_add_header_map_value`.
-pub fn add_header(guest: &mut Guest, map: u32, name: &str, value: &str) -> String {
+pub(crate) fn add_header(guest: &mut Guest, map: u32, name: &str, value: &str) -> String {
     let (name, value) = (guest.text(name), guest.text(value));
     format!("(drop (call $proxy_add_header_map_value (i32.const {map}) {name} {value}))")
 }
 
 /// `proxy_set_buffer_bytes` over everything.
-pub fn replace_body(guest: &mut Guest, buffer: u32, body: &str) -> String {
+pub(crate) fn replace_body(guest: &mut Guest, buffer: u32, body: &str) -> String {
     format!(
         "(drop (call $proxy_set_buffer_bytes (i32.const {buffer}) (i32.const 0) (i32.const 0x7fffffff) {}))",
         guest.text(body)
     )
 }
 
-pub fn wasm(name: &str, adjust: impl FnOnce(&mut WasmFilter)) -> Filter {
+pub(crate) fn wasm(name: &str, adjust: impl FnOnce(&mut WasmFilter)) -> Filter {
     let mut wasm = WasmFilter {
         url: "oci://example.com/plugin".to_owned(),
         sha256: None,
@@ -163,7 +195,7 @@ pub fn wasm(name: &str, adjust: impl FnOnce(&mut WasmFilter)) -> Filter {
     extension(name, ExtensionFilter::Wasm(Box::new(wasm)))
 }
 
-pub fn extension(name: &str, filter: ExtensionFilter) -> Filter {
+pub(crate) fn extension(name: &str, filter: ExtensionFilter) -> Filter {
     let extension = Extension {
         origin: Origin { kind: "WasmPlugin".to_owned(), file: "test".to_owned(), document: 0, line: 1 },
         name: name.to_owned(),
@@ -178,15 +210,15 @@ pub fn extension(name: &str, filter: ExtensionFilter) -> Filter {
     Filter { kind: FilterKind::Extension(Box::new(extension)), reason: String::new() }
 }
 
-pub fn built_in(name: &str) -> Filter {
+pub(crate) fn built_in(name: &str) -> Filter {
     Filter { kind: FilterKind::BuiltIn(name.to_owned()), reason: String::new() }
 }
 
-pub fn env(name: &str, value: mesh::model::EnvValue) -> EnvVar {
+pub(crate) fn env(name: &str, value: mesh::model::EnvValue) -> EnvVar {
     EnvVar { name: name.to_owned(), value }
 }
 
-pub fn chain(mut filters: Vec<Filter>) -> FilterChain {
+pub(crate) fn chain(mut filters: Vec<Filter>) -> FilterChain {
     filters.push(built_in("envoy.filters.http.router"));
     FilterChain {
         proxy: Proxy {
@@ -202,7 +234,7 @@ pub fn chain(mut filters: Vec<Filter>) -> FilterChain {
 }
 
 #[derive(Default)]
-pub struct Recorder(Mutex<Vec<String>>, Condvar);
+pub(crate) struct Recorder(Mutex<Vec<String>>, Condvar);
 
 impl Sink for Recorder {
     fn log(&self, level: LogLevel, line: &str) {
@@ -221,12 +253,12 @@ impl Sink for Recorder {
 }
 
 impl Recorder {
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 
     /// Blocks until a line that ends so has been logged.
-    pub fn wait_for(&self, end: &str) {
+    pub(crate) fn wait_for(&self, end: &str) {
         let lines = self.0.lock().unwrap();
         let missing = |lines: &mut Vec<String>| !lines.iter().any(|line| line.ends_with(end));
         let (lines, waited) = self.1.wait_timeout_while(lines, Duration::from_secs(20), missing).unwrap();
@@ -234,22 +266,22 @@ impl Recorder {
     }
 
     /// Plugins' own lines since the last time, without the prefix.
-    pub fn messages(&self) -> Vec<String> {
+    pub(crate) fn messages(&self) -> Vec<String> {
         let lines = std::mem::take(&mut *self.0.lock().unwrap());
-        lines.iter().filter_map(|line| Some(line.split_once("wasm log ")?.1.split_once(": ")?.1.to_owned())).collect()
+        lines.iter().filter_map(|line| Some(line.split_once("wasm log")?.1.split_once(": ")?.1.to_owned())).collect()
     }
 }
 
-pub struct Harness {
-    pub server: Server,
-    pub log: Arc<Recorder>,
+pub(crate) struct Harness {
+    pub(crate) server: Server,
+    pub(crate) log: Arc<Recorder>,
 }
 
-pub fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits { callback: Duration::from_millis(500), ..Limits::default() }
 }
 
-pub fn load(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], log: Arc<Recorder>) -> Result<Chain, ChainError> {
+pub(crate) fn load(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], log: Arc<Recorder>) -> Result<Chain, ChainError> {
     let modules: BTreeMap<String, Vec<u8>> =
         modules.iter().map(|(name, bytes)| (format!("default/{name}"), bytes.clone())).collect();
     let engine = Engine::new(limits()).unwrap();
@@ -258,11 +290,11 @@ pub fn load(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], log: Arc<Recorder
 }
 
 impl Harness {
-    pub fn new(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)]) -> Self {
+    pub(crate) fn new(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)]) -> Self {
         Self::with(filters, modules, |_| {})
     }
 
-    pub fn with(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], adjust: impl FnOnce(&mut Options)) -> Self {
+    pub(crate) fn with(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], adjust: impl FnOnce(&mut Options)) -> Self {
         let log = Arc::new(Recorder::default());
         let chain = load(filters, modules, log.clone()).unwrap_or_else(|error| panic!("{error:?}"));
         let mut options = Options { workers: Some(1), ..Options::listen_on("127.0.0.1:0") };
@@ -272,38 +304,38 @@ impl Harness {
     }
 
     /// One filter, default settings.
-    pub fn of(guest: Guest) -> Self {
+    pub(crate) fn of(guest: Guest) -> Self {
         Self::new(vec![wasm("a", |_| {})], &[("a", guest.build())])
     }
 
-    pub fn get(&self, path: &str) -> Reply {
+    pub(crate) fn get(&self, path: &str) -> Reply {
         self.send("GET", path, &[], "")
     }
 
-    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
         send(self.server.address(), method, path, headers, body).expect("a response")
     }
 }
 
 #[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: String,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Reply {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
     /// The request that reached the echo.
-    pub fn echo(&self) -> serde_json::Value {
+    pub(crate) fn echo(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap()
     }
 
     /// All values of a header that reached the echo.
-    pub fn echoed(&self, name: &str) -> Vec<String> {
+    pub(crate) fn echoed(&self, name: &str) -> Vec<String> {
         let echo = self.echo();
         let pairs = echo["headers"].as_array().unwrap();
         pairs.iter().filter(|p| p[0] == name).map(|p| p[1].as_str().unwrap().to_owned()).collect()
@@ -311,7 +343,13 @@ impl Reply {
 }
 
 /// Sends one request on a connection of its own; `None` when the connection ends without a response.
-pub fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<Reply> {
+pub(crate) fn send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Option<Reply> {
     let mut request = format!("{method} {path} HTTP/1.1\r\nhost: example.com\r\nconnection: close\r\n");
     for (name, value) in headers {
         let _ = write!(request, "{name}: {value}\r\n");
@@ -329,7 +367,7 @@ pub fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &st
     parse(&bytes)
 }
 
-pub fn parse(bytes: &[u8]) -> Option<Reply> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<Reply> {
     let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let mut lines = head.lines();

@@ -1,9 +1,7 @@
 //! Plugins in front of real HTTP: headers, bodies, local responses, order.
 
-mod support;
-
+use crate::support::{self, Guest, Harness, add_header, local_response, replace_body, wasm};
 use mesh::model::EnvValue;
-use support::{Guest, Harness, add_header, local_response, replace_body, wasm};
 
 #[test]
 fn headers_are_added_in_both_directions() {

@@ -1,12 +1,10 @@
 //! Plugins that fail, on purpose or not: the strategy's answer, and a host that goes on.
 
-mod support;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::{self, Guest, Harness, Recorder, built_in, extension, load, wasm};
 use mesh::model::{ExtensionFilter, FailStrategy, Filter, Layer};
-use support::{Guest, Harness, Recorder, built_in, extension, load, wasm};
 
 const TRAP_ON_FIRST: &str = "(global.set $count (i32.add (global.get $count) (i32.const 1)))
     (if (i32.eq (global.get $count) (i32.const 1)) (then unreachable))
