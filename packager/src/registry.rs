@@ -15,12 +15,17 @@ mod challenge;
 mod download;
 mod error;
 mod manifests;
+mod parallel;
 mod progress;
+mod proxy;
 mod pull;
 mod push;
+mod referrers;
 mod retry;
 mod session;
+mod tokens;
 mod transport;
+mod upload;
 mod url;
 mod verified;
 
@@ -28,6 +33,8 @@ pub use address::ForbiddenAddress;
 pub use error::RegistryError;
 pub use manifests::Manifest;
 pub use progress::{Moved, Progress};
+pub use proxy::{NoProxy, Proxies, Proxy, ProxyError};
+pub use referrers::Artifact;
 pub use retry::Retry;
 pub use url::UrlError;
 
@@ -79,6 +86,12 @@ pub struct Options {
     pub retry: Retry,
     /// Limit in bytes for all blobs of an image together.
     pub image_limit: u64,
+    /// How many blobs move at a time.
+    pub parallel: usize,
+    /// In how large pieces a blob is sent that did not go through in one.
+    pub chunk: u64,
+    /// What is met through a proxy.
+    pub proxies: Proxies,
     /// `User-Agent`.
     pub user_agent: String,
     /// Who watches.
@@ -96,23 +109,33 @@ impl Default for Options {
             read_timeout: Duration::from_mins(1),
             retry: Retry::default(),
             image_limit: 512 * 1024 * 1024,
+            parallel: 4,
+            chunk: 16 * 1024 * 1024,
+            proxies: Proxies::default(),
             user_agent: concat!("plugwright/", env!("CARGO_PKG_VERSION")).to_owned(),
             progress: Arc::new(()),
         }
     }
 }
 
-/// A client for any number of registries. Cloning it shares its connections.
+/// A client for any number of registries. Cloning it shares its connections and tokens.
 #[derive(Clone)]
 pub struct Client {
     transport: Arc<transport::Transport>,
+    tokens: Arc<tokens::Tokens>,
+    places: Arc<upload::Places>,
     options: Options,
 }
 
 impl Client {
     /// Make a client. Certificates that cannot be used are an error.
     pub fn new(options: Options) -> Result<Self, RegistryError> {
-        Ok(Self { transport: Arc::new(transport::Transport::new(&options)?), options })
+        Ok(Self {
+            transport: Arc::new(transport::Transport::new(&options)?),
+            tokens: Arc::default(),
+            places: Arc::default(),
+            options,
+        })
     }
 
     fn progress(&self) -> &dyn Progress {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::reply::{self, Reply};
 use crate::route::{Operation, Route};
-use crate::server::query;
+use crate::server::{queries, query};
 use crate::store::lock;
 
 /// What clients have to show.
@@ -53,6 +53,7 @@ impl Auth {
         &self,
         tokens: &Tokens,
         route: &Route<'_>,
+        wanted: &[(String, &str)],
         authorization: Option<&str>,
         own: &str,
     ) -> Option<Reply> {
@@ -68,16 +69,13 @@ impl Auth {
                 "Basic realm=\"plugwright\"".to_owned()
             }
             Self::Bearer { realm, .. } => {
-                let scope = route.operation.action().map(|action| (route.name, action));
                 let token = authorization.and_then(|text| text.strip_prefix("Bearer "));
                 let granted = token.and_then(|token| lock(&tokens.0).get(token).cloned());
-                match (granted, scope) {
-                    (Some(_), None) => return None,
-                    (Some(granted), Some((name, action))) if covers(&granted, name, action) => return None,
-                    _ => {}
+                if granted.is_some_and(|granted| wanted.iter().all(|(name, action)| covers(&granted, name, action))) {
+                    return None;
                 }
                 let realm = realm.clone().unwrap_or_else(|| format!("http://{own}/token"));
-                let scope = match scope {
+                let scope = match wanted.first() {
                     Some((name, "pull")) => format!(",scope=\"repository:{name}:pull\""),
                     Some((name, "delete")) => format!(",scope=\"repository:{name}:delete\""),
                     Some((name, _)) => format!(",scope=\"repository:{name}:pull,push\""),
@@ -94,12 +92,20 @@ impl Auth {
     }
 
     /// The token endpoint. `form` is the body of a POST.
-    pub(crate) fn token(&self, tokens: &Tokens, parameters: &str, form: Option<&str>, shown: Option<&str>) -> Reply {
+    pub(crate) fn token(
+        &self,
+        tokens: &Tokens,
+        lifetime: u64,
+        parameters: &str,
+        form: Option<&str>,
+        shown: Option<&str>,
+    ) -> Reply {
         let Self::Bearer { username, password, identity_token, anonymous_pull, .. } = self else {
             return reply::error(StatusCode::NOT_FOUND, "UNSUPPORTED", "this registry gives no tokens");
         };
         let parameters = form.unwrap_or(parameters);
-        let scope = query(parameters, "scope").unwrap_or_default();
+        // Repeated, or several in one.
+        let scope = queries(parameters, "scope").collect::<Vec<_>>().join(" ");
         if query(parameters, "service").as_deref() != Some(SERVICE) {
             return reply::error(StatusCode::BAD_REQUEST, "DENIED", "unknown service");
         }
@@ -107,7 +113,7 @@ impl Auth {
             Some(_) => identity_token.is_some() && query(parameters, "refresh_token") == *identity_token,
             None => shown == Some(&basic(username, password)),
         };
-        let only_pull = scope.ends_with(":pull");
+        let only_pull = scope.split(' ').all(|scope| scope.ends_with(":pull"));
         if !(known || form.is_none() && shown.is_none() && *anonymous_pull && only_pull) {
             return reply::error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "incorrect username or password");
         }
@@ -115,8 +121,16 @@ impl Auth {
         let token = format!("token-{}-{:016x}", tokens.len(), crate::server::random());
         tokens.insert(token.clone(), scope);
         let field = if form.is_some() { "access_token" } else { "token" };
-        reply::json(&[], &json!({field: token, "expires_in": 300}))
+        reply::json(&[], &json!({field: token, "expires_in": lifetime}))
     }
+}
+
+/// What a request must be allowed: an action in its repository, and to pull from the one it mounts from.
+pub(crate) fn scopes<'a>(route: &Route<'_>, parameters: &str) -> Vec<(String, &'a str)> {
+    let own = route.operation.action().map(|action| (route.name.to_owned(), action));
+    let mounts = route.operation == Operation::UploadStart && query(parameters, "mount").is_some();
+    let from = query(parameters, "from").filter(|_| mounts).map(|from| (from, "pull"));
+    own.into_iter().chain(from).collect()
 }
 
 fn covers(granted: &str, name: &str, action: &str) -> bool {

@@ -40,6 +40,14 @@ pub enum Does {
     Redirect(String),
     /// 500, with everything that the client showed in the message.
     Echo,
+    /// Give another `Content-Type`.
+    ContentType(&'static str),
+    /// Send the body byte by byte with so many milliseconds in between, for ever so long.
+    Drip(u64),
+    /// Take so many bytes of the request's body, keep them, and close the connection.
+    BreakUpload(usize),
+    /// Forget the upload, and go on as if it had never been begun.
+    ForgetUpload,
     /// Never answer.
     Stall,
     /// Close the connection without an answer.

@@ -5,6 +5,7 @@
 
 mod auth;
 mod blobs;
+mod body;
 mod digest;
 mod fault;
 mod manifests;
@@ -35,6 +36,14 @@ pub struct Options {
     pub faults: Vec<Fault>,
     /// Answer `GET /v2/<name>/referrers/<digest>`; older registries do not.
     pub referrers: bool,
+    /// Take over blobs from other repositories; some registries do not.
+    pub mounts: bool,
+    /// How many seconds a token is said to be good for.
+    pub token_lifetime: u64,
+    /// The largest request body, as a proxy in front of a registry has it; more is answered with 413.
+    pub body_limit: Option<u64>,
+    /// How many referrers are listed at a time.
+    pub referrers_page: usize,
     /// Give absolute upload locations instead of relative ones.
     pub absolute_locations: bool,
 }
@@ -47,6 +56,10 @@ impl Default for Options {
             auth: Auth::Open,
             faults: Vec::new(),
             referrers: true,
+            mounts: true,
+            token_lifetime: 300,
+            body_limit: None,
+            referrers_page: usize::MAX,
             absolute_locations: false,
         }
     }

@@ -4,11 +4,11 @@ use std::io;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 use hyper::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use crate::blobs::{blob_key, link_key};
+use crate::body::Incomplete;
 use crate::digest;
 use crate::reply::{self, Reply, error, reply};
 use crate::route::{Route, is_tag};
@@ -67,7 +67,12 @@ pub(crate) fn get(shared: &Shared, route: &Route<'_>) -> io::Result<Reply> {
     Ok(reply(StatusCode::OK, &[("content-type", &media_type), ("docker-content-digest", &digest)], bytes))
 }
 
-pub(crate) async fn put(shared: &Shared, route: &Route<'_>, headers: &HeaderMap, body: Incoming) -> io::Result<Reply> {
+pub(crate) async fn put(
+    shared: &Shared,
+    route: &Route<'_>,
+    headers: &HeaderMap,
+    body: Incomplete,
+) -> io::Result<Reply> {
     let Ok(bytes) = Limited::new(body, LIMIT).collect().await.map(http_body_util::Collected::to_bytes) else {
         return Ok(error(StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID", "larger than 4 MiB, or broken off"));
     };
@@ -218,9 +223,18 @@ pub(crate) fn referrers(shared: &Shared, route: &Route<'_>, parameters: &str) ->
             manifests.push(descriptor);
         }
     }
-    let filtered = wanted.map(|_| ("oci-filters-applied", "artifactType"));
-    let mut reply =
-        reply::json(filtered.as_slice(), &json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}));
+    let first: usize = query(parameters, "from").and_then(|first| first.parse().ok()).unwrap_or(0);
+    let mut page: Vec<Value> = manifests.split_off(first.min(manifests.len()));
+    let more = page.len() > shared.options.referrers_page;
+    page.truncate(shared.options.referrers_page);
+    let manifests = page;
+    let kind = wanted.as_ref().map(|wanted| format!("&artifactType={wanted}")).unwrap_or_default();
+    let next = first + manifests.len();
+    let next = format!("</v2/{}/referrers/{}?from={next}{kind}>; rel=\"next\"", route.name, route.last);
+    let mut fields = Vec::new();
+    fields.extend(wanted.map(|_| ("oci-filters-applied", "artifactType")));
+    fields.extend(more.then_some(("link", next.as_str())));
+    let mut reply = reply::json(&fields, &json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}));
     reply.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static(OCI_INDEX));
     Ok(reply)
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -17,6 +18,9 @@ pub(crate) struct Content {
     pub(crate) promised: Option<u64>,
     /// Whether the connection then stays open instead of being closed.
     pub(crate) stalls: bool,
+    /// How long to wait before each single byte, where the body comes that slowly.
+    pub(crate) drips: Option<Duration>,
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
     sent: Sent,
 }
 
@@ -48,7 +52,7 @@ impl From<Infallible> for BrokenOff {
 
 impl Content {
     pub(crate) fn new(bytes: impl Into<Bytes>) -> Self {
-        Self { bytes: bytes.into(), promised: None, stalls: false, sent: Sent::Nothing }
+        Self { bytes: bytes.into(), ..Self::default() }
     }
 }
 
@@ -60,6 +64,15 @@ impl Body for Content {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        if let Some(interval) = self.drips {
+            if self.bytes.is_empty() {
+                return Poll::Ready(None);
+            }
+            let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(interval)));
+            std::task::ready!(pause.as_mut().poll(context));
+            self.pause = None;
+            return Poll::Ready(Some(Ok(Frame::data(self.bytes.split_to(1)))));
+        }
         match (self.sent, self.promised) {
             (Sent::Nothing, _) if !self.bytes.is_empty() => {
                 self.sent = Sent::Bytes;
@@ -78,7 +91,7 @@ impl Body for Content {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.promised.is_none() && (self.sent != Sent::Nothing || self.bytes.is_empty())
+        self.promised.is_none() && self.drips.is_none() && (self.sent != Sent::Nothing || self.bytes.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -15,7 +15,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::oneshot;
 
-use crate::auth::Tokens;
+use crate::auth::{self, Tokens};
+use crate::body::Incomplete;
 use crate::fault::{Does, Fault};
 use crate::reply::{BrokenOff, Content, Reply, code_for, error, reply};
 use crate::route::{self, Operation, Route};
@@ -36,6 +37,10 @@ pub struct Seen {
     pub authorization: Option<String>,
     /// The `Range` header.
     pub range: Option<String>,
+    /// The `Content-Range` header.
+    pub content_range: Option<String>,
+    /// The query, percent-encoded as it came.
+    pub query: String,
 }
 
 pub(crate) struct Shared {
@@ -155,6 +160,8 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Reply
         path: path.clone(),
         authorization: authorization.clone(),
         range: header(hyper::header::RANGE),
+        content_range: header(hyper::header::CONTENT_RANGE),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
     });
     let fault =
         lock(&shared.faults).iter_mut().find_map(|fault| fault.strikes(route.operation).then(|| fault.does.clone()));
@@ -167,12 +174,23 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Reply
     };
     let parameters = parts.uri.query().unwrap_or_default().to_owned();
     let own = shared.address.to_string();
-    let reply = match shared.options.auth.check(&shared.tokens, &route, authorization.as_deref(), &own) {
+    let wanted = auth::scopes(&route, &parameters);
+    if matches!(fault, Some(Does::ForgetUpload)) {
+        uploads::cancel(&shared, &route);
+    }
+    let body = match fault {
+        Some(Does::BreakUpload(at)) => Incomplete::breaking(body, at),
+        _ => Incomplete::whole(body),
+    };
+    let reply = match shared.options.auth.check(&shared.tokens, &route, &wanted, authorization.as_deref(), &own) {
         Some(refusal) => refusal,
         None => dispatch(&shared, &route, &parts, &parameters, body).await.unwrap_or_else(|failure| {
             error(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", &format!("storage: {failure}"))
         }),
     };
+    if matches!(fault, Some(Does::BreakUpload(_))) {
+        return Err(BrokenOff);
+    }
     let mut reply = match fault {
         Some(fault) => spoilt(reply, &fault),
         None => reply,
@@ -190,7 +208,7 @@ async fn dispatch(
     route: &Route<'_>,
     parts: &hyper::http::request::Parts,
     parameters: &str,
-    body: Incoming,
+    body: Incomplete,
 ) -> io::Result<Reply> {
     if !route.name.is_empty() && !route::is_name(route.name) {
         return Ok(error(StatusCode::BAD_REQUEST, "NAME_INVALID", "invalid repository name"));
@@ -206,7 +224,13 @@ async fn dispatch(
                 None
             };
             let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-            Ok(shared.options.auth.token(&shared.tokens, parameters, form.as_deref(), shown))
+            Ok(shared.options.auth.token(
+                &shared.tokens,
+                shared.options.token_lifetime,
+                parameters,
+                form.as_deref(),
+                shown,
+            ))
         }
         Operation::BlobHead | Operation::BlobGet => blobs::get(shared, route, headers),
         Operation::BlobDelete => blobs::delete(shared, route),
@@ -277,17 +301,28 @@ fn spoilt(reply: Reply, fault: &Does) -> Reply {
                 parts.headers.insert("docker-content-digest", value);
             }
         }
+        Does::ContentType(media_type) => {
+            parts.headers.insert("content-type", HeaderValue::from_static(media_type));
+        }
         _ => {}
     }
     let mut content = Content::new(bytes);
     content.promised = promised;
     content.stalls = matches!(fault, Does::StallAfter(_));
+    if let Does::Drip(milliseconds) = fault {
+        content.drips = Some(std::time::Duration::from_millis(*milliseconds));
+    }
     Response::from_parts(parts, content)
 }
 
 /// A query parameter, percent-decoded.
 pub(crate) fn query(parameters: &str, name: &str) -> Option<String> {
-    parameters.split('&').find_map(|pair| {
+    queries(parameters, name).next()
+}
+
+/// Each value of a query parameter that may be repeated.
+pub(crate) fn queries(parameters: &str, name: &str) -> impl Iterator<Item = String> {
+    parameters.split('&').filter_map(move |pair| {
         let (key, value) = pair.split_once('=')?;
         (key == name).then(|| decoded(value))
     })

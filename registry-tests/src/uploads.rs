@@ -5,12 +5,12 @@ use std::io::{self, Write as _};
 use std::sync::Mutex;
 
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use hyper::{HeaderMap, StatusCode};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::blobs::{blob_key, link_key};
+use crate::body::Incomplete;
 use crate::digest;
 use crate::reply::{Reply, error, reply};
 use crate::route::Route;
@@ -29,10 +29,11 @@ struct Upload {
     size: u64,
 }
 
-pub(crate) async fn start(shared: &Shared, route: &Route<'_>, parameters: &str, body: Incoming) -> io::Result<Reply> {
+pub(crate) async fn start(shared: &Shared, route: &Route<'_>, parameters: &str, body: Incomplete) -> io::Result<Reply> {
     if let (Some(digest), Some(from)) = (query(parameters, "mount"), query(parameters, "from")) {
         let mounted = digest::hex(&digest).filter(|_| crate::route::is_name(&from));
         if let Some(hex) = mounted
+            && shared.options.mounts
             && shared.store.size(&link_key(&from, hex))?.is_some()
         {
             shared.store.put(&link_key(route.name, hex), b"")?;
@@ -43,7 +44,7 @@ pub(crate) async fn start(shared: &Shared, route: &Route<'_>, parameters: &str, 
         Upload { repository: route.name.to_owned(), file: shared.store.temporary()?, hasher: Sha256::new(), size: 0 };
     let id = format!("{:016x}{:016x}", crate::server::random(), crate::server::random());
     if let Some(digest) = query(parameters, "digest") {
-        return finish_upload(shared, route.name, upload, &digest, body).await;
+        return finish_upload(shared, route.name, &id, upload, &digest, body).await;
     }
     lock(&shared.uploads.0).insert(id.clone(), upload);
     Ok(progress(shared, StatusCode::ACCEPTED, route.name, &id, 0))
@@ -53,7 +54,7 @@ pub(crate) async fn patch(
     shared: &Shared,
     route: &Route<'_>,
     headers: &HeaderMap,
-    body: Incoming,
+    body: Incomplete,
 ) -> io::Result<Reply> {
     let Some(mut upload) = take(shared, route) else {
         return Ok(unknown());
@@ -63,11 +64,13 @@ pub(crate) async fn patch(
         lock(&shared.uploads.0).insert(route.last.to_owned(), upload);
         return Ok(progress(shared, StatusCode::RANGE_NOT_SATISFIABLE, route.name, route.last, size));
     }
-    if let Err(refusal) = receive(&mut upload, body).await? {
+    let received = receive(shared, &mut upload, body).await?;
+    let size = upload.size;
+    // What came before a connection broke is kept, so that the client can go on from there.
+    lock(&shared.uploads.0).insert(route.last.to_owned(), upload);
+    if let Err(refusal) = received {
         return Ok(refusal);
     }
-    let size = upload.size;
-    lock(&shared.uploads.0).insert(route.last.to_owned(), upload);
     Ok(progress(shared, StatusCode::ACCEPTED, route.name, route.last, size))
 }
 
@@ -76,16 +79,18 @@ pub(crate) async fn finish(
     route: &Route<'_>,
     headers: &HeaderMap,
     parameters: &str,
-    body: Incoming,
+    body: Incomplete,
 ) -> io::Result<Reply> {
     let Some(upload) = take(shared, route) else {
         return Ok(unknown());
     };
     if out_of_order(headers, upload.size) {
-        return Ok(progress(shared, StatusCode::RANGE_NOT_SATISFIABLE, route.name, route.last, upload.size));
+        let size = upload.size;
+        lock(&shared.uploads.0).insert(route.last.to_owned(), upload);
+        return Ok(progress(shared, StatusCode::RANGE_NOT_SATISFIABLE, route.name, route.last, size));
     }
     let digest = query(parameters, "digest").unwrap_or_default();
-    finish_upload(shared, route.name, upload, &digest, body).await
+    finish_upload(shared, route.name, route.last, upload, &digest, body).await
 }
 
 pub(crate) fn status(shared: &Shared, route: &Route<'_>) -> Reply {
@@ -112,14 +117,16 @@ fn take(shared: &Shared, route: &Route<'_>) -> Option<Upload> {
 async fn finish_upload(
     shared: &Shared,
     name: &str,
+    id: &str,
     mut upload: Upload,
     digest: &str,
-    body: Incoming,
+    body: Incomplete,
 ) -> io::Result<Reply> {
     let Some(hex) = digest::hex(digest) else {
         return Ok(error(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "`digest` is missing or not a sha256 digest"));
     };
-    if let Err(refusal) = receive(&mut upload, body).await? {
+    if let Err(refusal) = receive(shared, &mut upload, body).await? {
+        lock(&shared.uploads.0).insert(id.to_owned(), upload);
         return Ok(refusal);
     }
     let actual = digest::text(upload.hasher);
@@ -132,12 +139,19 @@ async fn finish_upload(
     Ok(created(shared, name, digest))
 }
 
-async fn receive(upload: &mut Upload, mut body: Incoming) -> io::Result<Result<(), Reply>> {
+async fn receive(shared: &Shared, upload: &mut Upload, mut body: Incomplete) -> io::Result<Result<(), Reply>> {
+    let mut came = 0;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
             return Ok(Err(error(StatusCode::BAD_REQUEST, "SIZE_INVALID", "the body broke off")));
         };
         if let Ok(data) = frame.into_data() {
+            came += data.len() as u64;
+            if shared.options.body_limit.is_some_and(|limit| came > limit) {
+                // Read to its end, as a proxy does that wants its answer to be heard.
+                while let Some(Ok(_)) = body.frame().await {}
+                return Ok(Err(error(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", "too large a request")));
+            }
             upload.size += data.len() as u64;
             if upload.size > BLOB_LIMIT {
                 return Ok(Err(error(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", "the blob is too large")));

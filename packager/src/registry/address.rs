@@ -1,6 +1,9 @@
 //! Which addresses are dialled: checked after name resolution, on every connection, so that no name gets around it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ureq::Error;
 use ureq::config::Config;
@@ -47,6 +50,19 @@ pub(super) enum Reach {
 }
 
 impl Reach {
+    /// What can be said of a host whose name is looked up by a proxy: an address is checked as ever, and names that
+    /// stand for this machine, its neighbours or a cloud's metadata by definition are refused to strangers.
+    pub(super) fn check_name(self, host: &str) -> Result<(), NameError> {
+        if let Ok(address) = host.parse() {
+            return self.check(address).map_err(NameError::Address);
+        }
+        let ends = |suffix: &str| host == suffix || host.strip_suffix(suffix).is_some_and(|front| front.ends_with('.'));
+        let metadata = ends("metadata.google.internal") || host == "metadata" || host == "instance-data";
+        let inside =
+            !host.contains('.') || ["localhost", "local", "internal", "lan", "home.arpa"].into_iter().any(ends);
+        if metadata || (self == Self::Public && inside) { Err(NameError::Name) } else { Ok(()) }
+    }
+
     fn check(self, address: IpAddr) -> Result<(), ForbiddenAddress> {
         let kind = match (kind(address), self) {
             (None, _) | (Some(Kind::Loopback | Kind::Private), Self::Any) => return Ok(()),
@@ -54,6 +70,13 @@ impl Reach {
         };
         Err(ForbiddenAddress { address, kind })
     }
+}
+
+/// Why a host is not asked for through a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NameError {
+    Address(ForbiddenAddress),
+    Name,
 }
 
 const CLOUD_METADATA: [IpAddr; 4] = [
@@ -98,18 +121,54 @@ fn is_shared(address: Ipv4Addr) -> bool {
     first == 100 && second & 0xc0 == 64
 }
 
+/// How long an answer of the system's resolver is used again: a push is a handful of requests.
+const LOOKUP_LIFETIME: Duration = Duration::from_secs(30);
+
 /// The system's resolver, and then the check.
 #[derive(Debug)]
 pub(super) struct GuardedResolver {
     pub(super) reach: Reach,
-    pub(super) inner: DefaultResolver,
+    /// The proxy's `host:port`, which is the user's choice and not checked.
+    pub(super) proxy: Option<String>,
+    inner: DefaultResolver,
+    known: Mutex<HashMap<String, (Instant, Vec<SocketAddr>)>>,
+}
+
+impl GuardedResolver {
+    pub(super) fn new(reach: Reach, proxy: Option<String>) -> Self {
+        Self { reach, proxy, inner: DefaultResolver::default(), known: Mutex::default() }
+    }
+
+    fn lookup(&self, uri: &Uri, place: &str, config: &Config, timeout: NextTimeout) -> Result<Vec<SocketAddr>, Error> {
+        // An address needs no lookup, for which the system's resolver would start a thread.
+        if let Ok(address) = place.parse() {
+            return Ok(vec![address]);
+        }
+        let known = |known: &Mutex<HashMap<_, (Instant, Vec<SocketAddr>)>>| {
+            let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(place).filter(|(since, _)| since.elapsed() < LOOKUP_LIFETIME).map(|(_, found)| found.clone())
+        };
+        if let Some(found) = known(&self.known) {
+            return Ok(found);
+        }
+        let found = self.inner.resolve(uri, config, timeout)?[..].to_vec();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(place.to_owned(), (Instant::now(), found.clone()));
+        Ok(found)
+    }
 }
 
 impl Resolver for GuardedResolver {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let addresses = self.inner.resolve(uri, config, timeout)?;
-        for address in &addresses[..] {
-            self.reach.check(address.ip()).map_err(|forbidden| Error::Other(Box::new(forbidden)))?;
+        let place = uri.scheme().zip(uri.authority());
+        let place = place.and_then(|(scheme, authority)| DefaultResolver::host_and_port(scheme, authority));
+        let place = place.ok_or_else(|| Error::BadUri("it has no host".to_owned()))?;
+        let mut addresses = self.inner.empty();
+        for address in self.lookup(uri, &place, config, timeout)? {
+            if self.proxy.as_ref() != Some(&place) {
+                self.reach.check(address.ip()).map_err(|forbidden| Error::Other(Box::new(forbidden)))?;
+            }
+            addresses.push(address);
         }
         Ok(addresses)
     }
@@ -142,5 +201,20 @@ mod tests {
         check("fd12::1", true, false);
         check("1.1.1.1", true, true);
         check("2606:4700::1111", true, true);
+    }
+
+    #[test]
+    fn names_behind_a_proxy_are_told_by_what_they_are() {
+        let check = |host: &str, any: bool, public: bool| {
+            let outcome = (Reach::Any.check_name(host).is_ok(), Reach::Public.check_name(host).is_ok());
+            assert_eq!(outcome, (any, public), "{host}");
+        };
+        check("ghcr.io", true, true);
+        for host in ["registry", "a.registry.lan", "x.localhost", "db.internal", "10.0.0.1"] {
+            check(host, true, false);
+        }
+        for host in ["169.254.169.254", "metadata.google.internal", "metadata"] {
+            check(host, false, false);
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use std::time::Duration;
+
 use serde::Deserialize;
 use ureq::http::Method;
 use ureq::http::header::WWW_AUTHENTICATE;
@@ -11,6 +13,7 @@ use crate::credentials::{Credential, Secret};
 use super::address::Reach;
 use super::challenge::{self, Challenge};
 use super::session::refused;
+use super::tokens::Authorization;
 use super::transport::{Answer, Body, Request};
 use super::url::{Url, encoded, is_loopback};
 use super::{Client, RegistryError};
@@ -24,7 +27,12 @@ struct TokenAnswer {
     token: Option<String>,
     #[serde(default)]
     access_token: Option<String>,
+    #[serde(default)]
+    expires_in: Option<u64>,
 }
+
+/// How long a token lasts whose endpoint does not say (distribution's token specification, "Token Response Fields").
+const DEFAULT_LIFETIME: u64 = 60;
 
 /// Give the `Authorization` that answers a 401, or `None` where there is nothing to show.
 pub(super) fn answer(
@@ -32,26 +40,28 @@ pub(super) fn answer(
     registry: &Url,
     refusal: &Answer,
     credential: Option<&Credential>,
-    scope: &str,
-) -> Result<Option<Secret>, RegistryError> {
+    scopes: &[&str],
+) -> Result<Option<Authorization>, RegistryError> {
     let lines = refusal.headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
     let challenges = challenge::parse(lines);
     let unanswerable = |reason| RegistryError::Challenge { url: refusal.place.url.clone(), reason };
     let bearer = challenges.iter().find_map(|challenge| match challenge {
-        Challenge::Bearer { realm, service, scope: asked } => Some((realm, service.as_deref(), asked.as_deref())),
+        Challenge::Bearer { realm, service } => Some((realm, service.as_deref())),
         Challenge::Basic => None,
     });
     match (bearer, credential) {
-        (Some(_), Some(Credential::RegistryToken(token))) => Ok(Some(prefixed("Bearer", token.expose()))),
-        (Some((realm, service, asked)), _) => {
-            // Without a repository in play the registry knows best what it wants.
-            let scope = if scope.is_empty() { asked.unwrap_or_default() } else { scope };
+        (Some(_), Some(Credential::RegistryToken(token))) => {
+            Ok(Some(Authorization::lasting(prefixed("Bearer", token.expose()))))
+        }
+        (Some((realm, service)), _) => {
             let realm = check_realm(client, registry, realm)?;
-            token(client, registry, realm, service, scope, credential).map(Some)
+            token(client, registry, realm, service, scopes, credential).map(Some)
         }
         (None, credential) if challenges.contains(&Challenge::Basic) => match credential {
             None => Ok(None),
-            Some(Credential::Basic { username, password }) => Ok(Some(basic(username, password))),
+            Some(Credential::Basic { username, password }) => {
+                Ok(Some(Authorization::lasting(basic(username, password))))
+            }
             Some(_) => Err(unanswerable("it asks for a password, and the credentials are a token")),
         },
         (None, _) => Err(unanswerable("there is neither a Basic nor a Bearer challenge in WWW-Authenticate")),
@@ -87,20 +97,23 @@ fn token(
     registry: &Url,
     (realm, reach): (Url, Reach),
     service: Option<&str>,
-    scope: &str,
+    scopes: &[&str],
     credential: Option<&Credential>,
-) -> Result<Secret, RegistryError> {
+) -> Result<Authorization, RegistryError> {
     let mut pairs = Vec::new();
     pairs.extend(service.map(|service| ("service", service)));
-    pairs.extend((!scope.is_empty()).then_some(("scope", scope)));
-    let form;
+    let (form, joined);
     let mut request = if let Some(Credential::IdentityToken(token)) = credential {
+        joined = scopes.join(" ");
+        pairs.push(("scope", &joined));
         pairs.extend([("grant_type", "refresh_token"), ("client_id", CLIENT_ID), ("refresh_token", token.expose())]);
         form = pairs.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect::<Vec<_>>().join("&");
         Request::new(Method::POST, realm)
             .header("Content-Type", "application/x-www-form-urlencoded")
             .body(Body::Bytes(form.as_bytes()))
     } else {
+        // One parameter for each, as all endpoints understand it.
+        pairs.extend(scopes.iter().map(|scope| ("scope", *scope)));
         let url = realm.with_query(&pairs).map_err(|source| RegistryError::Realm {
             registry: registry.to_string(),
             realm: realm.to_string(),
@@ -120,10 +133,9 @@ fn token(
         }
         answer.read("the token", TOKEN_LIMIT)
     })?;
-    let token = serde_json::from_slice::<TokenAnswer>(&body)
-        .ok()
-        .and_then(|answer| answer.token.or(answer.access_token))
-        .filter(|token| !token.is_empty())
-        .ok_or_else(|| request.place().protocol("the answer is not JSON with a token"))?;
-    Ok(prefixed("Bearer", &token))
+    let unusable = || request.place().protocol("the answer is not JSON with a token");
+    let answer = serde_json::from_slice::<TokenAnswer>(&body).map_err(|_| unusable())?;
+    let lifetime = Duration::from_secs(answer.expires_in.unwrap_or(DEFAULT_LIFETIME));
+    let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty()).ok_or_else(unusable)?;
+    Ok(Authorization::for_a_while(prefixed("Bearer", &token), lifetime))
 }

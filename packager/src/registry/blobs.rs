@@ -1,4 +1,4 @@
-//! Blobs: looked for, uploaded through a session, downloaded into a file.
+//! Blobs on their way from a registry into files.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -6,72 +6,27 @@ use std::path::Path;
 
 use oci_spec::image::Descriptor;
 use ureq::http::Method;
-use ureq::http::header::LOCATION;
 
-use crate::blob::{Blob, digest_of};
 use crate::digest::Digest;
 
 use super::RegistryError;
 use super::error::Place;
-use super::manifests::unusable;
 use super::progress::Moved;
 use super::session::Session;
-use super::transport::{Answer, Body};
-use super::verified::Check;
-
-/// Upload a blob unless the registry has it. The whole is repeated after a failure: an upload session may be lost.
-pub(super) fn upload(session: &Session<'_>, blob: &Blob) -> Result<(), RegistryError> {
-    let client = session.client;
-    let progress = client.progress();
-    let digest = known_digest(session, &blob.descriptor)?;
-    client.options.retry.run(progress, || {
-        if exists(session, &digest)? {
-            progress.finish(&digest, Moved::AlreadyThere);
-            return Ok(());
-        }
-        let start = session.request(Method::POST, "blobs/uploads/")?.body(Body::Bytes(&[]));
-        let started = session.once(&start, &[202, 201])?;
-        let put = |reason: &str| started.place.clone().protocol(format!("the upload's Location {reason}"));
-        let location = started.header(LOCATION.as_str()).ok_or_else(|| put("is missing"))?;
-        let url = started
-            .url
-            .join(location)
-            .and_then(|url| url.with_query(&[("digest", digest.as_str())]))
-            .map_err(|error| put(&format!("is unusable: {error}")))?;
-        if !client.transport.may_lead(&started.url, &url) {
-            return Err(put("would be plain HTTP"));
-        }
-        progress.start(&digest, blob.descriptor.size(), 0);
-        let mut finish = session.request(Method::PUT, "")?;
-        finish.url = url;
-        let finish = finish.header("Content-Type", "application/octet-stream").body(Body::Blob(blob, progress));
-        session.once(&finish, &[201, 204])?;
-        progress.finish(&digest, Moved::Uploaded);
-        Ok(())
-    })
-}
-
-fn exists(session: &Session<'_>, digest: &Digest) -> Result<bool, RegistryError> {
-    let head = session.request(Method::HEAD, &format!("blobs/{digest}"))?;
-    match session.once(&head, &[200]) {
-        Ok(_) => Ok(true),
-        Err(RegistryError::NotFound { .. }) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-fn known_digest(session: &Session<'_>, descriptor: &Descriptor) -> Result<Digest, RegistryError> {
-    digest_of(descriptor).map_err(|error| unusable(session.image, &error.into()))
-}
+use super::transport::Answer;
+use super::upload::known_digest;
+use super::verified::{BUFFER, Check};
 
 /// Download a blob into `directory`, under its digest's hexadecimal digits; only what has been checked gets that name.
-/// After an interruption it goes on where it stopped, if the registry can.
+/// After an interruption it goes on where it stopped, if the registry can. The file is not flushed to the disk: whoever
+/// keeps it does that.
 pub(super) fn download(session: &Session<'_>, descriptor: &Descriptor, directory: &Path) -> Result<(), RegistryError> {
     let client = session.client;
     let progress = client.progress();
     let digest = known_digest(session, descriptor)?;
     let path = directory.join(digest.hex());
     if path.exists() {
+        progress.finish(&digest, Moved::AlreadyThere);
         return Ok(());
     }
     let local = |action: &str| {
@@ -88,7 +43,7 @@ pub(super) fn download(session: &Session<'_>, descriptor: &Descriptor, directory
     let mut check = Check::new(digest.clone(), descriptor.size());
     client.options.retry.run(progress, || receive(session, descriptor, &digest, &mut check, &mut file))?;
     check.finish().map_err(|mismatch| mismatch.into_error(what(session, &digest)))?;
-    file.sync_all().map_err(local("write"))?;
+    drop(file);
     temporary.persist(&path).map_err(|error| local("write")(error.error))?;
     progress.finish(&digest, Moved::Downloaded);
     Ok(())
@@ -120,7 +75,7 @@ fn receive(
     progress.start(digest, descriptor.size(), check.seen());
     let Place { method, url } = answer.place.clone();
     let mut reader = answer.body.as_reader();
-    let mut buffer = vec![0; 64 * 1024];
+    let mut buffer = vec![0; BUFFER];
     loop {
         let read = match reader.read(&mut buffer) {
             Ok(0) => return Ok(()),

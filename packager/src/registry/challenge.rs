@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Challenge {
     Basic,
-    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+    Bearer { realm: String, service: Option<String> },
 }
 
 /// The challenges of all header lines that are understood, in order.
@@ -61,7 +61,7 @@ fn challenge(scheme: &str, parameters: &[(String, String)]) -> Option<Challenge>
     let get = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     match scheme {
         "basic" => Some(Challenge::Basic),
-        "bearer" => Some(Challenge::Bearer { realm: get("realm")?, service: get("service"), scope: get("scope") }),
+        "bearer" => Some(Challenge::Bearer { realm: get("realm")?, service: get("service") }),
         _ => None,
     }
 }
@@ -75,12 +75,8 @@ mod tests {
         assert_eq!(parse(std::iter::once(line)), expected, "{line}");
     }
 
-    fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Challenge {
-        Challenge::Bearer {
-            realm: realm.to_owned(),
-            service: service.map(str::to_owned),
-            scope: scope.map(str::to_owned),
-        }
+    fn bearer(realm: &str, service: Option<&str>) -> Challenge {
+        Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) }
     }
 
     #[test]
@@ -88,12 +84,12 @@ mod tests {
         check("Basic realm=\"Registry, the \\\"one\\\"\"", &[Challenge::Basic]);
         check(
             r#"Bearer realm="https://a.io/token",service="r.io",scope="repository:x:pull,push""#,
-            &[bearer("https://a.io/token", Some("r.io"), Some("repository:x:pull,push"))],
+            &[bearer("https://a.io/token", Some("r.io"))],
         );
-        check(r#"bearer  service = r.io , realm = "https://a.io""#, &[bearer("https://a.io", Some("r.io"), None)]);
+        check(r#"bearer  service = r.io , realm = "https://a.io""#, &[bearer("https://a.io", Some("r.io"))]);
         check(
             r#"Negotiate, Basic realm="x", Bearer realm="https://a.io""#,
-            &[Challenge::Basic, bearer("https://a.io", None, None)],
+            &[Challenge::Basic, bearer("https://a.io", None)],
         );
     }
 

@@ -13,12 +13,14 @@ use super::url::{Url, UrlError};
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// No answer: name, connection, TLS or timeout.
-    #[error("{method} {url}: no answer from the registry")]
+    #[error("{method} {url}: no answer from the registry{}", through(proxy.as_deref()))]
     Unreachable {
         /// HTTP method.
         method: &'static str,
         /// URL without its query.
         url: String,
+        /// The proxy that was to be gone through, without its password.
+        proxy: Option<String>,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -31,6 +33,16 @@ pub enum RegistryError {
         url: String,
         /// Which address, and what it is.
         source: ForbiddenAddress,
+    },
+    /// A name that is not asked for through a proxy: what it stands for there is not ours to look up.
+    #[error("{method} {url}: refused to ask the proxy for `{host}`, a name of the network it is in")]
+    ForbiddenName {
+        /// HTTP method.
+        method: &'static str,
+        /// URL without its query.
+        url: String,
+        /// The host.
+        host: String,
     },
     /// The answer's body broke off or stalled.
     #[error("{method} {url}: the answer broke off after {received} bytes")]
@@ -227,6 +239,9 @@ impl RegistryError {
                 "log in with `docker login REGISTRY`, or name another config folder with `--docker-config DIR`".into()
             }
             Self::Unauthorized { credentials: true, .. } => "the stored credentials were refused: log in again".into(),
+            Self::Unreachable { proxy: Some(_), source, .. } if !is_tls_trouble(&**source) => {
+                "name hosts that are met without the proxy in NO_PROXY".into()
+            }
             Self::Unreachable { url, source, .. } if url.starts_with("https:") => {
                 let text = source.to_string();
                 if text.contains("UnknownIssuer") {
@@ -239,6 +254,9 @@ impl RegistryError {
             }
             Self::Status { status: 400, url, .. } if url.starts_with("http:") => {
                 "the registry may want TLS: name its certificate authority with `--ca-file PEM`".into()
+            }
+            Self::Status { status: 429, .. } => {
+                "the registry limits requests; `docker login REGISTRY` often raises the limit".into()
             }
             _ => return None,
         })
@@ -301,6 +319,10 @@ fn said(code: Option<&str>, message: Option<&str>) -> String {
         (Some(text), None) | (None, Some(text)) => format!(" ({text})"),
         (None, None) => String::new(),
     }
+}
+
+fn through(proxy: Option<&str>) -> String {
+    proxy.map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default()
 }
 
 fn received(expected: u64, actual: u64) -> String {

@@ -124,14 +124,27 @@ impl Client {
     }
 }
 
+/// What is asked for. Without it, some registries deny having an OCI manifest.
+fn accept() -> String {
+    [media_type::MANIFEST, media_type::INDEX, media_type::DOCKER_MANIFEST, media_type::DOCKER_INDEX].join(", ")
+}
+
+/// Whether there is such a manifest.
+pub(super) fn exists(session: &Session<'_>, digest: &Digest) -> Result<bool, RegistryError> {
+    let request = session.request(Method::HEAD, &format!("manifests/{digest}"))?.header("Accept", accept());
+    match session.call(&request, &[200]) {
+        Ok(_) => Ok(true),
+        Err(RegistryError::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 pub(super) fn manifest(session: &Session<'_>, identifier: &str) -> Result<Manifest, RegistryError> {
     let reference = session.image;
     let what = format!("the manifest of {reference}");
-    let accept =
-        [media_type::MANIFEST, media_type::INDEX, media_type::DOCKER_MANIFEST, media_type::DOCKER_INDEX].join(", ");
     let request = session
         .request(Method::GET, &format!("manifests/{identifier}"))?
-        .header("Accept", accept)
+        .header("Accept", accept())
         .expect(MAX_MANIFEST_SIZE);
     let client = session.client;
     let (answer, bytes) = client.options.retry.run(client.progress(), || {
@@ -150,26 +163,34 @@ pub(super) fn manifest(session: &Session<'_>, identifier: &str) -> Result<Manife
 }
 
 pub(super) fn put(session: &Session<'_>, media_type: &str, bytes: &[u8]) -> Result<Digest, RegistryError> {
-    let digest = Digest::of(bytes);
     let reference = session.image;
-    if bytes.len() as u64 > MAX_MANIFEST_SIZE {
-        return Err(RegistryError::TooLarge { what: format!("the manifest of {reference}"), limit: MAX_MANIFEST_SIZE });
-    }
+    let digest = Digest::of(bytes);
     if let Some(expected) = reference.digest().filter(|expected| **expected != digest) {
         let what = format!("the manifest for {reference}");
         return Err(RegistryError::DigestMismatch { what, expected: expected.clone(), actual: digest });
     }
-    let identifier = match reference.tag() {
-        Some(tag) => tag,
-        None => reference.identifier(),
-    };
+    put_as(session, reference.tag().unwrap_or(reference.identifier()), media_type, bytes).map(|(digest, _)| digest)
+}
+
+/// Put a manifest under a tag or its digest; the answer may say what the registry made of its subject.
+pub(super) fn put_as(
+    session: &Session<'_>,
+    identifier: &str,
+    media_type: &str,
+    bytes: &[u8],
+) -> Result<(Digest, Answer), RegistryError> {
+    if bytes.len() as u64 > MAX_MANIFEST_SIZE {
+        let what = format!("the manifest of {}", session.image);
+        return Err(RegistryError::TooLarge { what, limit: MAX_MANIFEST_SIZE });
+    }
+    let digest = Digest::of(bytes);
     let request = session
         .request(Method::PUT, &format!("manifests/{identifier}"))?
         .header("Content-Type", media_type)
         .body(Body::Bytes(bytes));
     let answer = session.call(&request, &[201, 200, 202])?;
     check_header(&answer, &digest)?;
-    Ok(digest)
+    Ok((digest, answer))
 }
 
 /// A registry that says it has something else than what was sent or came is not to be believed in anything.

@@ -2,7 +2,7 @@
 
 use crate::digest::Digest;
 
-/// Told how blobs move. Calls come from the thread that pushes or pulls.
+/// Told how blobs move. Calls come from several threads, since several blobs move at a time.
 pub trait Progress: Send + Sync {
     /// A blob starts or, after a failure, starts again at `position`.
     fn start(&self, digest: &Digest, size: u64, position: u64) {
@@ -30,8 +30,10 @@ pub trait Progress: Send + Sync {
 pub enum Moved {
     /// It was sent.
     Uploaded,
-    /// The registry had it.
+    /// It was where it was to go.
     AlreadyThere,
+    /// The registry took it over from another of its repositories.
+    Mounted,
     /// It was fetched.
     Downloaded,
 }

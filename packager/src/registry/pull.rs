@@ -10,13 +10,14 @@ use crate::reference::ImageReference;
 
 use super::manifests::{Manifest, unusable};
 use super::session::{Actions, Session};
-use super::{Client, RegistryError, blobs, manifests};
+use super::{Client, RegistryError, blobs, manifests, parallel};
 
 /// No plugin image has that many; a manifest that does is there to keep us busy.
 const LAYER_LIMIT: usize = 128;
 
 impl Client {
-    /// Pull an image; its blobs become files in `directory`, which has to outlive the image. An index is resolved to
+    /// Pull an image; its blobs become files in `directory`, which has to outlive the image. A blob that has a file there
+    /// is not fetched; files have been checked, and are not flushed to the disk. An index is resolved to
     /// its linux/amd64 image, as Istio does, so that the image's digest is then another one than the reference's.
     pub fn pull(&self, reference: &ImageReference, directory: &Path) -> Result<Image, RegistryError> {
         let session = Session::open(self, reference, Actions::Pull)?;
@@ -42,9 +43,11 @@ fn pull(session: &Session<'_>, manifest: Manifest, directory: &Path) -> Result<I
         .image(|digest: &Digest| Content::File(directory.join(digest.hex())))
         .map_err(|error| unusable(reference, &error))?;
     check_size(session, &image)?;
-    for blob in std::iter::once(&image.config).chain(&image.layers) {
-        blobs::download(session, &blob.descriptor, directory)?;
-    }
+    let blobs = std::iter::once(&image.config).chain(&image.layers);
+    let blobs = parallel::distinct(blobs.map(|blob| &blob.descriptor), |descriptor| descriptor);
+    parallel::each(&blobs, session.client.options.parallel, |descriptor| {
+        blobs::download(session, descriptor, directory)
+    })?;
     Ok(image)
 }
 

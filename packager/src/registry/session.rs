@@ -1,6 +1,6 @@
 //! Requests about one repository: authorized when challenged, retried where that is safe, refusals turned into errors.
 
-use std::cell::RefCell;
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use ureq::http::Method;
@@ -8,6 +8,7 @@ use ureq::http::Method;
 use crate::credentials::{Credential, Secret};
 use crate::reference::ImageReference;
 
+use super::tokens::Key;
 use super::transport::{Answer, Request};
 use super::url::Url;
 use super::{Client, RegistryError, auth, printable};
@@ -21,13 +22,13 @@ pub(super) enum Actions {
     Push,
 }
 
+/// Several threads may use one at a time.
 pub(super) struct Session<'a> {
     pub(super) client: &'a Client,
     pub(super) image: &'a ImageReference,
     pub(super) base: Url,
     credential: Option<Credential>,
     scope: String,
-    authorization: RefCell<Option<Secret>>,
 }
 
 impl<'a> Session<'a> {
@@ -42,7 +43,7 @@ impl<'a> Session<'a> {
             Actions::Push => "pull,push",
         };
         let scope = format!("repository:{}:{actions}", image.repository());
-        Ok(Self { client, image, base, credential, scope, authorization: RefCell::new(None) })
+        Ok(Self { client, image, base, credential, scope })
     }
 
     /// A request to `/v2/<repository>/<path>`.
@@ -61,24 +62,41 @@ impl<'a> Session<'a> {
 
     /// Send once; answer a challenge once. Any status outside `accept` is an error.
     pub(super) fn once(&self, request: &Request<'_>, accept: &[u16]) -> Result<Answer, RegistryError> {
+        self.scoped(request, accept, &[])
+    }
+
+    /// The same where the request touches another repository of the registry too: `more` are the scopes for that.
+    pub(super) fn scoped(
+        &self,
+        request: &Request<'_>,
+        accept: &[u16],
+        more: &[String],
+    ) -> Result<Answer, RegistryError> {
+        let scopes: Vec<&str> = std::iter::once(&self.scope).chain(more).map(String::as_str).collect();
+        let key = Key::new(&self.base, &scopes);
+        let tokens = &self.client.tokens;
         let mut request = request.clone();
         let at_home = request.url.same_origin(&self.base);
         if at_home {
-            request.authorization.clone_from(&self.authorization.borrow());
+            request.authorization = tokens.get(&key);
         }
         let mut answer = self.client.transport.send(&request)?;
         if answer.status == 401 && at_home && answer.url.same_origin(&self.base) {
-            let shown = auth::answer(self.client, &self.base, &answer, self.credential.as_ref(), &self.scope)?;
+            let shown = tokens.renew(&key, request.authorization.as_ref(), || {
+                auth::answer(self.client, &self.base, &answer, self.credential.as_ref(), &scopes)
+            })?;
             if shown.is_some() {
-                request.authorization.clone_from(&shown);
-                self.authorization.replace(shown);
+                // The body of the refusal is read, so that the connection can be used again.
+                let _ = answer.read("the error", ERROR_LIMIT);
+                drop(answer);
+                request.authorization = shown;
                 answer = self.client.transport.send(&request)?;
             }
         }
         if accept.contains(&answer.status) {
             return Ok(answer);
         }
-        Err(refused(&mut answer, self.credential.as_ref(), self.authorization.borrow().as_ref()))
+        Err(refused(&mut answer, self.credential.as_ref(), request.authorization.as_ref()))
     }
 }
 
@@ -123,13 +141,22 @@ pub(super) fn refused(
     };
     let code = code.and_then(|code| clean(code, 64));
     let message = message.and_then(|message| clean(message, 256));
-    let retry_after = answer.header("retry-after").and_then(|value| value.trim().parse().ok());
+    let retry_after = answer.header("retry-after").and_then(|value| retry_after(value, SystemTime::now()));
     let (method, url) = (answer.place.method, answer.place.url.clone());
     match answer.status {
         401 => RegistryError::Unauthorized { method, url, credentials: credential.is_some(), code, message },
         404 => RegistryError::NotFound { method, url, code, message },
         status => RegistryError::Status { method, url, status, code, message, retry_after },
     }
+}
+
+/// Seconds from `now` (RFC 9110, section 10.2.3): a number of them, or a date, rounded up.
+fn retry_after(value: &str, now: SystemTime) -> Option<u64> {
+    let value = value.trim();
+    value.parse().ok().or_else(|| {
+        let pause = httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default();
+        Some(pause.as_secs() + u64::from(pause > Duration::from_secs(pause.as_secs())))
+    })
 }
 
 /// A registry that repeats what it was shown must not get it into a log.
@@ -144,4 +171,26 @@ fn without(text: String, credential: Option<&Credential>, authorization: Option<
         .flatten()
         .filter(|secret| !secret.is_empty())
         .fold(text, |text, secret| text.replace(secret, "<redacted>"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_770_500);
+        for (value, expected) in [
+            ("7", Some(7)),
+            (" 120 ", Some(120)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(7)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(7)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(retry_after(value, now), expected, "{value}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! One HTTP request and its redirects, by our own rules: plain HTTP, addresses and credentials are decided here.
 
+use std::cell::RefCell;
 use std::io::Read;
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use ureq::{Agent, SendBody};
 use crate::blob::Blob;
 use crate::credentials::Secret;
 
-use super::address::{ForbiddenAddress, GuardedResolver, Reach};
+use super::address::{ForbiddenAddress, GuardedResolver, NameError, Reach};
 use super::error::Place;
+use super::proxy::{Proxies, Proxy};
 use super::url::Url;
 use super::verified::{Unsent, Upload};
 use super::{Options, PlainHttp, Progress, RegistryError};
@@ -28,6 +30,8 @@ pub(super) enum Body<'a> {
     None,
     Bytes(&'a [u8]),
     Blob(&'a Blob, &'a dyn Progress),
+    /// So many bytes of a blob, from this position.
+    Part(&'a RefCell<Upload<'a>>, u64, u64),
 }
 
 impl Body<'_> {
@@ -36,6 +40,7 @@ impl Body<'_> {
             Self::None => 0,
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::Blob(blob, _) => blob.descriptor.size(),
+            Self::Part(_, _, size) => *size,
         }
     }
 }
@@ -88,6 +93,7 @@ fn name(method: &Method) -> &'static str {
         Method::HEAD => "HEAD",
         Method::POST => "POST",
         Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
         _ => "GET",
     }
 }
@@ -125,9 +131,17 @@ impl Answer {
     }
 }
 
-pub(super) struct Transport {
+/// The same way of connecting, to anywhere and to public addresses only.
+struct Agents {
     any: Agent,
     public: Agent,
+}
+
+pub(super) struct Transport {
+    direct: Agents,
+    https: Option<Agents>,
+    http: Option<Agents>,
+    proxies: Proxies,
     plain_http: PlainHttp,
     patience: Duration,
 }
@@ -135,14 +149,15 @@ pub(super) struct Transport {
 impl Transport {
     pub(super) fn new(options: &Options) -> Result<Self, RegistryError> {
         let tls = TlsConfig::builder().root_certs(roots(&options.ca_certificates)?).build();
-        let agent = |reach| {
+        let agent = |reach, proxy: Option<&Proxy>| {
             let config = Agent::config_builder()
                 .http_status_as_error(false)
                 .max_redirects(0)
                 .max_redirects_will_error(false)
-                .proxy(None)
+                .proxy(proxy.map(|proxy| proxy.0.clone()))
                 .tls_config(tls.clone())
                 .user_agent(options.user_agent.as_str())
+                .max_idle_connections_per_host(options.parallel.max(1))
                 .timeout_resolve(Some(options.connect_timeout))
                 .timeout_connect(Some(options.connect_timeout))
                 .timeout_per_read(Some(options.read_timeout))
@@ -150,15 +165,29 @@ impl Transport {
                 .timeout_send_request(Some(options.read_timeout))
                 .timeout_recv_response(Some(options.read_timeout))
                 .build();
-            let resolver = GuardedResolver { reach, inner: ureq::unversioned::resolver::DefaultResolver::default() };
-            Agent::with_parts(config, DefaultConnector::default(), resolver)
+            let place = proxy.map(|proxy| format!("{}:{}", proxy.0.host(), proxy.0.port()));
+            Agent::with_parts(config, DefaultConnector::default(), GuardedResolver::new(reach, place))
         };
+        let agents =
+            |proxy: Option<&Proxy>| Agents { any: agent(Reach::Any, proxy), public: agent(Reach::Public, proxy) };
+        let through = |proxy: &Option<Proxy>| proxy.as_ref().map(|proxy| agents(Some(proxy)));
         Ok(Self {
-            any: agent(Reach::Any),
-            public: agent(Reach::Public),
+            direct: agents(None),
+            https: through(&options.proxies.https),
+            http: through(&options.proxies.http),
+            proxies: options.proxies.clone(),
             plain_http: options.plain_http.clone(),
             patience: options.read_timeout,
         })
+    }
+
+    fn agent(&self, url: &Url, reach: Reach, proxy: Option<&Proxy>) -> &Agent {
+        let through = if url.is_tls() { &self.https } else { &self.http };
+        let agents = through.as_ref().filter(|_| proxy.is_some()).unwrap_or(&self.direct);
+        match reach {
+            Reach::Any => &agents.any,
+            Reach::Public => &agents.public,
+        }
     }
 
     /// Whether a server may send us from one URL to another: never from TLS to plain HTTP, and to plain HTTP only where
@@ -210,28 +239,41 @@ impl Transport {
         if !matches!(request.body, Body::None) {
             builder = builder.header(CONTENT_LENGTH, request.body.size());
         }
+        let proxy = self.proxies.of(url);
+        if proxy.is_some_and(Proxy::resolves) {
+            request.reach.check_name(&url.host()).map_err(|error| {
+                let Place { method, url: place } = place.clone();
+                match error {
+                    NameError::Address(source) => RegistryError::Forbidden { method, url: place, source },
+                    NameError::Name => RegistryError::ForbiddenName { method, url: place, host: url.host() },
+                }
+            })?;
+        }
+        let agent = self.agent(url, request.reach, proxy);
         let outcome = match request.body {
-            Body::None => self.run(request, builder, SendBody::none()),
-            Body::Bytes(mut bytes) => self.run(request, builder, SendBody::from_reader(&mut bytes)),
+            Body::None => self.run(agent, request, builder, SendBody::none()),
+            Body::Bytes(mut bytes) => self.run(agent, request, builder, SendBody::from_reader(&mut bytes)),
             Body::Blob(blob, progress) => {
-                let mut upload = Upload::open(blob, progress)?;
-                self.run(request, builder, SendBody::from_reader(&mut upload))
+                let mut upload = Upload::open(blob, 0, progress)?;
+                self.run(agent, request, builder, SendBody::from_reader(&mut upload))
+            }
+            Body::Part(upload, position, size) => {
+                let mut upload = upload.borrow_mut();
+                upload.seek(position)?;
+                self.run(agent, request, builder, SendBody::from_reader(&mut (&mut *upload).take(size)))
             }
         };
-        let (parts, body) = outcome.map_err(|error| failed(place.clone(), request, error))?.into_parts();
+        let (parts, body) = outcome.map_err(|error| failed(place.clone(), request, proxy, error))?.into_parts();
         Ok(Answer { place, url: url.clone(), status: parts.status.as_u16(), headers: parts.headers, body })
     }
 
     fn run(
         &self,
+        agent: &Agent,
         request: &Request<'_>,
         builder: http::request::Builder,
         body: SendBody<'_>,
     ) -> Result<http::Response<ureq::Body>, ureq::Error> {
-        let agent = match request.reach {
-            Reach::Any => &self.any,
-            Reach::Public => &self.public,
-        };
         let allowance = |bytes: u64| Some(self.patience + Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND));
         let configured = agent
             .configure_request(builder.body(body)?)
@@ -242,16 +284,18 @@ impl Transport {
     }
 }
 
-fn failed(place: Place, request: &Request<'_>, error: ureq::Error) -> RegistryError {
+fn failed(place: Place, request: &Request<'_>, proxy: Option<&Proxy>, error: ureq::Error) -> RegistryError {
     let Place { method, url } = place;
+    let proxy = proxy.map(ToString::to_string);
     match error {
         ureq::Error::Other(source) => match source.downcast::<ForbiddenAddress>() {
             Ok(source) => RegistryError::Forbidden { method, url, source: *source },
-            Err(source) => RegistryError::Unreachable { method, url, source },
+            Err(source) => RegistryError::Unreachable { method, url, proxy, source },
         },
         ureq::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.downcast_ref::<Unsent>().is_some()) => {
             let blob = match request.body {
                 Body::Blob(blob, _) => blob.descriptor.digest().to_string(),
+                Body::Part(upload, ..) => upload.borrow().digest().to_string(),
                 Body::None | Body::Bytes(_) => String::new(),
             };
             match error.into_inner().and_then(|inner| inner.downcast::<Unsent>().ok()).map(|unsent| *unsent) {
@@ -260,8 +304,8 @@ fn failed(place: Place, request: &Request<'_>, error: ureq::Error) -> RegistryEr
                 None => RegistryError::Protocol { method, url, reason: "the blob could not be sent".to_owned() },
             }
         }
-        ureq::Error::Io(error) => RegistryError::Unreachable { method, url, source: error.into() },
-        error => RegistryError::Unreachable { method, url, source: error.into() },
+        ureq::Error::Io(error) => RegistryError::Unreachable { method, url, proxy, source: error.into() },
+        error => RegistryError::Unreachable { method, url, proxy, source: error.into() },
     }
 }
 

@@ -9,6 +9,9 @@ use crate::digest::Digest;
 
 use super::{Progress, RegistryError};
 
+/// What is read at a time: enough that neither the system nor the hash is kept waiting.
+pub(super) const BUFFER: usize = 128 * 1024;
+
 /// Content against its descriptor, as far as it has been seen.
 #[derive(Clone)]
 pub(super) struct Check {
@@ -78,6 +81,7 @@ impl From<Unsent> for io::Error {
 
 /// A blob on its way out. Its last bytes are held back until they are known to be right.
 pub(super) struct Upload<'a> {
+    blob: &'a Blob,
     content: Box<dyn Read + Send>,
     check: Check,
     digest: Digest,
@@ -85,12 +89,40 @@ pub(super) struct Upload<'a> {
 }
 
 impl<'a> Upload<'a> {
-    pub(super) fn open(blob: &Blob, progress: &'a dyn Progress) -> Result<Self, RegistryError> {
+    /// Start at a position. What is before it is read and checked as well.
+    pub(super) fn open(blob: &'a Blob, position: u64, progress: &'a dyn Progress) -> Result<Self, RegistryError> {
         let action = format!("read blob {}", blob.descriptor.digest());
-        let digest = digest_of(&blob.descriptor)
-            .map_err(|error| RegistryError::Local { action: action.clone(), source: io::Error::other(error) })?;
-        let content = blob.content.open().map_err(|source| RegistryError::Local { action, source })?;
-        Ok(Self { content, check: Check::new(digest.clone(), blob.descriptor.size()), digest, progress })
+        let local = |source| RegistryError::Local { action: action.clone(), source };
+        let digest = digest_of(&blob.descriptor).map_err(|error| local(io::Error::other(error)))?;
+        let content = blob.content.open().map_err(local)?;
+        let mut check = Check::new(digest.clone(), blob.descriptor.size());
+        let mut before = content.take(position);
+        let mut buffer = vec![0; if position == 0 { 0 } else { BUFFER }];
+        while check.seen() < position {
+            let read = match before.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read.map_err(local)?,
+            };
+            if read == 0 {
+                let (expected, actual) = (blob.descriptor.size(), check.seen());
+                return Err(Mismatch::Size { expected, actual }.into_error(format!("local blob {digest}")));
+            }
+            let fed = check.feed(&buffer[..read]);
+            fed.map_err(|mismatch| mismatch.into_error(format!("local blob {digest}")))?;
+        }
+        Ok(Self { blob, content: before.into_inner(), check, digest, progress })
+    }
+
+    /// Go on from there, which is where reading stopped unless something went wrong.
+    pub(super) fn seek(&mut self, position: u64) -> Result<(), RegistryError> {
+        if self.check.seen() != position {
+            *self = Self::open(self.blob, position, self.progress)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn digest(&self) -> &Digest {
+        &self.digest
     }
 }
 
@@ -133,7 +165,8 @@ mod tests {
         );
         for wrong in [&b"abd"[..], b"ab", b""] {
             let content = crate::blob::Content::Bytes(wrong.into());
-            let mut upload = Upload::open(&Blob { descriptor: descriptor.clone(), content }, &()).unwrap();
+            let blob = Blob { descriptor: descriptor.clone(), content };
+            let mut upload = Upload::open(&blob, 0, &()).unwrap();
             let mut sent = Vec::new();
             let mut byte = [0];
             while let Ok(1) = upload.read(&mut byte) {
@@ -141,5 +174,21 @@ mod tests {
             }
             assert!(sent.len() < 3, "{wrong:?}: {sent:?}");
         }
+    }
+
+    #[test]
+    fn a_part_of_a_blob_is_checked_with_what_is_before_it() {
+        let blob = Blob::from_bytes("x", b"abcdef".as_slice());
+        let mut upload = Upload::open(&blob, 2, &()).unwrap();
+        let mut part = [0; 2];
+        upload.read_exact(&mut part).unwrap();
+        assert_eq!(&part, b"cd");
+        upload.seek(3).unwrap();
+        let mut rest = Vec::new();
+        upload.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"def");
+        let spoilt = Blob { content: crate::blob::Content::Bytes(b"xbcdef".as_slice().into()), ..blob };
+        assert!(Upload::open(&spoilt, 2, &()).unwrap().read_to_end(&mut rest).is_err());
+        assert!(matches!(Upload::open(&spoilt, 7, &()), Err(RegistryError::SizeMismatch { .. })));
     }
 }
