@@ -15,6 +15,7 @@
 mod collect;
 mod disk;
 mod index;
+mod staging;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -29,6 +30,7 @@ use crate::blob::{Blob, BlobError, Content, Image, digest_of};
 use crate::digest::Digest;
 use crate::image::{self, MAX_MANIFEST_SIZE, ManifestError, media_type};
 use index::Index;
+pub use staging::Staging;
 
 /// The file that makes a folder a layout.
 const MARKER_FILE: &str = "oci-layout";

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use packager::build::Tools;
+use packager::registry::{NoProxy, Proxies, Proxy};
+
+use crate::report::Failure;
 
 /// A program on `$PATH`.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
@@ -30,22 +33,21 @@ pub(crate) fn tools(directory: &Path) -> Tools {
 }
 
 /// `SOURCE_DATE_EPOCH` in seconds (reproducible-builds.org), when set; a value that is not a number is an error.
-pub(crate) fn source_date_epoch() -> Result<Option<u64>, crate::report::Failure> {
+pub(crate) fn source_date_epoch() -> Result<Option<u64>, Failure> {
     let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
     let seconds = value.to_str().and_then(|text| text.parse().ok());
     seconds.map(Some).ok_or_else(|| {
         let message = format!("SOURCE_DATE_EPOCH is `{}`: expected whole seconds since 1970", value.to_string_lossy());
-        crate::report::Failure::usage(message)
+        Failure::usage(message)
     })
 }
 
 /// The folder for what can be fetched or made again: `$XDG_CACHE_HOME/plugwright`, else `~/.cache/plugwright`.
-pub(crate) fn cache() -> Result<PathBuf, crate::report::Failure> {
+pub(crate) fn cache() -> Result<PathBuf, Failure> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
-    base.map(|base| base.join("plugwright")).ok_or_else(|| {
-        crate::report::Failure::environment("no folder for the cache: neither XDG_CACHE_HOME nor HOME is set")
-    })
+    base.map(|base| base.join("plugwright"))
+        .ok_or_else(|| Failure::environment("no folder for the cache: neither XDG_CACHE_HOME nor HOME is set"))
 }
 
 /// Where registry credentials are kept when no folder is named: podman's `$REGISTRY_AUTH_FILE` if that is set, then
@@ -57,6 +59,30 @@ pub(crate) fn registry_credentials() -> Vec<PathBuf> {
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker")));
     named.into_iter().chain(docker.map(|folder| packager::credentials::config_file(&folder))).collect()
+}
+
+/// What is met through a proxy: `HTTPS_PROXY` and `HTTP_PROXY` by the URL's scheme, else `ALL_PROXY`, but not what
+/// `NO_PROXY` names; each in lower case too. A proxy that cannot be used is an error: going around it is not what was
+/// asked for.
+pub(crate) fn proxies() -> Result<Proxies, Failure> {
+    let all = proxy("ALL_PROXY")?;
+    let except = variable("NO_PROXY").map(|(_, list)| NoProxy::parse(&list.to_string_lossy())).unwrap_or_default();
+    Ok(Proxies { https: proxy("HTTPS_PROXY")?.or_else(|| all.clone()), http: proxy("HTTP_PROXY")?.or(all), except })
+}
+
+fn proxy(name: &str) -> Result<Option<Proxy>, Failure> {
+    let Some((name, value)) = variable(name) else { return Ok(None) };
+    // The value may hold a password, and is not repeated.
+    let proxy = value.to_string_lossy().parse::<Proxy>();
+    proxy.map(Some).map_err(|error| Failure::environment(error).context(&format!("{name} is unusable")))
+}
+
+/// A variable in upper or lower case that is set and not empty, with the name it was found under.
+fn variable(name: &str) -> Option<(String, std::ffi::OsString)> {
+    [name.to_owned(), name.to_ascii_lowercase()].into_iter().find_map(|name| {
+        let value = std::env::var_os(&name).filter(|value| !value.is_empty())?;
+        Some((name, value))
+    })
 }
 
 /// `$PATH`.

@@ -2,13 +2,14 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::path::Path;
 
 use oci_spec::image::ANNOTATION_REF_NAME;
 use serde_json::{Map, Value, json};
 
 use super::index::Index;
-use super::{INDEX_FILE, Layout, LayoutError, MARKER_FILE, Put, VERSION, collect, disk};
-use crate::blob::{Blob, Image};
+use super::{INDEX_FILE, Layout, LayoutError, MARKER_FILE, Put, Staging, VERSION, collect, disk};
+use crate::blob::{Blob, Content, Image};
 use crate::image::{MAX_MANIFEST_SIZE, media_type};
 
 /// Held by whoever writes. It stays behind, empty: removing it would let two writers hold two files of that name.
@@ -20,13 +21,20 @@ impl Layout {
     ///
     /// Blobs are verified on the way in. On an error the layout is as it was.
     pub fn put(&self, image: &Image, name: &str) -> Result<Put, LayoutError> {
+        self.put_from(image, name, None)
+    }
+
+    pub(super) fn put_from(&self, image: &Image, name: &str, staging: Option<&Staging>) -> Result<Put, LayoutError> {
         check_name(name)?;
         let _lock = self.lock()?;
         let mut index = self.index()?;
         let digest = image.digest();
         let manifest = Blob::from_bytes(&image.media_type, image.manifest.clone());
         for blob in image.layers.iter().chain([&image.config, &manifest]) {
-            self.store(blob)?;
+            match &blob.content {
+                Content::File(path) if staging.is_some_and(|staging| staging.holds(blob)) => self.adopt(blob, path)?,
+                _ => self.store(blob)?,
+            }
         }
         let unchanged = index.names_only(name, digest.as_str());
         if !unchanged {
@@ -39,6 +47,17 @@ impl Layout {
         // The image is in; what could not be removed is for the next time.
         let collected = collect::collect(self, &index).unwrap_or_default();
         Ok(Put { digest, unchanged, collected })
+    }
+
+    /// Move a file that has been verified to where the blob belongs, replacing what may be there.
+    fn adopt(&self, blob: &Blob, file: &Path) -> Result<(), LayoutError> {
+        let path = self.blob_path(&blob.digest()?);
+        if fs::metadata(file).is_err() && path.is_file() {
+            // An image may name one blob twice; it has been moved then.
+            return Ok(());
+        }
+        File::open(file).and_then(|file| file.sync_all()).map_err(disk::failed("write", &path))?;
+        fs::rename(file, &path).map_err(disk::failed("write", &path))
     }
 
     /// Store a blob unless it is there and sound.
@@ -81,7 +100,7 @@ impl Layout {
         disk::sync_folder(&self.root)
     }
 
-    fn lock(&self) -> Result<File, LayoutError> {
+    pub(super) fn lock(&self) -> Result<File, LayoutError> {
         let path = self.root.join(LOCK_FILE);
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(disk::failed("lock", &path))?;

@@ -15,17 +15,22 @@ use super::progress::Moved;
 use super::session::Session;
 use super::transport::Answer;
 use super::upload::known_digest;
-use super::verified::{BUFFER, Check};
+use super::verified::Check;
 
 /// Download a blob into `directory`, under its digest's hexadecimal digits; only what has been checked gets that name.
 /// After an interruption it goes on where it stopped, if the registry can. The file is not flushed to the disk: whoever
 /// keeps it does that.
-pub(super) fn download(session: &Session<'_>, descriptor: &Descriptor, directory: &Path) -> Result<(), RegistryError> {
+pub(super) fn download(
+    session: &Session<'_>,
+    descriptor: &Descriptor,
+    directory: &Path,
+    provide: &(dyn Fn(&Descriptor, &Path) -> bool + Sync),
+) -> Result<(), RegistryError> {
     let client = session.client;
     let progress = client.progress();
     let digest = known_digest(session, descriptor)?;
     let path = directory.join(digest.hex());
-    if path.exists() {
+    if path.exists() || provide(descriptor, &path) {
         progress.finish(&digest, Moved::AlreadyThere);
         return Ok(());
     }
@@ -33,7 +38,11 @@ pub(super) fn download(session: &Session<'_>, descriptor: &Descriptor, directory
         let action = format!("{action} {}", path.display());
         move |source| RegistryError::Local { action, source }
     };
-    let temporary = tempfile::Builder::new()
+    let mut builder = tempfile::Builder::new();
+    // As readable as any file; a temporary file is its owner's only.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let temporary = builder
         .prefix(".download-")
         .tempfile_in(directory)
         .map_err(local("create a temporary file for"))?
@@ -75,18 +84,24 @@ fn receive(
     progress.start(digest, descriptor.size(), check.seen());
     let Place { method, url } = answer.place.clone();
     let mut reader = answer.body.as_reader();
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let read = match reader.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(source) => return Err(RegistryError::Interrupted { method, url, received: check.seen(), source }),
-        };
-        check.feed(&buffer[..read]).map_err(|mismatch| mismatch.into_error(what(session, digest)))?;
-        file.write_all(&buffer[..read]).map_err(write)?;
-        progress.advance(digest, read as u64);
-    }
+    let mut received = check.seen();
+    let (read, checked) = check.beside(|feeder| {
+        while let Some(mut buffer) = feeder.take() {
+            let read = match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => 0,
+                Err(source) => return Err(RegistryError::Interrupted { method, url, received, source }),
+            };
+            file.write_all(&buffer[..read]).map_err(write)?;
+            received += read as u64;
+            progress.advance(digest, read as u64);
+            feeder.give(buffer, read);
+        }
+        Ok(())
+    });
+    checked.map_err(|mismatch| mismatch.into_error(what(session, digest)))?;
+    read
 }
 
 /// Whether a 206 goes on exactly where the last answer stopped.

@@ -20,9 +20,19 @@ impl Client {
     /// is not fetched; files have been checked, and are not flushed to the disk. An index is resolved to
     /// its linux/amd64 image, as Istio does, so that the image's digest is then another one than the reference's.
     pub fn pull(&self, reference: &ImageReference, directory: &Path) -> Result<Image, RegistryError> {
+        self.pull_missing(reference, directory, &|_, _| false)
+    }
+
+    /// The same, but each blob is asked for from `provide` first: whether it has put it, checked, at the path.
+    pub fn pull_missing(
+        &self,
+        reference: &ImageReference,
+        directory: &Path,
+        provide: &(dyn Fn(&Descriptor, &Path) -> bool + Sync),
+    ) -> Result<Image, RegistryError> {
         let session = Session::open(self, reference, Actions::Pull)?;
         let manifest = manifests::manifest(&session, reference.identifier())?;
-        pull(&session, manifest, directory)
+        pull(&session, manifest, directory, provide)
     }
 
     /// Go on from a manifest or index that has been fetched.
@@ -32,11 +42,16 @@ impl Client {
         manifest: Manifest,
         directory: &Path,
     ) -> Result<Image, RegistryError> {
-        pull(&Session::open(self, reference, Actions::Pull)?, manifest, directory)
+        pull(&Session::open(self, reference, Actions::Pull)?, manifest, directory, &|_, _| false)
     }
 }
 
-fn pull(session: &Session<'_>, manifest: Manifest, directory: &Path) -> Result<Image, RegistryError> {
+fn pull(
+    session: &Session<'_>,
+    manifest: Manifest,
+    directory: &Path,
+    provide: &(dyn Fn(&Descriptor, &Path) -> bool + Sync),
+) -> Result<Image, RegistryError> {
     let reference = session.image;
     let manifest = if manifest.is_index() { child(session, &manifest)? } else { manifest };
     let image = manifest
@@ -46,7 +61,7 @@ fn pull(session: &Session<'_>, manifest: Manifest, directory: &Path) -> Result<I
     let blobs = std::iter::once(&image.config).chain(&image.layers);
     let blobs = parallel::distinct(blobs.map(|blob| &blob.descriptor), |descriptor| descriptor);
     parallel::each(&blobs, session.client.options.parallel, |descriptor| {
-        blobs::download(session, descriptor, directory)
+        blobs::download(session, descriptor, directory, provide)
     })?;
     Ok(image)
 }

@@ -1,6 +1,7 @@
 //! Size and digest, checked while content streams by.
 
 use std::io::{self, Read};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use sha2::{Digest as _, Sha256};
 
@@ -12,6 +13,8 @@ use super::{Progress, RegistryError};
 /// What is read at a time: enough that neither the system nor the hash is kept waiting.
 pub(super) const BUFFER: usize = 128 * 1024;
 
+const BUFFERS: usize = 4;
+
 /// Content against its descriptor, as far as it has been seen.
 #[derive(Clone)]
 pub(super) struct Check {
@@ -19,6 +22,24 @@ pub(super) struct Check {
     expected: Digest,
     size: u64,
     seen: u64,
+}
+
+/// Hands buffers to a check on another thread, and gets them back.
+pub(super) struct Feeder {
+    full: SyncSender<(Vec<u8>, usize)>,
+    empty: Receiver<Vec<u8>>,
+}
+
+impl Feeder {
+    /// A buffer to fill; nothing once the check has found something wrong.
+    pub(super) fn take(&self) -> Option<Vec<u8>> {
+        self.empty.recv().ok()
+    }
+
+    /// The first `size` bytes of a buffer come next.
+    pub(super) fn give(&self, buffer: Vec<u8>, size: usize) {
+        let _ = self.full.send((buffer, size));
+    }
 }
 
 /// How content differs from its descriptor.
@@ -53,6 +74,33 @@ impl Check {
         }
         self.hasher.update(bytes);
         Ok(())
+    }
+
+    /// Run `work` and check what it feeds beside it, on another thread: hashing takes as long as all the rest. Gives what
+    /// the work came to, and what the check found; all that was fed has been checked.
+    pub(super) fn beside<T>(&mut self, work: impl FnOnce(&Feeder) -> T) -> (T, Result<(), Mismatch>) {
+        let (full, filled) = mpsc::sync_channel(BUFFERS);
+        let (back, empty) = mpsc::channel();
+        for _ in 0..BUFFERS {
+            let _ = back.send(vec![0; BUFFER]);
+        }
+        let feeder = Feeder { full, empty };
+        let check = self;
+        std::thread::scope(move |scope| {
+            let checking = scope.spawn(move || {
+                for (buffer, size) in filled {
+                    let buffer: Vec<u8> = buffer;
+                    check.feed(&buffer[..size])?;
+                    // Nobody takes it any more once the work is done.
+                    let _ = back.send(buffer);
+                }
+                Ok(())
+            });
+            let outcome = work(&feeder);
+            drop(feeder);
+            let checked = checking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (outcome, checked)
+        })
     }
 
     pub(super) fn finish(self) -> Result<(), Mismatch> {

@@ -59,10 +59,10 @@ fn image(args: &Args, reference: &Reference) -> Result<(), Failure> {
     }
     let client = args.registry.client()?;
     let layout = Layout::open_or_create(Path::new(directory)).map_err(layout_failure)?;
-    let folder = tempfile::tempdir()
-        .map_err(|error| Failure::environment(error).context("failed to create a temporary folder"))?;
-    let pulled = client.pull(image, folder.path()).map_err(registry_failure)?;
-    let put = layout.put(&pulled, name).map_err(layout_failure)?;
+    let staging = layout.staging().map_err(layout_failure)?;
+    let provide = |descriptor: &_, path: &_| layout.stage(descriptor, path);
+    let pulled = client.pull_missing(image, staging.path(), &provide).map_err(registry_failure)?;
+    let put = layout.put_staged(&pulled, name, &staging).map_err(layout_failure)?;
     note(format!("oci:{directory}:{name}"));
     data(format!("{}@{}", image.name(), put.digest));
     Ok(())

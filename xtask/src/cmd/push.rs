@@ -1,7 +1,7 @@
 //! `cargo xtask push`.
 
 use packager::layout::Layout;
-use packager::reference::{LayoutReference, Reference};
+use packager::reference::{ImageReference, LayoutReference, Reference};
 
 use super::registry_flags::{self, RegistryFlags, layout_failure, registry_failure};
 use crate::report::{Failure, data};
@@ -20,6 +20,9 @@ pub(crate) struct Args {
     /// Give it this tag too; may be repeated.
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
+    /// Take blobs over from this repository of the same registry where it has them, instead of sending them.
+    #[arg(long, value_name = "REPOSITORY")]
+    mount_from: Option<String>,
     #[command(flatten)]
     registry: RegistryFlags,
 }
@@ -32,18 +35,29 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if destination.tag().is_some() || destination.digest().is_some() || references.is_empty() {
         references.insert(0, destination.clone());
     }
+    let mount = args.mount_from.as_deref().map(|from| mount(&destination, from)).transpose()?;
     let client = args.registry.client()?;
     let image =
         Layout::open(&source.directory).and_then(|layout| layout.image(&source.name)).map_err(layout_failure)?;
     for (position, reference) in references.iter().enumerate() {
         if position == 0 {
-            registry_flags::push(&client, &image, reference)?;
+            registry_flags::push(&client, &image, reference, mount.as_deref())?;
         } else {
             client.put_manifest(reference, &image.media_type, &image.manifest).map_err(registry_failure)?;
         }
     }
     data(format!("{}@{}", destination.name(), image.digest()));
     Ok(())
+}
+
+/// The repository's name in the destination's registry.
+fn mount(destination: &ImageReference, from: &str) -> Result<String, Failure> {
+    let registry = destination.name();
+    let registry = registry.strip_suffix(destination.repository()).unwrap_or_default();
+    let repository = from.strip_prefix(registry).unwrap_or(from);
+    let found = registry_flags::image(&format!("{registry}{repository}:any"))
+        .map_err(|failure| failure.context("--mount-from"))?;
+    Ok(found.repository().to_owned())
 }
 
 fn layout(source: &str) -> Result<LayoutReference, Failure> {

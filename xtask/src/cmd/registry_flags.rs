@@ -2,17 +2,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use packager::blob::Image;
 use packager::credentials::{Credentials, config_file};
 use packager::fetch::{FetchError, FetchOptions};
 use packager::layout::{Layout, LayoutError};
 use packager::reference::{ImageReference, Reference, ReferenceError};
-use packager::registry::{Client, Options, PlainHttp, Progress, RegistryError};
+use packager::registry::{Client, Options, PlainHttp, RegistryError};
 
 use crate::environment;
-use crate::report::{Failure, note};
+use crate::progress::Bars;
+use crate::report::Failure;
 
 /// How to talk to registries.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -35,8 +35,9 @@ pub(crate) struct RegistryFlags {
 impl RegistryFlags {
     /// A client that does what the flags say.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        let progress = Arc::new(Retries);
-        let mut options = Options { private_realms: self.private_realm, progress, ..Options::default() };
+        let progress = Arc::new(Bars::new());
+        let proxies = environment::proxies()?;
+        let mut options = Options { private_realms: self.private_realm, progress, proxies, ..Options::default() };
         if self.plain_http {
             options.plain_http = PlainHttp::Always;
         }
@@ -75,15 +76,6 @@ impl RegistryFlags {
     }
 }
 
-/// Says why it takes longer.
-struct Retries;
-
-impl Progress for Retries {
-    fn retry(&self, reason: &RegistryError, after: Duration) {
-        note(format!("{reason}; trying again in {:.1} s", after.as_secs_f32()));
-    }
-}
-
 /// Where several images are pushed to.
 pub(crate) struct Destination {
     client: Client,
@@ -96,13 +88,18 @@ impl Destination {
         // A tag has no `+`, which semantic versions put before build metadata.
         let reference = image(&format!("{}/{name}:{}", self.prefix, version.replace('+', "_")))?;
         let found = layout.image(name).map_err(layout_failure)?;
-        push(&self.client, &found, &reference)
+        push(&self.client, &found, &reference, None)
     }
 }
 
 /// Push one image; gives the reference with the digest.
-pub(crate) fn push(client: &Client, image: &Image, reference: &ImageReference) -> Result<ImageReference, Failure> {
-    let digest = client.push(image, reference).map_err(registry_failure)?;
+pub(crate) fn push(
+    client: &Client,
+    image: &Image,
+    reference: &ImageReference,
+    mount: Option<&str>,
+) -> Result<ImageReference, Failure> {
+    let digest = client.push_mounting(image, reference, mount).map_err(registry_failure)?;
     Ok(reference.with_digest(digest))
 }
 
