@@ -3,7 +3,7 @@
 //! TLS unless the registry is this machine or plain HTTP is asked for; credentials only where they belong; every byte
 //! checked against its digest and size on the way; everything bounded in size, time and number.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::credentials::Credentials;
@@ -124,6 +124,7 @@ pub struct Client {
     transport: Arc<transport::Transport>,
     tokens: Arc<tokens::Tokens>,
     places: Arc<upload::Places>,
+    attaching: Arc<Mutex<()>>,
     options: Options,
 }
 
@@ -134,6 +135,7 @@ impl Client {
             transport: Arc::new(transport::Transport::new(&options)?),
             tokens: Arc::default(),
             places: Arc::default(),
+            attaching: Arc::default(),
             options,
         })
     }

@@ -40,6 +40,8 @@ pub enum Does {
     Redirect(String),
     /// 500, with everything that the client showed in the message.
     Echo,
+    /// Give this header, or this value of it.
+    Header(&'static str, String),
     /// Give another `Content-Type`.
     ContentType(&'static str),
     /// Send the body byte by byte with so many milliseconds in between, for ever so long.

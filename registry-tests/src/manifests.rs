@@ -228,7 +228,8 @@ pub(crate) fn referrers(shared: &Shared, route: &Route<'_>, parameters: &str) ->
     let more = page.len() > shared.options.referrers_page;
     page.truncate(shared.options.referrers_page);
     let manifests = page;
-    let kind = wanted.as_ref().map(|wanted| format!("&artifactType={wanted}")).unwrap_or_default();
+    let kind =
+        wanted.as_ref().map(|wanted| format!("&artifactType={}", wanted.replace('+', "%2B"))).unwrap_or_default();
     let next = first + manifests.len();
     let next = format!("</v2/{}/referrers/{}?from={next}{kind}>; rel=\"next\"", route.name, route.last);
     let mut fields = Vec::new();

@@ -301,6 +301,11 @@ fn spoilt(reply: Reply, fault: &Does) -> Reply {
                 parts.headers.insert("docker-content-digest", value);
             }
         }
+        Does::Header(name, value) => {
+            if let Ok(value) = value.parse() {
+                parts.headers.insert(*name, value);
+            }
+        }
         Does::ContentType(media_type) => {
             parts.headers.insert("content-type", HeaderValue::from_static(media_type));
         }

@@ -2,6 +2,7 @@
 //! specification 1.1, "Listing Referrers" and "Pushing Manifests with Subject").
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use oci_spec::image::{Descriptor, ImageIndex};
 use serde_json::{Value, json};
@@ -184,7 +185,10 @@ fn tagged(session: &Session<'_>, subject: &Digest) -> Result<Option<ImageIndex>,
     index(session, subject)?.map(parse).transpose()
 }
 
+/// The index is read, changed and written, which registries do not let us do in one: a client does it once at a time,
+/// and looks afterwards; another program that writes between the two wins.
 fn add(session: &Session<'_>, subject: &Digest, entry: &Value) -> Result<(), RegistryError> {
+    let _turn = session.client.attaching.lock().unwrap_or_else(PoisonError::into_inner);
     for attempt in 0..=ATTEMPTS {
         let found = index(session, subject)?;
         // As a value, so that what is not known here is kept.
@@ -212,7 +216,6 @@ fn add(session: &Session<'_>, subject: &Digest, entry: &Value) -> Result<(), Reg
         kept.push(entry.clone());
         document["manifests"] = Value::Array(kept);
         manifests::put_as(session, &tag(subject), media_type, document.to_string().as_bytes())?;
-        // Whoever writes at the same time may have replaced it: the next round sees that, or adds it again.
     }
     let reason = format!("others write the tag `{}` at the same time; the artifact is not listed there", tag(subject));
     Err(RegistryError::Manifest { reference: session.image.name(), reason })

@@ -26,6 +26,9 @@ use super::verified::Upload;
 /// How often a registry may put us back in one upload before it counts as confused.
 const CORRECTIONS: u32 = 8;
 
+/// How often an upload may vanish.
+const LOSSES: u32 = 3;
+
 /// In which repository of which registry blobs have been seen.
 #[derive(Default)]
 pub(super) struct Places(Mutex<HashMap<(String, Digest), String>>);
@@ -48,7 +51,7 @@ pub(super) fn upload(session: &Session<'_>, blob: &Blob, source: Option<&str>) -
     let digest = known_digest(session, &blob.descriptor)?;
     let source = source.map(str::to_owned).or_else(|| client.places.of(session, &digest));
     let source = source.filter(|source| source != session.image.repository());
-    let mut sending = Sending { session, blob, digest, source, left: None, in_pieces: false };
+    let mut sending = Sending { session, blob, digest, source, left: None, in_pieces: false, lost: 0 };
     let moved = client.options.retry.run(client.progress(), || sending.attempt())?;
     client.places.note(session, &sending.digest);
     client.progress().finish(&sending.digest, moved);
@@ -67,6 +70,8 @@ struct Sending<'a> {
     /// Where an upload that broke off may be gone on with.
     left: Option<Url>,
     in_pieces: bool,
+    /// How often the registry did not know the upload any more.
+    lost: u32,
 }
 
 /// How an upload begins.
@@ -94,6 +99,11 @@ impl Sending<'_> {
         match sent {
             Err(RegistryError::Status { status: 413, .. }) if !self.in_pieces && self.size() > self.piece() => {
                 self.in_pieces = true;
+                self.attempt()
+            }
+            Err(RegistryError::NotFound { .. }) if self.lost < LOSSES => {
+                self.lost += 1;
+                self.left = None;
                 self.attempt()
             }
             Err(error) => Err(error),

@@ -10,3 +10,5 @@ mod failures;
 mod fetch_and_verify;
 mod push_and_pull;
 mod redirects;
+mod referrers;
+mod transfers;
