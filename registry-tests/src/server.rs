@@ -173,7 +173,8 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Reply
         None => None,
     };
     let parameters = parts.uri.query().unwrap_or_default().to_owned();
-    let own = shared.address.to_string();
+    // The name by which the client knows us.
+    let own = header(hyper::header::HOST).unwrap_or_else(|| shared.address.to_string());
     let wanted = auth::scopes(&route, &parameters);
     if matches!(fault, Some(Does::ForgetUpload)) {
         uploads::cancel(&shared, &route);

@@ -124,6 +124,9 @@ impl Client {
     }
 }
 
+/// How much is expected to come, which decides how long it may take; much larger ones have to come faster.
+pub(super) const MANIFEST_EXPECTED: u64 = 16 * 1024;
+
 /// What is asked for. Without it, some registries deny having an OCI manifest.
 fn accept() -> String {
     [media_type::MANIFEST, media_type::INDEX, media_type::DOCKER_MANIFEST, media_type::DOCKER_INDEX].join(", ")
@@ -145,7 +148,7 @@ pub(super) fn manifest(session: &Session<'_>, identifier: &str) -> Result<Manife
     let request = session
         .request(Method::GET, &format!("manifests/{identifier}"))?
         .header("Accept", accept())
-        .expect(MAX_MANIFEST_SIZE);
+        .expect(MANIFEST_EXPECTED);
     let client = session.client;
     let (answer, bytes) = client.options.retry.run(client.progress(), || {
         let mut answer = session.once(&request, &[200])?;

@@ -116,7 +116,7 @@ fn listed(
     let mut request = session
         .request(Method::GET, &format!("referrers/{subject}{query}"))?
         .header("Accept", media_type::INDEX)
-        .expect(MAX_MANIFEST_SIZE);
+        .expect(manifests::MANIFEST_EXPECTED);
     let mut found = Vec::new();
     for _ in 0..PAGE_LIMIT {
         let what = format!("the referrers of {}@{subject}", session.image.name());

@@ -8,6 +8,7 @@ mod support;
 mod authentication;
 mod failures;
 mod fetch_and_verify;
+mod matrix;
 mod push_and_pull;
 mod redirects;
 mod referrers;
