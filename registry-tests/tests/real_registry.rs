@@ -4,13 +4,16 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use packager::credentials::Credentials;
 use packager::reference::ImageReference;
-use packager::registry::{Client, Options, PlainHttp, RegistryError};
+use packager::registry::{Artifact, Client, Moved, Options, PlainHttp, Progress, RegistryError};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use registry_tests::Registry;
 use tempfile::TempDir;
@@ -222,4 +225,96 @@ fn skopeo_carries_images_between_our_registry_and_debians() {
     same(&pull(&client(), &reference(&ours.host(), "by-skopeo/auth:v1")).0, &image);
     let tags = skopeo(&["list-tags", "--tls-verify=false", &format!("docker://{}/by-skopeo/auth", ours.host())]);
     assert!(tags.contains("\"v1\""), "{tags}");
+}
+
+#[derive(Default)]
+struct Outcomes(Mutex<Vec<Moved>>);
+
+impl Progress for Outcomes {
+    fn finish(&self, _: &packager::digest::Digest, outcome: Moved) {
+        self.0.lock().unwrap().push(outcome);
+    }
+}
+
+#[test]
+fn docker_registry_takes_blobs_over_from_another_repository() {
+    let registry = DockerRegistry::open();
+    let image = image(1, 1_000_000);
+    client().push(&image, &registry.reference("acme/from:t")).unwrap();
+    let outcomes = Arc::new(Outcomes::default());
+    let client = Client::new(Options { progress: Arc::clone(&outcomes) as Arc<dyn Progress>, ..options() }).unwrap();
+    client.push_mounting(&image, &registry.reference("acme/to:t"), Some("acme/from")).unwrap();
+    assert_eq!(*outcomes.0.lock().unwrap(), [Moved::Mounted, Moved::Mounted]);
+    same(&pull(&client, &registry.reference("acme/to:t")).0, &image);
+    client.push_mounting(&image, &registry.reference("acme/third:t"), Some("not/there")).unwrap();
+    same(&pull(&client, &registry.reference("acme/third:t")).0, &image);
+}
+
+/// A relay to a server that cuts the first so many connections once so many bytes have gone up.
+fn cutting(target: &str, connections: usize, bytes: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (target, left) = (target.to_owned(), Arc::new(AtomicUsize::new(connections)));
+    // They end with the test's process.
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let (server, left) = (TcpStream::connect(&target).unwrap(), Arc::clone(&left));
+            std::thread::spawn(move || {
+                let (mut down, mut up) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                let back = std::thread::spawn(move || std::io::copy(&mut down, &mut up));
+                let (mut from, mut to, mut gone) = (&client, &server, 0);
+                let mut buffer = vec![0; 64 * 1024];
+                while let Ok(read @ 1..) = from.read(&mut buffer) {
+                    gone += read;
+                    let once = |left: usize| left.checked_sub(1);
+                    if to.write_all(&buffer[..read]).is_err()
+                        || (gone > bytes && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, once).is_ok())
+                    {
+                        break;
+                    }
+                }
+                let _ = client.shutdown(std::net::Shutdown::Both);
+                let _ = server.shutdown(std::net::Shutdown::Both);
+                let _ = back.join();
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn docker_registry_gets_a_blob_whose_upload_broke_off() {
+    let registry = DockerRegistry::open();
+    let image = image(1, 20_000_000);
+    for connections in [1, 2, 3] {
+        let relay = cutting(&registry.host, connections, 7_000_000);
+        let client = Client::new(Options { chunk: 3_000_000, ..options() }).unwrap();
+        let place = format!("acme/cut-{connections}:t");
+        client.push(&image, &reference(&relay, &place)).unwrap();
+        same(&pull(&client, &registry.reference(&place)).0, &image);
+    }
+}
+
+#[test]
+fn docker_registry_keeps_what_is_attached_under_the_fallback_tag() {
+    let registry = DockerRegistry::open();
+    let tagged = registry.reference("acme/x:t");
+    let digest = client().push(&image(1, 1000), &tagged).unwrap();
+    assert_eq!(client().referrers(&tagged, None).unwrap(), []);
+    let artifact = |content: &str| Artifact {
+        artifact_type: "application/spdx+json".to_owned(),
+        layers: vec![support::blob("application/spdx+json", content.as_bytes())],
+        annotations: std::collections::BTreeMap::new(),
+    };
+    let attached: Vec<_> = ["one", "two"].map(|content| client().attach(&tagged, &artifact(content)).unwrap()).into();
+    let found = |reference| {
+        let found = client().referrers(reference, Some("application/spdx+json")).unwrap();
+        found.iter().map(|one| one.digest().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&tagged), [attached[0].to_string(), attached[1].to_string()]);
+    // This registry refuses an index with an entry that is gone, and would do so for ever.
+    let url = format!("http://{}/v2/acme/x/manifests/{}", registry.host, attached[0]);
+    assert_eq!(ureq::delete(url).call().unwrap().status(), 202);
+    let third = client().attach(&tagged, &artifact("three")).unwrap();
+    assert_eq!(found(&tagged.with_digest(digest)), [attached[1].to_string(), third.to_string()]);
 }

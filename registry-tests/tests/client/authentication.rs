@@ -53,6 +53,30 @@ fn a_password_is_enough_for_basic_and_for_a_token() {
     }
 }
 
+fn tokens(registry: &Registry) -> usize {
+    registry.operations().into_iter().filter(|operation| *operation == Operation::Token).count()
+}
+
+#[test]
+fn a_token_serves_until_it_expires() {
+    for (token_lifetime, expected) in [(300, 2), (0, 6)] {
+        let registry = registry_tests::Options { auth: bearer(), token_lifetime, ..registry_tests::Options::default() };
+        let registry = Registry::start(registry).unwrap();
+        let client = with(basic(&registry.host(), "ann", PASSWORD));
+        let (image, place) = (image(1, 1000), reference(&registry.host(), "acme/x:t"));
+        client.push(&image, &place).unwrap();
+        client.push(&image, &place.with_tag("u").unwrap()).unwrap();
+        for _ in 0..3 {
+            client.resolve(&place).unwrap();
+        }
+        if token_lifetime == 0 {
+            assert!(tokens(&registry) > expected, "{}", tokens(&registry));
+        } else {
+            assert_eq!(tokens(&registry), expected, "one to push, one to pull");
+        }
+    }
+}
+
 #[test]
 fn an_identity_token_is_exchanged() {
     let registry = start(bearer());

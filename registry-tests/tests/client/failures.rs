@@ -90,6 +90,29 @@ fn a_busy_registry_says_when_to_come_again() {
 }
 
 #[test]
+fn a_busy_registry_may_say_it_with_a_date() {
+    let date = |date: &str| Does::StatusWith(429, "retry-after", date.to_owned());
+    pull([Fault::times(2, Operation::BlobGet, date("Sun, 06 Nov 1994 08:49:37 GMT"))]).0.unwrap();
+    for (text, expected) in [("Sun, 06 Nov 1994 08:49:37 GMT", Some(0)), ("whenever", None)] {
+        let error = pull_error(Fault::always(Operation::BlobGet, date(text)));
+        let RegistryError::Status { status: 429, retry_after, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(*retry_after, expected, "{text}");
+    }
+    let error = pull_error(Fault::always(Operation::ManifestGet, date("Fri, 31 Dec 9999 23:59:59 GMT")));
+    assert!(matches!(error, RegistryError::Status { retry_after: Some(100_000_000..), .. }), "{error:?}");
+}
+
+#[test]
+fn a_body_that_drips_is_given_up_however_steady_it_is() {
+    let (_, _, registry) = pull([]);
+    registry.set_faults([Fault::always(Operation::ManifestGet, Does::Drip(20))]);
+    let retry = Retry { attempts: 1, ..Retry::at_once() };
+    let client = Client::new(Options { read_timeout: Duration::from_millis(100), retry, ..options() }).unwrap();
+    let error = client.resolve(&reference(&registry.host(), "acme/x:t")).unwrap_err();
+    assert!(matches!(error, RegistryError::Interrupted { .. }), "{error:?}");
+}
+
+#[test]
 fn a_failed_upload_is_begun_again() {
     let faults = [
         Fault::times(1, Operation::UploadFinish, Does::Status(500)),

@@ -9,6 +9,7 @@ mod authentication;
 mod failures;
 mod fetch_and_verify;
 mod matrix;
+mod proxies;
 mod push_and_pull;
 mod redirects;
 mod referrers;
