@@ -58,8 +58,84 @@ impl Layout {
             && fs::hard_link(stored, path).is_ok()
     }
 
-    /// [`put`](Layout::put) an image whose blobs lie in `staging`: they are moved, and not read again.
+    /// [`put`](Layout::put) an image whose blobs lie in `staging`: they are moved, and neither read again nor
+    /// flushed to the disk: after a power cut a blob may be damaged, which its digest tells, and is pulled again.
     pub fn put_staged(&self, image: &Image, name: &str, staging: &Staging) -> Result<Put, LayoutError> {
         self.put_from(image, name, Some(staging))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::image::media_type;
+
+    fn image(layer: &[u8]) -> Image {
+        let config = Blob::from_bytes(media_type::CONFIG, b"{}".as_slice());
+        let layers = vec![Blob::from_bytes(media_type::LAYER, layer)];
+        let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::MANIFEST,
+            "config": config.descriptor, "layers": [layers[0].descriptor]});
+        let (manifest, media_type) = (manifest.to_string().into_bytes().into(), media_type::MANIFEST.to_owned());
+        Image { manifest, media_type, config, layers }
+    }
+
+    /// The same image, its blobs as files in the staging folder.
+    fn staged(image: &Image, staging: &Staging) -> Image {
+        let file = |blob: &Blob| {
+            let path = staging.path().join(blob.digest().unwrap().hex());
+            fs::write(&path, blob.read(1 << 20).unwrap()).unwrap();
+            Blob { content: Content::File(path), ..blob.clone() }
+        };
+        let layers = image.layers.iter().map(file).collect();
+        Image { config: file(&image.config), layers, ..image.clone() }
+    }
+
+    fn names(layout: &Layout) -> Vec<String> {
+        disk::names(layout.root()).unwrap()
+    }
+
+    #[test]
+    fn staged_blobs_are_moved_in_and_the_folder_goes() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::open_or_create(root.path()).unwrap();
+        let image = image(b"layer");
+        let staging = layout.staging().unwrap();
+        let put = layout.put_staged(&staged(&image, &staging), "x", &staging).unwrap();
+        assert!(!put.unchanged && put.digest == image.digest());
+        assert_eq!(disk::names(staging.path()).unwrap(), Vec::<String>::new());
+        drop(staging);
+        assert!(!names(&layout).iter().any(|name| name.starts_with(PREFIX)));
+        assert_eq!(layout.image("x").unwrap().layers[0].read(9).unwrap(), b"layer");
+    }
+
+    #[test]
+    fn a_blob_that_is_there_is_staged_unless_it_is_damaged() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::open_or_create(root.path()).unwrap();
+        let image = image(b"layer");
+        layout.put(&image, "x").unwrap();
+        let staging = layout.staging().unwrap();
+        let (layer, path) = (&image.layers[0].descriptor, staging.path().join("some"));
+        assert!(layout.stage(layer, &path));
+        assert_eq!(fs::read(&path).unwrap(), b"layer");
+        let stored = layout.blob_path(&Digest::of(b"layer"));
+        fs::remove_file(&stored).unwrap();
+        fs::write(&stored, b"lay\0r").unwrap();
+        assert!(!layout.stage(layer, &staging.path().join("other")));
+        let again = layout.put_staged(&staged(&image, &staging), "x", &staging).unwrap();
+        assert!(again.unchanged);
+        assert_eq!(fs::read(stored).unwrap(), b"layer", "what was damaged has been replaced");
+    }
+
+    #[test]
+    fn a_folder_that_was_left_goes_and_one_in_use_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::open_or_create(root.path()).unwrap();
+        fs::create_dir(root.path().join(format!("{PREFIX}left"))).unwrap();
+        let used = layout.staging().unwrap();
+        let more = layout.staging().unwrap();
+        assert!(used.path().is_dir() && more.path().is_dir());
+        assert!(!names(&layout).contains(&format!("{PREFIX}left")));
     }
 }

@@ -39,7 +39,9 @@ impl Layout {
         let unchanged = index.names_only(name, digest.as_str());
         if !unchanged {
             // What the index refers to is on the disk before the index is.
-            disk::sync_folder(&self.blobs())?;
+            if staging.is_none() {
+                disk::sync_folder(&self.blobs())?;
+            }
             index.replace(name, entry(image, &manifest, name));
             disk::write_bytes(&self.root.join(INDEX_FILE), &index.to_bytes())?;
             disk::sync_folder(&self.root)?;
@@ -56,7 +58,7 @@ impl Layout {
             // An image may name one blob twice; it has been moved then.
             return Ok(());
         }
-        File::open(file).and_then(|file| file.sync_all()).map_err(disk::failed("write", &path))?;
+        // Not flushed first: what came from elsewhere can come again, and after a power cut it is found out by its digest.
         fs::rename(file, &path).map_err(disk::failed("write", &path))
     }
 

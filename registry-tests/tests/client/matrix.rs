@@ -179,10 +179,10 @@ fn check(name: &str, action: Action, operation: Operation, does: &Does, times: O
         Ok(right) => assert!(right, "{case}: a wrong result"),
         Err(error) => {
             let mut text = format!("{error} {error:?}");
-            let mut cause = error.source();
-            while let Some(error) = cause {
+            let mut source = error.source();
+            while let Some(error) = source {
                 text = format!("{text} {error} {error:?}");
-                cause = error.source();
+                source = error.source();
             }
             assert!(!text.contains("very-secret") && !text.contains('\u{1b}'), "{case}: {text}");
             assert!(text.len() < 4000, "{case}: {text}");
