@@ -26,6 +26,16 @@ impl Staging {
         self.folder.path()
     }
 
+    /// Put a blob that is in memory into the folder.
+    pub(super) fn take(&self, blob: &mut Blob) -> Result<(), LayoutError> {
+        if let Content::Bytes(bytes) = &blob.content {
+            let path = self.path().join(blob.digest()?.hex());
+            fs::write(&path, bytes).map_err(disk::failed("write", &path))?;
+            blob.content = Content::File(path);
+        }
+        Ok(())
+    }
+
     pub(super) fn holds(&self, blob: &Blob) -> bool {
         matches!(&blob.content, Content::File(path) if path.parent() == Some(self.path()))
     }

@@ -29,7 +29,10 @@ impl Layout {
         let _lock = self.lock()?;
         let mut index = self.index()?;
         let digest = image.digest();
-        let manifest = Blob::from_bytes(&image.media_type, image.manifest.clone());
+        let mut manifest = Blob::from_bytes(&image.media_type, image.manifest.clone());
+        if let Some(staging) = staging {
+            staging.take(&mut manifest)?;
+        }
         for blob in image.layers.iter().chain([&image.config, &manifest]) {
             match &blob.content {
                 Content::File(path) if staging.is_some_and(|staging| staging.holds(blob)) => self.adopt(blob, path)?,
@@ -44,7 +47,9 @@ impl Layout {
             }
             index.replace(name, entry(image, &manifest, name));
             disk::write_bytes(&self.root.join(INDEX_FILE), &index.to_bytes())?;
-            disk::sync_folder(&self.root)?;
+            if staging.is_none() {
+                disk::sync_folder(&self.root)?;
+            }
         }
         // The image is in; what could not be removed is for the next time.
         let collected = collect::collect(self, &index).unwrap_or_default();

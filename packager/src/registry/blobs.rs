@@ -1,6 +1,6 @@
 //! Blobs on their way from a registry into files.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
@@ -42,13 +42,9 @@ pub(super) fn download(
     // As readable as any file; a temporary file is its owner's only.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let temporary = builder
-        .prefix(".download-")
-        .tempfile_in(directory)
-        .map_err(local("create a temporary file for"))?
-        .into_temp_path();
-    let mut file =
-        OpenOptions::new().write(true).truncate(true).open(&temporary).map_err(local("open a temporary file for"))?;
+    let temporary =
+        builder.prefix(".download-").tempfile_in(directory).map_err(local("create a temporary file for"))?;
+    let (mut file, temporary) = temporary.into_parts();
     let mut check = Check::new(digest.clone(), descriptor.size());
     client.options.retry.run(progress, || receive(session, descriptor, &digest, &mut check, &mut file))?;
     check.finish().map_err(|mismatch| mismatch.into_error(what(session, &digest)))?;
@@ -76,7 +72,8 @@ fn receive(
         request = request.header("Range", format!("bytes={}-", check.seen()));
     }
     let mut answer = session.once(&request, &[200, 206])?;
-    if !resumes(&answer, check.seen()) {
+    // Only where there is something to forget: a file that was ever truncated is flushed to the disk when it is closed.
+    if check.seen() > 0 && !resumes(&answer, check.seen()) {
         *check = Check::new(digest.clone(), descriptor.size());
         file.set_len(0).map_err(write)?;
         file.seek(SeekFrom::Start(0)).map_err(write)?;
