@@ -16,7 +16,9 @@ fn pull(faults: impl IntoIterator<Item = Fault>) -> (Result<(), RegistryError>, 
     client().push(&image(1, 100_000), &reference).unwrap();
     registry.set_faults(faults);
     let directory = tempfile::tempdir().unwrap();
-    let outcome = client().pull(&reference, directory.path()).map(|_| ());
+    // One after the other, so that faults strike the same blob each time.
+    let client = Client::new(Options { parallel: 1, ..options() }).unwrap();
+    let outcome = client.pull(&reference, directory.path()).map(|_| ());
     let left = std::fs::read_dir(directory.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

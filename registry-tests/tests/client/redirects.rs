@@ -17,7 +17,7 @@ fn blobs_may_come_from_elsewhere_and_credentials_stay_at_home() {
     let store = open();
     let image = image(1, 1000);
     let credentials = basic(&registry.host(), "ann", "pw");
-    let client = Client::new(Options { credentials, ..options() }).unwrap();
+    let client = Client::new(Options { credentials, parallel: 1, ..options() }).unwrap();
     let here = reference(&registry.host(), "x:t");
     client.push(&image, &here).unwrap();
     client.push(&image, &reference(&store.host(), "x:t")).unwrap();
