@@ -1,3 +1,5 @@
+//! Images written and read, by Istio's rules and beyond them.
+
 mod foreign;
 mod variants;
 

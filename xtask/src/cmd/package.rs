@@ -64,7 +64,7 @@ enum Format {
     Docker,
     /// An artifact of two layers, not compressed; the registry must take custom media types.
     Oci,
-    /// For OpenShift Service Mesh 2.2 and older.
+    #[value(help = "For OpenShift Service Mesh 2.2 and older")]
     Maistra,
 }
 
@@ -266,7 +266,7 @@ fn failure(error: PackageError, subject: &Subject) -> Failure {
     let hint = error.hint();
     match error {
         PackageError::Layout(error) => layout_failure(error),
-        error => Failure::bad(error)
+        PackageError::Assemble(error) => Failure::bad(error)
             .context(&format!("failed to package `{}` ({})", subject.name, subject.origin))
             .hints(hint),
     }
