@@ -86,8 +86,13 @@ fn search(image: &Image, form: Form, limit: u64) -> Result<(Form, Found), Extrac
         }
     }
     if let [layer] = bare[..] {
-        let module = module_in(layer, limit)?.ok_or_else(|| not_wasm(layer))?;
-        return Ok((form, Found { module, maistra: None, runtime_config: artifact_config(image)? }));
+        match module_in(layer, limit)? {
+            Some(module) => {
+                return Ok((form, Found { module, maistra: None, runtime_config: artifact_config(image)? }));
+            }
+            None if is_archive(layer) => {}
+            None => return Err(not_wasm(layer)),
+        }
     }
     for layer in image.layers.iter().rev().filter(|layer| is_archive(layer)) {
         if let Some(found) = in_archive(layer, &form, limit)? {
@@ -157,8 +162,8 @@ fn title(layer: &Blob) -> Option<&str> {
 
 fn is_bare_module(layer: &Blob) -> bool {
     let known = [media_type::WASM_MODULE, media_type::WKG_LAYER, media_type::WASM_TO_OCI_LAYER];
-    let titled = || title(layer).is_some_and(is_wasm_name);
-    known.contains(&type_of(layer)) || (titled() && !is_archive(layer))
+    // ORAS pushes any file as a layer of type tar unless it is told otherwise; the title is the file's name.
+    known.contains(&type_of(layer)) || title(layer).is_some_and(is_wasm_name)
 }
 
 fn is_archive(layer: &Blob) -> bool {

@@ -95,16 +95,17 @@ impl Form {
         if types.iter().any(signature) || types.contains(&"application/vnd.in-toto+json") {
             return Self::Signature;
         }
+        if !matches!(config, media_type::CONFIG | media_type::DOCKER_CONFIG) {
+            let claim = serde_json::from_slice::<Claim>(&image.manifest).ok().and_then(|claim| claim.artifact_type);
+            let claim = claim.filter(|claim| claim != media_type::UNKNOWN_ARTIFACT);
+            let empty = [media_type::EMPTY, media_type::UNKNOWN_CONFIG].contains(&config);
+            let kind = types.last().filter(|_| empty).unwrap_or(&config);
+            return Self::Artifact { kind: claim.unwrap_or_else(|| (*kind).to_owned()) };
+        }
         match types.last() {
             Some(last) if last.ends_with("tar+zstd") || last.ends_with("tar.zstd") => Self::Zstd,
             Some(&(media_type::PLAIN_LAYER | media_type::DOCKER_PLAIN_LAYER)) => Self::PlainTar,
-            _ if matches!(config, media_type::CONFIG | media_type::DOCKER_CONFIG) => Self::Container,
-            last => {
-                let claim = serde_json::from_slice::<Claim>(&image.manifest).ok().and_then(|claim| claim.artifact_type);
-                let empty = [media_type::EMPTY, media_type::UNKNOWN_CONFIG].contains(&config);
-                let kind = if empty { last.copied().unwrap_or(config) } else { config };
-                Self::Artifact { kind: claim.unwrap_or_else(|| kind.to_owned()) }
-            }
+            _ => Self::Container,
         }
     }
 

@@ -30,6 +30,8 @@ pub const DOCKER_PLAIN_LAYER: &str = "application/vnd.docker.image.rootfs.diff.t
 pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// ORAS before OCI 1.1: a configuration of an artifact that has none.
 pub const UNKNOWN_CONFIG: &str = "application/vnd.unknown.config.v1+json";
+/// ORAS: the type of an artifact that was given none.
+pub const UNKNOWN_ARTIFACT: &str = "application/vnd.unknown.artifact.v1";
 /// wkg and the CNCF's "Wasm OCI Artifact": the configuration.
 pub const WKG_CONFIG: &str = "application/vnd.wasm.config.v0+json";
 /// wkg and the CNCF's "Wasm OCI Artifact": a component or a module, as it is.

@@ -81,6 +81,11 @@ fn artifacts_of_other_tools_are_named_and_their_module_is_carried_over() {
     let typed = json!({ "artifactType": "application/vnd.acme.filter" });
     check(&oras(Some("a.wasm"), &typed), "an artifact of type `application/vnd.acme.filter`", last, Some(&module));
     check(&oras(None, &json!({})), "an artifact of type `application/octet-stream`", last, Some(&module));
+    // What ORAS does without any media type given.
+    let layer = bare(media_type::PLAIN_LAYER, Some("filter.wasm"), &module);
+    let untyped = json!({ "artifactType": "application/vnd.unknown.artifact.v1" });
+    let untyped = published("application/vnd.oci.empty.v1+json", b"{}", vec![layer], &untyped);
+    check(&untyped, "an artifact of type `application/vnd.oci.image.layer.v1.tar`", last, Some(&module));
     let gzipped = published("x", b"{}", vec![bare("application/wasm", None, &gzip(&module))], &json!({}));
     check(&gzipped, "an artifact of type `x`", last, Some(&module));
 }
