@@ -35,22 +35,23 @@ pub(crate) struct Args {
     /// How the images carry their modules.
     #[arg(long, value_enum, default_value_t = Format::Compat)]
     format: Format,
-    /// The layout to write; by default `dist` beside the workspace's Cargo.toml.
+    /// The layout to write; by default `dist` beside the workspace's Cargo.toml, or here with --module or --from.
     #[arg(long, value_name = "DIR")]
     layout: Option<PathBuf>,
     /// The oldest Envoy that must load the modules.
     #[arg(long, value_name = "VERSION", default_value_t = EnvoyVersion::NEWEST)]
     envoy: EnvoyVersion,
-    /// Source revision to record; by default the commit, when there is one and nothing is changed since.
+    /// Source revision to record; by default the commit, when there is one and nothing is changed since, or with --from
+    /// what is recorded there.
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
     /// Push each image to PREFIX/NAME:VERSION as well.
     #[arg(long, value_name = "PREFIX")]
     push: Option<String>,
     #[command(flatten)]
-    metadata: MetadataFlags,
-    #[command(flatten)]
     toolchain: ToolchainFlags,
+    #[command(flatten)]
+    metadata: MetadataFlags,
     #[command(flatten)]
     registry: RegistryFlags,
 }

@@ -214,6 +214,11 @@ fn bombs_of_every_compression_are_stopped() {
         let error = unpack::through(layer, 1 << 20, read).unwrap_err();
         assert!(matches!(error, ExtractError::LayerTooLarge { limit: 1_048_576, .. }), "{error}");
     }
+    let module = plugin(&"x".repeat(5000));
+    let size = module.len() as u64;
+    let image = container(vec![layer(&[("other.wasm", &module)])]);
+    assert!(carry_image(&image, size).is_ok());
+    assert!(matches!(carry_image(&image, size - 1), Err(ExtractError::TooLarge { .. })));
     let bare = bare("application/wasm", None, &gzip(&[&plugin("x")[..8], &vec![0; 8 << 20]].concat()));
     let bare = published("x", b"{}", vec![bare], &json!({}));
     assert!(matches!(carry_image(&bare, 1 << 20), Err(ExtractError::LayerTooLarge { .. })));
