@@ -240,6 +240,9 @@ impl RegistryError {
             Self::Status { status: 400, url, .. } if url.starts_with("http:") => {
                 "the registry may want TLS: name its certificate authority with `--ca-file PEM`".into()
             }
+            Self::NoPlatform { reference } => {
+                format!("make a plain image of it: `cargo xtask package --from {reference} --format compat`")
+            }
             _ => return None,
         })
     }

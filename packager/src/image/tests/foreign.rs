@@ -243,3 +243,23 @@ fn a_damaged_layer_is_never_carried_over() {
         }
     }
 }
+
+#[test]
+fn whatever_is_in_a_layer_is_an_answer_and_not_a_panic() {
+    let manifest = b"schemaVersion: 1\nphase: PreAuthN\nmodule: plugin.wasm\n";
+    let files = tar(&[("manifest.yaml", manifest), ("plugin.wasm", &plugin("x")), ("runtime-config.json", b"{}")]);
+    let mut answers = [0; 2];
+    for whole in [gzip(&files), zstd(&files), files[..2048].to_vec()] {
+        for position in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[position] ^= 1 << (position % 8);
+            for bytes in [flipped, whole[..position].to_vec()] {
+                let image = container(vec![Blob::from_bytes(media_type::LAYER, bytes)]);
+                let carried = carry_image(&image, 1 << 20).is_ok();
+                answers[usize::from(carried)] += 1;
+                let _ = (recognise(&image), extract_module(&image, 1 << 20));
+            }
+        }
+    }
+    assert!(answers[0] > 1000, "{answers:?}");
+}
