@@ -116,9 +116,7 @@ pub fn assemble(
         return Err(AssembleError::Variant { variant });
     }
     let seconds = metadata.source_date_epoch.unwrap_or(0);
-    if seconds > time::LAST {
-        return Err(AssembleError::Time { seconds });
-    }
+    let created = time::rfc3339(seconds).ok_or(AssembleError::Time { seconds })?;
     let report = module::check(module, envoy);
     let Some(abi) = report.info.as_ref().and_then(|info| info.abi).filter(|_| report.is_ok()) else {
         return Err(AssembleError::Refused { name: metadata.name.clone(), report: Box::new(report) });
@@ -128,7 +126,7 @@ pub fn assemble(
     let files = [(MODULE_FILE, module), (RUNTIME_CONFIG_FILE, &runtime_config)];
     let (layer, diff_id) = layer(&files, seconds).map_err(|source| AssembleError::Write { part: "layer", source })?;
     let layer = Blob::from_bytes(media_type::LAYER, layer);
-    let config = json("image configuration", &Configuration::new(&diff_id, &time::rfc3339(seconds)))?;
+    let config = json("image configuration", &Configuration::new(&diff_id, &created))?;
     let config = Blob::from_bytes(media_type::CONFIG, config);
     let manifest = Manifest {
         schema_version: 2,
