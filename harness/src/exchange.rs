@@ -18,7 +18,7 @@ use hyper::body::{Body, Frame as HttpFrame, Incoming, SizeHint};
 use hyper::{Request, Response, StatusCode};
 
 use crate::abi::LogLevel;
-use crate::header_map::HeaderMap;
+use crate::header_map::{HeaderMap, lists};
 use crate::log::Sink;
 use crate::request_path;
 use crate::stream::state::{Direction, LocalReply, ProxyFacts, StreamState};
@@ -157,6 +157,7 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
     let (parts, mut body) = request.into_parts();
     let mut request_ended = body.is_end_stream();
     let (state, rejected) = admit(&site, connection, &parts);
+    let refused = rejected.is_some();
     let mut stream = Stream::new(state, &site.filters, site.sink.clone());
     match rejected {
         Some(reply) => stream.send_local_reply(None, reply),
@@ -169,7 +170,7 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
             to_upstream(&site, &mut stream, &mut exchange, frame);
         }
         while let Some(frame) = stream.next_downstream() {
-            to_client(&stream, &outlet, frame, request_ended);
+            to_client(&stream, &outlet, frame, refused || !request_ended);
         }
         if stream.response_ended() {
             stream.finish();
@@ -307,10 +308,11 @@ fn upstream_failed(stream: &mut Stream, failure: Failure) {
     }
 }
 
-fn to_client(stream: &Stream, outlet: &RefCell<Outlet>, frame: Frame, request_ended: bool) {
+/// `close`: an answer of this side's own ends the connection, since the request was refused or not read to its end.
+fn to_client(stream: &Stream, outlet: &RefCell<Outlet>, frame: Frame, close: bool) {
     let mut out = outlet.borrow_mut();
     match frame {
-        Frame::Headers { end } => match head(&stream.state(), request_ended) {
+        Frame::Headers { end } => match head(&stream.state(), close) {
             Some(head) => {
                 out.head = Some(head);
                 out.ended = end;
@@ -333,7 +335,7 @@ fn to_client(stream: &Stream, outlet: &RefCell<Outlet>, frame: Frame, request_en
     }
 }
 
-fn head(state: &StreamState, request_ended: bool) -> Option<Response<()>> {
+fn head(state: &StreamState, close: bool) -> Option<Response<()>> {
     let headers = state.response_headers.as_ref()?;
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(state.status()?).ok()?;
@@ -343,7 +345,7 @@ fn head(state: &StreamState, request_ended: bool) -> Option<Response<()>> {
     if !local || !headers.contains_key(http::header::SERVER) {
         headers.insert(http::header::SERVER, http::HeaderValue::from_static("istio-envoy"));
     }
-    if local && !request_ended {
+    if local && close {
         headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
     }
     Some(response)
@@ -396,6 +398,8 @@ fn request_headers(parts: &http::request::Parts) -> (HeaderMap, Option<LocalRepl
         headers.add(b":scheme", b"http").map_err(too_large)?;
         let mut sent = HeaderMap::default();
         sent.extend_from_http(&parts.headers).map_err(too_large)?;
+        // The codec answers it: the body is asked for when it is read.
+        sent.remove(b"expect");
         for (name, value) in sent.iter() {
             // An absolute request target has the last word on the authority.
             if name != b":authority" || parts.uri.authority().is_none() {
@@ -423,6 +427,12 @@ fn request_headers(parts: &http::request::Parts) -> (HeaderMap, Option<LocalRepl
     if headers.get(b":authority").is_none() {
         return (headers, Some(LocalReply::new(400, "", "missing_host_header")));
     }
+    if parts.version < http::Version::HTTP_11 {
+        return (headers, Some(LocalReply::new(426, "Upgrade Required", "low_version")));
+    }
+    if is_upgrade(&parts.headers) {
+        return (headers, Some(LocalReply::new(403, "", "upgrade_failed")));
+    }
     if parts.method == http::Method::CONNECT {
         return (headers, Some(LocalReply::new(404, "", "route_not_found")));
     }
@@ -435,6 +445,11 @@ fn request_headers(parts: &http::request::Parts) -> (HeaderMap, Option<LocalRepl
         },
         None => (headers, Some(LocalReply::new(400, "", "path_normalization_failed"))),
     }
+}
+
+fn is_upgrade(headers: &http::HeaderMap) -> bool {
+    let connection = headers.get_all(http::header::CONNECTION);
+    headers.contains_key(http::header::UPGRADE) && connection.iter().any(|options| lists(options.as_bytes(), "upgrade"))
 }
 
 /// A version 4 UUID.

@@ -202,7 +202,8 @@ fn canonical(name: &[u8]) -> &[u8] {
     if name.eq_ignore_ascii_case(b"host") { b":authority" } else { name }
 }
 
-fn lists(connection: &[u8], name: &str) -> bool {
+/// Whether a `connection` header lists an option.
+pub(crate) fn lists(connection: &[u8], name: &str) -> bool {
     connection.split(|b| *b == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
 }
 

@@ -101,19 +101,24 @@ impl Upstream {
         };
         let length = (headers.text("content-length").and_then(|length| length.parse().ok()), 0);
         let (writer, body) = body::queue(end);
-        let request = request(headers, body).ok_or(Failure::Request)?;
+        let request = request(headers, body, end).ok_or(Failure::Request)?;
         let sending = Box::pin(pool.clone().send(request));
         Ok(Exchange::Http { pool, writer, length, sending: Some(sending), response: None, started: Instant::now() })
     }
 }
 
-fn request(headers: &HeaderMap, body: QueueBody) -> Option<Request<QueueBody>> {
+fn request(headers: &HeaderMap, body: QueueBody, end: bool) -> Option<Request<QueueBody>> {
     let mut request = Request::new(body);
     *request.method_mut() = headers.text(":method")?.parse().ok()?;
     *request.uri_mut() = headers.text(":path")?.parse::<Uri>().ok()?;
     *request.headers_mut() = headers.to_http().ok()?;
     if let Some(authority) = headers.get(b":authority") {
         request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_bytes(authority).ok()?);
+    }
+    // Envoy's codec says so for every method that could have had a body.
+    let bodiless = ["GET", "HEAD", "DELETE", "CONNECT", "TRACE"].contains(&request.method().as_str());
+    if end && !bodiless && !request.headers().contains_key(http::header::CONTENT_LENGTH) {
+        request.headers_mut().insert(http::header::CONTENT_LENGTH, http::HeaderValue::from_static("0"));
     }
     Some(request)
 }

@@ -147,6 +147,8 @@ fn hostile_requests_get_an_answer_or_a_closed_connection() {
         ("CONNECT x:1 HTTP/1.1\r\nhost: x:1\r\nconnection: close\r\n\r\n", Some(404)),
         ("OPTIONS * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", Some(200)),
         ("GET http://other/p HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", Some(200)),
+        ("GET / HTTP/1.0\r\nhost: x\r\n\r\n", Some(426)),
+        ("GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", Some(403)),
         ("nonsense\r\n\r\n", Some(400)),
     ] {
         let reply = parse(&raw(&harness, request));
