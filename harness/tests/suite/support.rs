@@ -18,7 +18,7 @@ use mesh::model::{
 };
 
 /// Hostcalls a guest imports: module, name, and a letter for each parameter (`i` is i32, `l` is i64).
-const IMPORTS: &[(&str, &str, &str)] = &[
+pub(crate) const IMPORTS: &[(&str, &str, &str)] = &[
     ("env", "proxy_log", "iii"),
     ("env", "proxy_get_log_level", "i"),
     ("env", "proxy_get_current_time_nanoseconds", "i"),
