@@ -283,7 +283,7 @@ pub(crate) fn limits() -> Limits {
 
 pub(crate) fn load(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], log: Arc<Recorder>) -> Result<Chain, ChainError> {
     let modules: BTreeMap<String, Vec<u8>> =
-        modules.iter().map(|(name, bytes)| (format!("default/{name}"), bytes.clone())).collect();
+        modules.iter().map(|(name, bytes)| (format!("WasmPlugin default/{name}"), bytes.clone())).collect();
     let engine = Engine::new(limits()).unwrap();
     let host_env = BTreeMap::from([("ON_HOST".to_owned(), "from the host".to_owned())]);
     Chain::load(&engine, &chain(filters), &modules, &host_env, log, LogLevel::Info)
