@@ -1,0 +1,182 @@
+//! What an image is made of: manifest, configuration, layers, annotations.
+
+use std::collections::BTreeMap;
+
+use oci_spec::image::Descriptor;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::loads::Finding;
+use crate::blob::{Blob, Image};
+use crate::digest::Digest;
+use crate::image::{RuntimeConfig, runtime_config, variant};
+
+/// No image configuration is anywhere near this.
+const MAX_CONFIG_SIZE: u64 = 4 << 20;
+
+/// An image: of an index, the one that Istio takes from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageReport {
+    /// The index that the reference names, where it names one.
+    pub index: Option<IndexReport>,
+    /// The manifest.
+    pub manifest: BlobReport,
+    /// How it carries its module: `compat`, `docker`, `oci`, … None where Istio would not read it.
+    pub variant: Option<String>,
+    /// Why Istio would not.
+    pub refused: Option<Finding>,
+    /// The manifest's `artifactType`.
+    pub artifact_type: Option<String>,
+    /// The configuration.
+    pub config: BlobReport,
+    /// The configuration's `os/architecture`.
+    pub platform: Option<String>,
+    /// The configuration's `created`.
+    pub created: Option<String>,
+    /// Layers, first to last.
+    pub layers: Vec<BlobReport>,
+    /// The manifest's annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// `runtime-config.json`, where the image has one that can be read.
+    pub runtime_config: Option<RuntimeConfigReport>,
+}
+
+/// An index of manifests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IndexReport {
+    /// The index itself.
+    pub index: BlobReport,
+    /// What it lists.
+    pub manifests: Vec<IndexEntry>,
+}
+
+/// A manifest in an index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IndexEntry {
+    /// The manifest.
+    pub manifest: BlobReport,
+    /// `os/architecture`, where it is given.
+    pub platform: Option<String>,
+    /// Whether this is the one that Istio takes.
+    pub taken: bool,
+}
+
+/// Something with a digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BlobReport {
+    /// Its media type.
+    pub media_type: String,
+    /// Its digest.
+    pub digest: String,
+    /// Its size in bytes, as stored or transferred.
+    pub size_bytes: u64,
+    /// Its descriptor's annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// `runtime-config.json` (Wasm Image Specification v0.0.0).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RuntimeConfigReport {
+    /// `type`.
+    pub runtime: String,
+    /// ABI versions as written.
+    pub abi_versions: Vec<String>,
+    /// Root ids that the module answers to; empty means any.
+    pub root_ids: Vec<String>,
+    /// The whole of `config`.
+    pub config: Map<String, Value>,
+}
+
+impl From<&Descriptor> for BlobReport {
+    fn from(descriptor: &Descriptor) -> Self {
+        Self {
+            media_type: descriptor.media_type().to_string(),
+            digest: descriptor.digest().to_string(),
+            size_bytes: descriptor.size(),
+            annotations: descriptor.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        }
+    }
+}
+
+impl From<&Blob> for BlobReport {
+    fn from(blob: &Blob) -> Self {
+        Self::from(&blob.descriptor)
+    }
+}
+
+/// A manifest or an index, told apart by nothing here.
+pub(super) fn document(media_type: &str, bytes: &[u8]) -> BlobReport {
+    BlobReport {
+        media_type: media_type.to_owned(),
+        digest: Digest::of(bytes).to_string(),
+        size_bytes: bytes.len() as u64,
+        annotations: BTreeMap::new(),
+    }
+}
+
+/// `os/architecture` of a descriptor in an index.
+pub(super) fn platform(descriptor: &Descriptor) -> Option<String> {
+    let platform = descriptor.platform().as_ref()?;
+    Some(format!("{}/{}", platform.os(), platform.architecture()))
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Extras {
+    annotations: Option<BTreeMap<String, String>>,
+    artifact_type: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Configuration {
+    os: Option<String>,
+    architecture: Option<String>,
+    created: Option<String>,
+}
+
+/// What the manifest alone says.
+pub(super) fn outline(image: &Image, index: Option<IndexReport>) -> ImageReport {
+    let extras: Extras = serde_json::from_slice(&image.manifest).unwrap_or_default();
+    let (variant, refused) = match variant(image) {
+        Ok(variant) => (Some(variant.to_string()), None),
+        Err(error) => (None, Some(Finding::new(&error, error.hint()))),
+    };
+    ImageReport {
+        index,
+        manifest: document(&image.media_type, &image.manifest),
+        variant,
+        refused,
+        artifact_type: extras.artifact_type,
+        config: BlobReport::from(&image.config),
+        platform: None,
+        created: None,
+        layers: image.layers.iter().map(BlobReport::from).collect(),
+        annotations: extras.annotations.unwrap_or_default(),
+        runtime_config: None,
+    }
+}
+
+/// Add what is in the blobs, which must be there. What cannot be understood is a note.
+pub(super) fn complete(report: &mut ImageReport, image: &Image, notes: &mut Vec<String>) {
+    // An artifact's configuration is often `{}`, or no JSON at all.
+    if let Ok(bytes) = image.config.read(MAX_CONFIG_SIZE) {
+        let config: Configuration = serde_json::from_slice(&bytes).unwrap_or_default();
+        report.created = config.created;
+        report.platform = config.os.zip(config.architecture).map(|(os, architecture)| format!("{os}/{architecture}"));
+    }
+    if report.variant.is_none() {
+        return;
+    }
+    match runtime_config(image) {
+        Ok(config) => report.runtime_config = config.map(RuntimeConfigReport::from),
+        Err(error) => notes.push(crate::verify::chain(&error)),
+    }
+}
+
+impl From<RuntimeConfig> for RuntimeConfigReport {
+    fn from(config: RuntimeConfig) -> Self {
+        let root_ids = config.root_ids().into_iter().map(str::to_owned).collect();
+        Self { runtime: config.runtime, abi_versions: config.abi_versions, root_ids, config: config.config }
+    }
+}
