@@ -26,7 +26,7 @@ use crate::digest::Digest;
 use crate::fetch::{self, FetchError, FetchOptions};
 use crate::image::{ExtractError, MAX_MANIFEST_SIZE, ManifestError, TOOLCHAIN_ANNOTATION, extract_module, media_type};
 use crate::layout::{Layout, LayoutError};
-use crate::module;
+use crate::module::{self, ReadError};
 use crate::reference::{ImageReference, LayoutReference, Reference};
 use crate::registry::{Manifest, RegistryError};
 
@@ -59,6 +59,8 @@ pub struct Inspection {
     pub reference: String,
     /// What a resource's `sha256` is compared with.
     pub pin: Pin,
+    /// The index, where the reference names one.
+    pub index: Option<IndexReport>,
     /// The image, where the reference names one.
     pub image: Option<ImageReport>,
     /// The module, where there is one.
@@ -104,6 +106,7 @@ pub fn inspect(reference: &Reference, options: &FetchOptions) -> Result<Inspecti
         schema: SCHEMA,
         reference: shown(reference),
         pin: Pin { of: Pinned::Manifest, digest: None },
+        index: None,
         image: None,
         module: None,
         problems: Vec::new(),
@@ -118,7 +121,11 @@ pub fn inspect(reference: &Reference, options: &FetchOptions) -> Result<Inspecti
         Reference::Layout(layout) => found.from_layout(layout, options)?,
         Reference::File(path) => {
             found.pin.of = Pinned::Nothing;
-            found.module = Some(contents::contents(&module::read(path)?));
+            match module::read(path) {
+                Ok(bytes) => found.module = Some(contents::contents(&bytes)),
+                Err(error @ ReadError::TooLarge { .. }) => found.problem(&error, error.hint()),
+                Err(error) => return Err(error.into()),
+            }
         }
         Reference::Url(url) => {
             found.pin.of = Pinned::Module;
@@ -154,21 +161,16 @@ impl Inspection {
             source: ExtractError::Manifest(source),
         };
         let mut manifest = options.client.manifest(reference)?;
-        let mut index = None;
         if manifest.is_index() {
             let taken = manifest.platform().map_err(unusable)?;
             let report = indexed(&manifest, taken.as_ref()).map_err(unusable)?;
-            let Some(taken) = taken else {
-                self.without_platform(reference.to_string(), &report);
-                return Ok(());
-            };
+            self.of_index(report, reference.to_string());
+            let Some(taken) = taken else { return Ok(()) };
             let digest = digest_of(&taken).map_err(|error| unusable(error.into()))?;
-            self.of_index(&report);
-            index = Some(report);
             manifest = options.client.manifest(&reference.with_digest(digest))?;
         }
         let image = manifest.image(|digest| Content::File(folder.join(digest.hex()))).map_err(unusable)?;
-        let report = image::outline(&image, index);
+        let report = image::outline(&image);
         if worth_fetching(&report) {
             match options.client.pull_manifest(reference, manifest, folder) {
                 Ok(_) => {}
@@ -191,8 +193,8 @@ impl Inspection {
 
     fn from_layout(&mut self, reference: &LayoutReference, options: &FetchOptions) -> Result<(), FetchError> {
         let layout = Layout::open(&reference.directory)?;
-        let (image, index) = match layout.image(&reference.name) {
-            Ok(image) => (image, None),
+        let image = match layout.image(&reference.name) {
+            Ok(image) => image,
             Err(LayoutError::Manifest { source: ManifestError::Index { .. }, .. }) => {
                 let named = |entry: &crate::layout::Entry| entry.name.as_deref() == Some(reference.name.as_str());
                 let Some(entry) = layout.entries()?.into_iter().find(named) else { return Ok(()) };
@@ -205,40 +207,34 @@ impl Inspection {
                 let manifest = manifest.map_err(unusable)?;
                 let taken = manifest.platform().map_err(unusable)?;
                 let report = indexed(&manifest, taken.as_ref()).map_err(unusable)?;
-                let Some(taken) = taken else {
-                    self.without_platform(shown, &report);
-                    return Ok(());
-                };
-                self.of_index(&report);
-                let digest = digest_of(&taken).map_err(LayoutError::from)?;
-                (layout.by_digest(&digest)?, Some(report))
+                self.of_index(report, shown);
+                let Some(taken) = taken else { return Ok(()) };
+                layout.by_digest(&digest_of(&taken).map_err(LayoutError::from)?)?
             }
             Err(error) => return Err(error.into()),
         };
-        self.of_image(image::outline(&image, index), &image, options);
+        self.of_image(image::outline(&image), &image, options);
         Ok(())
     }
 
-    /// An index is no problem in itself: Istio looks into it. A pin to it is one.
-    fn of_index(&mut self, index: &IndexReport) {
-        self.notes.push(format!(
-            "an image index: Istio takes its linux/amd64 manifest and compares a pin with that one's digest, so a pin to \
-             {} always fails",
-            index.index.digest
-        ));
-    }
-
-    fn without_platform(&mut self, reference: String, index: &IndexReport) {
-        let error = RegistryError::NoPlatform { reference };
-        self.problem(&error, error.hint());
-        let platforms: Vec<&str> =
-            index.manifests.iter().map(|entry| entry.platform.as_deref().unwrap_or("none")).collect();
-        self.notes.push(format!("an image index for {}", platforms.join(", ")));
+    /// An index is no problem in itself: Istio looks into it. A pin to it is one, and so is one without linux/amd64.
+    fn of_index(&mut self, index: IndexReport, reference: String) {
+        if index.manifests.iter().any(|entry| entry.taken) {
+            self.notes.push(format!(
+                "an image index: Istio takes its linux/amd64 manifest and compares a pin with that one's digest, so a \
+                 pin to {} always fails",
+                index.index.digest
+            ));
+        } else {
+            let error = RegistryError::NoPlatform { reference };
+            self.problem(&error, error.hint());
+        }
+        self.index = Some(index);
     }
 
     /// An image whose blobs are there.
     fn of_image(&mut self, mut report: ImageReport, image: &Image, options: &FetchOptions) {
-        image::complete(&mut report, image, &mut self.notes);
+        image::configuration(&mut report, image);
         self.pin.digest = Some(image.digest());
         self.problems.extend(report.refused.clone());
         let module = match report.variant {
@@ -247,16 +243,31 @@ impl Inspection {
                 layer.read(options.limit).map_err(|error| self.problem(&error, None::<String>)).ok()
             }),
         };
+        if report.variant.is_some() && module.is_some() {
+            image::runtime(&mut report, image);
+        }
         self.module = module.map(|module| contents::contents(&module));
-        let toolchain = report.annotations.get(TOOLCHAIN_ANNOTATION);
-        if let (Some(module), Some(toolchain)) = (&mut self.module, toolchain)
+        if let Some(module) = &mut self.module
             && module.language.is_none()
-            && toolchain.starts_with("rustc")
         {
-            module.language = Some(Language { name: "Rust".to_owned(), told_by: "toolchain annotation" });
+            module.language = built_with(&report);
         }
         self.image = Some(report);
     }
+}
+
+/// What the packager recorded, for modules that are stripped of everything that tells.
+fn built_with(image: &ImageReport) -> Option<Language> {
+    let annotated = image.annotations.get(TOOLCHAIN_ANNOTATION).map(String::as_str);
+    let configured =
+        image.runtime_config.as_ref().and_then(|config| config.config.get("toolchain")).and_then(|value| value.as_str());
+    let rust = |toolchain: Option<&str>| toolchain.is_some_and(|text| text.starts_with("rustc"));
+    let told_by = match () {
+        () if rust(annotated) => "toolchain annotation",
+        () if rust(configured) => "runtime configuration",
+        () => return None,
+    };
+    Some(Language { name: "Rust".to_owned(), told_by })
 }
 
 /// Whether an image is small enough and near enough to a plugin's to look into. Others are told by their manifest: they

@@ -62,7 +62,7 @@ pub enum Format {
 pub struct Language {
     /// For example `Rust`, `C++17`, `Go`.
     pub name: String,
-    /// `producers section`, `function names`, `imports` or `toolchain annotation`.
+    /// `producers section`, `function names`, `imports`, `toolchain annotation` or `runtime configuration`.
     pub told_by: &'static str,
 }
 
@@ -126,7 +126,7 @@ pub(super) fn contents(bytes: &[u8]) -> ModuleReport {
         format,
         error: error.map(|error| Finding::new(&error, error.hint())),
         abi_version: info.abi.map(|abi| abi.to_string()),
-        language: language(&info, &producers, bytes),
+        language: language(&info, &producers, bytes).or_else(|| nested_language(bytes)),
         producers: producers.into_iter().map(produced).collect(),
         imports: imports(&info),
         exports: info.exports.iter().map(|export| item(&export.name, &export.kind)).collect(),
@@ -185,17 +185,21 @@ fn produced(producer: Producer) -> ProducerReport {
     ProducerReport { field: producer.field, values: producer.tools.into_iter().map(value).collect() }
 }
 
-/// Go's compilers leave the `producers` section to the C library that they link, so that its names go first.
+/// TinyGo leaves the language to the C library that it links, so that its own traces go first.
 fn language(info: &ModuleInfo, producers: &[Producer], bytes: &[u8]) -> Option<Language> {
     let told = |name: &str, told_by| Some(Language { name: name.to_owned(), told_by });
     let imports = |module: &str, name: &str| info.imports.iter().any(|i| i.module == module && i.name == name);
-    if imports("gojs", "runtime.wasmExit") || is_go(function_names(bytes).into_iter()) {
-        return told("Go", "function names");
+    if producers.iter().flat_map(|field| &field.tools).any(|tool| tool.name == "TinyGo") {
+        return told("Go (TinyGo)", "producers section");
     }
     let fields = producers.iter().filter(|producer| producer.field == "language");
     let mut names: Vec<String> = fields.flat_map(|field| &field.tools).map(|tool| spelled(&tool.name)).collect();
     if names.iter().any(|name| name == "Rust") {
         names = vec!["Rust".to_owned()];
+    }
+    let go = is_go(function_names(bytes).into_iter());
+    if go && !names.iter().any(|name| name == "Go") {
+        return told("Go", "function names");
     }
     if !names.is_empty() {
         return told(&names.join(", "), "producers section");
@@ -207,6 +211,15 @@ fn language(info: &ModuleInfo, producers: &[Producer], bytes: &[u8]) -> Option<L
         return told("AssemblyScript", "imports");
     }
     None
+}
+
+/// The language of a component, which is that of the first core module in it that tells.
+fn nested_language(bytes: &[u8]) -> Option<Language> {
+    let nested = sections(bytes).filter(|section| module::is_component(bytes) && section.id == 1);
+    nested.map(|section| &bytes[section.content]).find_map(|nested| {
+        let (info, _) = module::outline(nested);
+        language(&info, &info.producers, nested)
+    })
 }
 
 /// LLVM's name of a language, as people write it: `C_plus_plus_17` is C++17.

@@ -14,11 +14,9 @@ use crate::image::{RuntimeConfig, runtime_config, variant};
 /// No image configuration is anywhere near this.
 const MAX_CONFIG_SIZE: u64 = 4 << 20;
 
-/// An image: of an index, the one that Istio takes from it.
+/// An image; of an index, the one that Istio takes from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ImageReport {
-    /// The index that the reference names, where it names one.
-    pub index: Option<IndexReport>,
     /// The manifest.
     pub manifest: BlobReport,
     /// How it carries its module: `compat`, `docker`, `oci`, … None where Istio would not read it.
@@ -39,6 +37,8 @@ pub struct ImageReport {
     pub annotations: BTreeMap<String, String>,
     /// `runtime-config.json`, where the image has one that can be read.
     pub runtime_config: Option<RuntimeConfigReport>,
+    /// Why the one that it has cannot be read. Istio does not look at it.
+    pub runtime_config_error: Option<String>,
 }
 
 /// An index of manifests.
@@ -136,14 +136,13 @@ struct Configuration {
 }
 
 /// What the manifest alone says.
-pub(super) fn outline(image: &Image, index: Option<IndexReport>) -> ImageReport {
+pub(super) fn outline(image: &Image) -> ImageReport {
     let extras: Extras = serde_json::from_slice(&image.manifest).unwrap_or_default();
     let (variant, refused) = match variant(image) {
         Ok(variant) => (Some(variant.to_string()), None),
         Err(error) => (None, Some(Finding::new(&error, error.hint()))),
     };
     ImageReport {
-        index,
         manifest: document(&image.media_type, &image.manifest),
         variant,
         refused,
@@ -154,23 +153,23 @@ pub(super) fn outline(image: &Image, index: Option<IndexReport>) -> ImageReport 
         layers: image.layers.iter().map(BlobReport::from).collect(),
         annotations: extras.annotations.unwrap_or_default(),
         runtime_config: None,
+        runtime_config_error: None,
     }
 }
 
-/// Add what is in the blobs, which must be there. What cannot be understood is a note.
-pub(super) fn complete(report: &mut ImageReport, image: &Image, notes: &mut Vec<String>) {
-    // An artifact's configuration is often `{}`, or no JSON at all.
-    if let Ok(bytes) = image.config.read(MAX_CONFIG_SIZE) {
-        let config: Configuration = serde_json::from_slice(&bytes).unwrap_or_default();
-        report.created = config.created;
-        report.platform = config.os.zip(config.architecture).map(|(os, architecture)| format!("{os}/{architecture}"));
-    }
-    if report.variant.is_none() {
-        return;
-    }
+/// Add what the configuration says, which must be there. An artifact's is often `{}`, or no JSON at all.
+pub(super) fn configuration(report: &mut ImageReport, image: &Image) {
+    let Ok(bytes) = image.config.read(MAX_CONFIG_SIZE) else { return };
+    let config: Configuration = serde_json::from_slice(&bytes).unwrap_or_default();
+    report.created = config.created;
+    report.platform = config.os.zip(config.architecture).map(|(os, architecture)| format!("{os}/{architecture}"));
+}
+
+/// Add what lies beside the module.
+pub(super) fn runtime(report: &mut ImageReport, image: &Image) {
     match runtime_config(image) {
         Ok(config) => report.runtime_config = config.map(RuntimeConfigReport::from),
-        Err(error) => notes.push(crate::verify::chain(&error)),
+        Err(error) => report.runtime_config_error = Some(crate::verify::chain(&error)),
     }
 }
 

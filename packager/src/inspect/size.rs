@@ -101,6 +101,7 @@ pub(super) fn size(bytes: &[u8], imported: usize) -> Size {
     let mut names = Names::default();
     let mut functions = Functions { imported, sizes: Vec::new() };
     let mut segments = Vec::new();
+    let mut others = [0; 256];
     let mut nested = 0;
     for section in sections(bytes) {
         let length = section.whole.len() as u64;
@@ -116,8 +117,7 @@ pub(super) fn size(bytes: &[u8], imported: usize) -> Size {
             }
             7 if !is_component(bytes) => {
                 names.exports(content);
-                size.other_bytes += length;
-                largest.add(Part::Section, length, None, || "export".to_owned());
+                others[7] += length;
             }
             10 if !is_component(bytes) => {
                 size.code_bytes += length;
@@ -128,13 +128,18 @@ pub(super) fn size(bytes: &[u8], imported: usize) -> Size {
                 segments.extend(data_segments(bytes, &section));
             }
             id => {
-                size.other_bytes += length;
-                let numbered = is_component(bytes) && matches!(id, 1 | 4);
-                let number = if numbered { format!(" {nested}") } else { String::new() };
-                nested += usize::from(numbered);
-                largest.add(Part::Section, length, None, || format!("{}{number}", name(bytes, id)));
+                // Whole modules and components each for themselves; of the rest a component has several of a kind.
+                if is_component(bytes) && matches!(id, 1 | 4) {
+                    largest.add(Part::Section, length, None, || format!("{} {nested}", name(bytes, id)));
+                    nested += 1;
+                } else {
+                    others[usize::from(id)] += length;
+                }
             }
         }
+    }
+    for (id, length) in (0..=u8::MAX).zip(others) {
+        largest.add(Part::Section, length, None, || name(bytes, id).to_owned());
     }
     for (index, segment) in segments.into_iter().enumerate() {
         largest.add(Part::DataSegment, segment.end - segment.start, None, || match names.data.get(&index) {

@@ -57,7 +57,10 @@ fn failure(found: &Inspection) -> Failure {
     let objections = not_loaded.flat_map(|module| module.loads.envoy.last()).flat_map(|range| &range.problems);
     let findings: Vec<&Finding> = found.problems.iter().chain(objections).collect();
     let what = if found.problems.is_empty() { "no Envoy known here loads" } else { "Istio would not take" };
-    let reasons: Vec<String> = findings.iter().map(|finding| sheet::printable(&finding.reason)).collect();
+    let mut reasons: Vec<String> = findings.iter().take(3).map(|finding| sheet::printable(&finding.reason)).collect();
+    if findings.len() > reasons.len() {
+        reasons.push(format!("and {} more", findings.len() - reasons.len()));
+    }
     let hint = findings.iter().find_map(|finding| finding.hint.clone());
     Failure::bad(format!("{what} {}: {}", found.reference, reasons.join("; "))).hints(hint)
 }

@@ -9,10 +9,21 @@ use packager::inspect::{
 
 use super::sheet::{Sheet, size};
 
+/// How many reasons are given for a refusal.
+const REASONS: usize = 12;
+
 /// The sheet's lines.
 pub(super) fn lines(found: &Inspection) -> Vec<String> {
     let mut sheet = Sheet::default();
     sheet.row("reference", &found.reference);
+    if let Some(index) = &found.index {
+        show_blob("index", &index.index, "", &mut sheet);
+        for entry in &index.manifests {
+            let taken = if entry.taken { ", Istio takes this one" } else { "" };
+            sheet.more(&format!("for {}{taken}:", entry.platform.as_deref().unwrap_or("any platform")));
+            sheet.more(&entry.manifest.digest);
+        }
+    }
     if let Some(image) = &found.image {
         show_image(image, found, &mut sheet);
     }
@@ -33,14 +44,7 @@ pub(super) fn lines(found: &Inspection) -> Vec<String> {
 
 fn show_image(image: &ImageReport, found: &Inspection, sheet: &mut Sheet) {
     sheet.row("variant", image.variant.as_deref().unwrap_or("none that Istio reads"));
-    if let Some(index) = &image.index {
-        show_blob("index", &index.index, "", sheet);
-        for entry in &index.manifests {
-            let taken = if entry.taken { ", taken by Istio" } else { "" };
-            sheet.more(&format!("{} for {}{taken}", entry.manifest.digest, entry.platform.as_deref().unwrap_or("any")));
-        }
-    }
-    let pinned = found.pin.of == Pinned::Manifest;
+    let pinned = found.pin.of == Pinned::Manifest && image.refused.is_none();
     show_blob("manifest", &image.manifest, if pinned { "; Istio pins this one" } else { "" }, sheet);
     if let Some(artifact_type) = &image.artifact_type {
         sheet.more(&format!("artifact type {artifact_type}"));
@@ -56,19 +60,22 @@ fn show_image(image: &ImageReport, found: &Inspection, sheet: &mut Sheet) {
         show_annotations("", &layer.annotations, sheet);
     }
     show_annotations("annotations", &image.annotations, sheet);
-    match &image.runtime_config {
-        Some(config) => {
+    match (&image.runtime_config, &image.runtime_config_error) {
+        (Some(config), _) => {
             let roots = config.root_ids.join(", ");
             let roots = if roots.is_empty() { "any".to_owned() } else { roots };
             sheet.row("runtime", &format!("{}, ABI {}", config.runtime, config.abi_versions.join(", ")));
             let rest = config.config.iter().filter(|(key, _)| *key != "root_ids");
             for (key, value) in rest {
-                sheet.more(&format!("{key} {value}"));
+                sheet.more(&format!("{key}: {value}"));
             }
             sheet.row("root ids", &roots);
         }
-        None if image.variant.is_some() => sheet.row("root ids", "any: the image has no runtime configuration"),
-        None => {}
+        (None, Some(error)) => sheet.row("runtime", error),
+        (None, None) if found.module.is_some() && image.variant.is_some() => {
+            sheet.row("root ids", "any: the image has no runtime configuration");
+        }
+        (None, None) => {}
     }
 }
 
@@ -95,13 +102,14 @@ fn show_module(module: &ModuleReport, found: &Inspection, sheet: &mut Sheet) {
     let pinned = match found.pin.of {
         Pinned::Manifest => "",
         Pinned::Module => "; Istio pins this one",
-        Pinned::Nothing => "; Istio pins no file, of an http(s) URL this one",
+        Pinned::Nothing => "; Istio pins no file; of a URL, this",
     };
     sheet.more(&format!("{what}, {}{pinned}", size(module.size_bytes)));
     if let Some(error) = &module.error {
         sheet.more(&error.reason);
     }
-    if module.format == Format::NotWasm {
+    // Nothing else can be said of a header that is cut off.
+    if module.format == Format::NotWasm || module.size_bytes < 8 {
         return;
     }
     if module.format == Format::Module {
@@ -211,8 +219,12 @@ fn show_loads(loads: &Loads, sheet: &mut Sheet) {
         if range.loads {
             sheet.row(label, &format!("{versions}: loads"));
         } else {
-            let reasons: Vec<&str> = range.problems.iter().map(|problem| problem.reason.as_str()).collect();
-            sheet.row(label, &format!("{versions}: refused: {}", reasons.join("; ")));
+            sheet.row(label, &format!("{versions}: refused"));
+            range.problems.iter().take(REASONS).for_each(|problem| sheet.more(&format!("- {}", problem.reason)));
+            let left = range.problems.len().saturating_sub(REASONS);
+            if left > 0 {
+                sheet.more(&format!("- and {left} more, which --json lists"));
+            }
         }
         label = "";
     }
