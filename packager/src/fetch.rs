@@ -149,7 +149,7 @@ impl FetchError {
             Self::Reference(error) => error.hint(),
             Self::Registry(error) => error.hint(),
             Self::Layout(error) => error.hint(),
-            Self::Extract { source, .. } => source.hint().map(str::to_owned),
+            Self::Extract { reference, source } => source.hint().map(|hint| hint.replace("REF", reference)),
             _ => None,
         }
     }

@@ -21,10 +21,10 @@ use std::path::Path;
 use oci_spec::image::{Descriptor, ImageIndex};
 use serde::Serialize;
 
-use crate::blob::{Blob, Content, Image, digest_of};
+use crate::blob::{Content, Image, digest_of};
 use crate::digest::Digest;
 use crate::fetch::{self, FetchError, FetchOptions};
-use crate::image::{ExtractError, MAX_MANIFEST_SIZE, ManifestError, TOOLCHAIN_ANNOTATION, extract_module, media_type};
+use crate::image::{ExtractError, Form, ManifestError, TOOLCHAIN_ANNOTATION, carry_image, extract_module, variant};
 use crate::layout::{Layout, LayoutError};
 use crate::module::{self, ReadError};
 use crate::reference::{ImageReference, LayoutReference, Reference};
@@ -147,6 +147,7 @@ fn shown(reference: &Reference) -> String {
 
 impl Inspection {
     fn problem(&mut self, error: &dyn std::error::Error, hint: Option<impl Into<String>>) {
+        let hint = hint.map(|hint| hint.into().replace("REF", &self.reference));
         self.problems.push(Finding::new(error, hint));
     }
 
@@ -171,23 +172,20 @@ impl Inspection {
         }
         let image = manifest.image(|digest| Content::File(folder.join(digest.hex()))).map_err(unusable)?;
         let report = image::outline(&image);
-        if worth_fetching(&report) {
+        if worth_fetching(&Form::of(&image)) {
             match options.client.pull_manifest(reference, manifest, folder) {
-                Ok(_) => {}
-                Err(error) if error.is_bad_content() => {
-                    self.problem(&error, error.hint());
-                    self.pin.digest = Some(image.digest());
-                    self.image = Some(report);
+                Ok(_) => {
+                    self.of_image(report, &image, options);
                     return Ok(());
                 }
+                Err(error) if error.is_bad_content() => self.problem(&error, error.hint()),
                 Err(error) => return Err(error.into()),
             }
-            self.of_image(report, &image, options);
-        } else {
-            self.problems.extend(report.refused.clone());
-            self.pin.digest = Some(image.digest());
-            self.image = Some(report);
+        } else if let Err(error) = variant(&image) {
+            self.problem(&error, error.hint());
         }
+        self.pin.digest = Some(image.digest());
+        self.image = Some(report);
         Ok(())
     }
 
@@ -203,8 +201,8 @@ impl Inspection {
                     reference: shown.clone(),
                     source: ExtractError::Manifest(source),
                 };
-                let manifest = index_of(&layout, entry.descriptor)?;
-                let manifest = manifest.map_err(unusable)?;
+                let bytes = layout.document(&entry.descriptor)?;
+                let manifest = Manifest::parse(bytes, Some(entry.descriptor.media_type().as_ref())).map_err(unusable)?;
                 let taken = manifest.platform().map_err(unusable)?;
                 let report = indexed(&manifest, taken.as_ref()).map_err(unusable)?;
                 self.of_index(report, shown);
@@ -234,18 +232,20 @@ impl Inspection {
 
     /// An image whose blobs are there.
     fn of_image(&mut self, mut report: ImageReport, image: &Image, options: &FetchOptions) {
+        image::recognised(&mut report, image);
         image::configuration(&mut report, image);
         self.pin.digest = Some(image.digest());
-        self.problems.extend(report.refused.clone());
-        let module = match report.variant {
-            Some(_) => extract_module(image, options.limit).map_err(|error| self.problem(&error, error.hint())).ok(),
-            None => image.layers.iter().filter(|layer| is_module(layer)).find_map(|layer| {
-                layer.read(options.limit).map_err(|error| self.problem(&error, None::<String>)).ok()
-            }),
+        let module = match extract_module(image, options.limit) {
+            Ok(module) => {
+                image::runtime(&mut report, image);
+                Some(module)
+            }
+            Err(error) => {
+                self.problem(&error, error.hint());
+                // What Istio does not find may be there all the same.
+                carry_image(image, options.limit).ok().map(|carried| carried.module)
+            }
         };
-        if report.variant.is_some() && module.is_some() {
-            image::runtime(&mut report, image);
-        }
         self.module = module.map(|module| contents::contents(&module));
         if let Some(module) = &mut self.module
             && module.language.is_none()
@@ -270,16 +270,13 @@ fn built_with(image: &ImageReport) -> Option<Language> {
     Some(Language { name: "Rust".to_owned(), told_by })
 }
 
-/// Whether an image is small enough and near enough to a plugin's to look into. Others are told by their manifest: they
-/// may be anything, of any size.
-fn worth_fetching(report: &ImageReport) -> bool {
-    report.variant.is_some() || report.layers.iter().any(|layer| layer.media_type.contains("wasm"))
-}
-
-/// Whether a layer is a bare module, by whatever name.
-fn is_module(layer: &Blob) -> bool {
-    let media_type = layer.descriptor.media_type().to_string();
-    media_type.ends_with("wasm") && !media_type.contains("config")
+/// Whether an image may hold a module. Others are told by their manifest: they may be anything, of any size.
+fn worth_fetching(form: &Form) -> bool {
+    match form {
+        Form::Container | Form::Signature => false,
+        Form::Artifact { kind } => kind.contains("wasm"),
+        _ => true,
+    }
 }
 
 fn indexed(index: &Manifest, taken: Option<&Descriptor>) -> Result<IndexReport, ManifestError> {
@@ -291,14 +288,4 @@ fn indexed(index: &Manifest, taken: Option<&Descriptor>) -> Result<IndexReport, 
     };
     let manifests = parsed.manifests().iter().map(entry).collect();
     Ok(IndexReport { index: image::document(&index.media_type, &index.bytes), manifests })
-}
-
-/// An index inside of a layout, which hands out images only.
-fn index_of(layout: &Layout, descriptor: Descriptor) -> Result<Result<Manifest, ManifestError>, LayoutError> {
-    let digest = digest_of(&descriptor)?;
-    let media_type = descriptor.media_type().to_string();
-    debug_assert!(media_type::is_index(&media_type));
-    let content = Content::File(layout.root().join("blobs").join("sha256").join(digest.hex()));
-    let bytes = Blob { descriptor, content }.read(MAX_MANIFEST_SIZE)?;
-    Ok(Manifest::parse(bytes, Some(&media_type)))
 }

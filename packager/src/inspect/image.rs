@@ -6,10 +6,9 @@ use oci_spec::image::Descriptor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::loads::Finding;
 use crate::blob::{Blob, Image};
 use crate::digest::Digest;
-use crate::image::{RuntimeConfig, runtime_config, variant};
+use crate::image::{Form, RuntimeConfig, recognise, runtime_config};
 
 /// No image configuration is anywhere near this.
 const MAX_CONFIG_SIZE: u64 = 4 << 20;
@@ -19,10 +18,10 @@ const MAX_CONFIG_SIZE: u64 = 4 << 20;
 pub struct ImageReport {
     /// The manifest.
     pub manifest: BlobReport,
-    /// How it carries its module: `compat`, `docker`, `oci`, … None where Istio would not read it.
+    /// What it is, in words: a plugin image of a variant, wkg's layout, a container image, …
+    pub form: String,
+    /// The variant that it is: `compat`, `docker`, `oci` or `maistra`. None where it is none of them.
     pub variant: Option<String>,
-    /// Why Istio would not.
-    pub refused: Option<Finding>,
     /// The manifest's `artifactType`.
     pub artifact_type: Option<String>,
     /// The configuration.
@@ -135,17 +134,26 @@ struct Configuration {
     created: Option<String>,
 }
 
+fn named(form: &Form) -> (String, Option<String>) {
+    let variant = if let Form::Plugin(variant) = form { Some(variant.to_string()) } else { None };
+    (form.to_string(), variant)
+}
+
+/// Say what the image is by its layers' content too, which must be there.
+pub(super) fn recognised(report: &mut ImageReport, image: &Image) {
+    if let Ok(form) = recognise(image) {
+        (report.form, report.variant) = named(&form);
+    }
+}
+
 /// What the manifest alone says.
 pub(super) fn outline(image: &Image) -> ImageReport {
     let extras: Extras = serde_json::from_slice(&image.manifest).unwrap_or_default();
-    let (variant, refused) = match variant(image) {
-        Ok(variant) => (Some(variant.to_string()), None),
-        Err(error) => (None, Some(Finding::new(&error, error.hint()))),
-    };
+    let (form, variant) = named(&Form::of(image));
     ImageReport {
         manifest: document(&image.media_type, &image.manifest),
+        form,
         variant,
-        refused,
         artifact_type: extras.artifact_type,
         config: BlobReport::from(&image.config),
         platform: None,

@@ -43,8 +43,9 @@ pub(super) fn lines(found: &Inspection) -> Vec<String> {
 }
 
 fn show_image(image: &ImageReport, found: &Inspection, sheet: &mut Sheet) {
-    sheet.row("variant", image.variant.as_deref().unwrap_or("none that Istio reads"));
-    let pinned = found.pin.of == Pinned::Manifest && image.refused.is_none();
+    sheet.row("variant", image.variant.as_deref().unwrap_or("none"));
+    sheet.more(&image.form);
+    let pinned = found.pin.of == Pinned::Manifest && found.problems.is_empty();
     show_blob("manifest", &image.manifest, if pinned { "; Istio pins this one" } else { "" }, sheet);
     if let Some(artifact_type) = &image.artifact_type {
         sheet.more(&format!("artifact type {artifact_type}"));
@@ -72,7 +73,7 @@ fn show_image(image: &ImageReport, found: &Inspection, sheet: &mut Sheet) {
             sheet.row("root ids", &roots);
         }
         (None, Some(error)) => sheet.row("runtime", error),
-        (None, None) if found.module.is_some() && image.variant.is_some() => {
+        (None, None) if found.module.is_some() && found.problems.is_empty() => {
             sheet.row("root ids", "any: the image has no runtime configuration");
         }
         (None, None) => {}
