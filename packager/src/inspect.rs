@@ -116,9 +116,9 @@ pub fn inspect(reference: &Reference, options: &FetchOptions) -> Result<Inspecti
         Reference::Image(image) => {
             let folder = tempfile::tempdir()
                 .map_err(|source| FetchError::Temporary { directory: std::env::temp_dir(), source })?;
-            found.from_registry(image, options, folder.path())?;
+            found.look_in_registry(image, options, folder.path())?;
         }
-        Reference::Layout(layout) => found.from_layout(layout, options)?,
+        Reference::Layout(layout) => found.look_in_layout(layout, options)?,
         Reference::File(path) => {
             found.pin.of = Pinned::Nothing;
             match module::read(path) {
@@ -151,7 +151,7 @@ impl Inspection {
         self.problems.push(Finding::new(error, hint));
     }
 
-    fn from_registry(
+    fn look_in_registry(
         &mut self,
         reference: &ImageReference,
         options: &FetchOptions,
@@ -189,7 +189,7 @@ impl Inspection {
         Ok(())
     }
 
-    fn from_layout(&mut self, reference: &LayoutReference, options: &FetchOptions) -> Result<(), FetchError> {
+    fn look_in_layout(&mut self, reference: &LayoutReference, options: &FetchOptions) -> Result<(), FetchError> {
         let layout = Layout::open(&reference.directory)?;
         let image = match layout.image(&reference.name) {
             Ok(image) => image,
@@ -202,7 +202,8 @@ impl Inspection {
                     source: ExtractError::Manifest(source),
                 };
                 let bytes = layout.document(&entry.descriptor)?;
-                let manifest = Manifest::parse(bytes, Some(entry.descriptor.media_type().as_ref())).map_err(unusable)?;
+                let manifest =
+                    Manifest::parse(bytes, Some(entry.descriptor.media_type().as_ref())).map_err(unusable)?;
                 let taken = manifest.platform().map_err(unusable)?;
                 let report = indexed(&manifest, taken.as_ref()).map_err(unusable)?;
                 self.of_index(report, shown);
@@ -259,8 +260,11 @@ impl Inspection {
 /// What the packager recorded, for modules that are stripped of everything that tells.
 fn built_with(image: &ImageReport) -> Option<Language> {
     let annotated = image.annotations.get(TOOLCHAIN_ANNOTATION).map(String::as_str);
-    let configured =
-        image.runtime_config.as_ref().and_then(|config| config.config.get("toolchain")).and_then(|value| value.as_str());
+    let configured = image
+        .runtime_config
+        .as_ref()
+        .and_then(|config| config.config.get("toolchain"))
+        .and_then(|value| value.as_str());
     let rust = |toolchain: Option<&str>| toolchain.is_some_and(|text| text.starts_with("rustc"));
     let told_by = match () {
         () if rust(annotated) => "toolchain annotation",

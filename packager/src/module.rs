@@ -24,11 +24,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use envoy::{AbiVersion, EnvoyVersion, UnknownEnvoyVersion};
+pub(crate) use info::producer;
 pub use info::{
     Export, ExternKind, Import, InspectError, Memory, ModuleInfo, Producer, Tool, WASM_MAGIC, inspect, is_component,
     outline,
 };
-pub(crate) use info::producer;
 pub use report::{Note, Problem, Report};
 pub use signature::{Signature, ValueType};
 

@@ -185,7 +185,7 @@ fn produced(producer: Producer) -> ProducerReport {
     ProducerReport { field: producer.field, values: producer.tools.into_iter().map(value).collect() }
 }
 
-/// TinyGo leaves the language to the C library that it links, so that its own traces go first.
+/// `TinyGo` leaves the language to the C library that it links, so that its own traces go first.
 fn language(info: &ModuleInfo, producers: &[Producer], bytes: &[u8]) -> Option<Language> {
     let told = |name: &str, told_by| Some(Language { name: name.to_owned(), told_by });
     let imports = |module: &str, name: &str| info.imports.iter().any(|i| i.module == module && i.name == name);

@@ -51,12 +51,35 @@ pub(super) fn custom(content: &[u8]) -> Option<(&str, &[u8])> {
 /// What a section id stands for (core specification, "Modules"; component model, "Binary format").
 pub(super) fn name(bytes: &[u8], id: u8) -> &'static str {
     const CORE: [&str; 14] = [
-        "custom", "type", "import", "function", "table", "memory", "global", "export", "start", "element", "code",
-        "data", "data count", "tag",
+        "custom",
+        "type",
+        "import",
+        "function",
+        "table",
+        "memory",
+        "global",
+        "export",
+        "start",
+        "element",
+        "code",
+        "data",
+        "data count",
+        "tag",
     ];
     const COMPONENT: [&str; 13] = [
-        "custom", "core module", "core instance", "core type", "component", "instance", "alias", "type", "canon",
-        "start", "import", "export", "value",
+        "custom",
+        "core module",
+        "core instance",
+        "core type",
+        "component",
+        "instance",
+        "alias",
+        "type",
+        "canon",
+        "start",
+        "import",
+        "export",
+        "value",
     ];
     let names = if is_component(bytes) { &COMPONENT[..] } else { &CORE[..] };
     names.get(usize::from(id)).copied().unwrap_or("unknown")

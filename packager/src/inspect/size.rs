@@ -176,7 +176,7 @@ struct Names<'a> {
 impl<'a> Names<'a> {
     /// The name section; whatever of it cannot be read is left out.
     fn read(&mut self, section: &'a [u8]) {
-        for part in NameSectionReader::new(BinaryReader::new(section, 0)).into_iter().map_while(Result::ok) {
+        for part in NameSectionReader::new(BinaryReader::new(section, 0)).map_while(Result::ok) {
             match part {
                 Name::Function(map) => {
                     let names = map.into_iter().map_while(Result::ok).take(2 * MAX_FUNCTIONS);

@@ -103,11 +103,15 @@ mod tests {
         for (raw, name, origin) in [
             ("_ZN4core3fmt5write17h0123456789abcdefE", "core::fmt::write", "core"),
             (
-                "_ZN67_$LT$basic_auth..Plugin$u20$as$u20$proxy_wasm..traits..Context$GT$7on_done17h0123456789abcdefE",
+                "_ZN66_$LT$basic_auth..Plugin$u20$as$u20$proxy_wasm..traits..Context$GT$7on_done17h0123456789abcdefE",
                 "<basic_auth::Plugin as proxy_wasm::traits::Context>::on_done",
                 "basic_auth",
             ),
-            ("_ZN42_$LT$$RF$T$u20$as$u20$core..fmt..Debug$GT$3fmt17h0123456789abcdefE", "<&T as core::fmt::Debug>::fmt", "core"),
+            (
+                "_ZN42_$LT$$RF$T$u20$as$u20$core..fmt..Debug$GT$3fmt17h0123456789abcdefE",
+                "<&T as core::fmt::Debug>::fmt",
+                "core",
+            ),
             ("_RNvCs1234_7mycrate3foo", "mycrate::foo", "mycrate"),
         ] {
             assert_eq!(symbol(raw, false), Symbol { name: name.to_owned(), origin: Some(origin.to_owned()) });
@@ -136,8 +140,8 @@ mod tests {
     #[test]
     fn no_name_is_longer_than_anybody_reads() {
         assert_eq!(symbol(&"é".repeat(10_000), false).name.chars().count(), LIMIT);
-        let long = format!("_ZN{}{}17h0123456789abcdefE", 9000, "é".repeat(4500));
-        assert!(symbol(&long, false).name.len() <= LIMIT);
+        let long = format!("_ZN9000{}17h0123456789abcdefE", "x".repeat(9000));
+        assert_eq!(symbol(&long, false).name, "x".repeat(LIMIT));
         // Each back-reference doubles what comes out.
         let bomb = format!("_RIC1a{}E", "TB3_B3_E".repeat(40));
         assert!(symbol(&bomb, false).name.len() <= LIMIT);

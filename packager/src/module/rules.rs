@@ -17,10 +17,7 @@ pub(super) fn check(bytes: &[u8], envoy: EnvoyVersion) -> Report {
 
 /// Check against several versions; the outline comes once, and not with the reports. The module is validated once for
 /// each set of features that is not known to be enough already.
-pub(super) fn each(
-    bytes: &[u8],
-    versions: impl Iterator<Item = EnvoyVersion>,
-) -> (Option<ModuleInfo>, Vec<Report>) {
+pub(super) fn each(bytes: &[u8], versions: impl Iterator<Item = EnvoyVersion>) -> (Option<ModuleInfo>, Vec<Report>) {
     let size = bytes.len() as u64;
     let read = if size > MAX_MODULE_SIZE {
         Err(Problem::TooLarge { size, limit: MAX_MODULE_SIZE })
@@ -39,9 +36,9 @@ pub(super) fn each(
                 }
             };
             let features = features(envoy);
-            let known = validated.iter().position(|(of, faults)| {
-                *of == features || (faults.is_empty() && features.contains(*of))
-            });
+            let known = validated
+                .iter()
+                .position(|(of, faults)| *of == features || (faults.is_empty() && features.contains(*of)));
             let known = known.unwrap_or_else(|| {
                 validated.push((features, validate(bytes, features)));
                 validated.len() - 1

@@ -61,6 +61,7 @@ fn failure(found: &Inspection) -> Failure {
     if findings.len() > reasons.len() {
         reasons.push(format!("and {} more", findings.len() - reasons.len()));
     }
-    let hint = findings.iter().find_map(|finding| finding.hint.clone());
+    // Repackaging does not help what no Envoy loads.
+    let hint = findings.iter().rev().find_map(|finding| finding.hint.clone());
     Failure::bad(format!("{what} {}: {}", found.reference, reasons.join("; "))).hints(hint)
 }

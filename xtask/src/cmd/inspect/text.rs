@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use packager::inspect::{
-    BlobReport, Contributor, Format, ImageReport, Inspection, IstioVerdict, Item, Loads, MemoryReport, ModuleReport, Part,
-    Pinned, Size,
+    BlobReport, Contributor, Format, ImageReport, Inspection, IstioVerdict, Item, Loads, MemoryReport, ModuleReport,
+    Part, Pinned, Size,
 };
 
 use super::sheet::{Sheet, size};
@@ -43,8 +43,14 @@ pub(super) fn lines(found: &Inspection) -> Vec<String> {
 }
 
 fn show_image(image: &ImageReport, found: &Inspection, sheet: &mut Sheet) {
-    sheet.row("variant", image.variant.as_deref().unwrap_or("none"));
-    sheet.more(&image.form);
+    sheet.row(
+        "variant",
+        &match image.variant.as_deref() {
+            Some("maistra") => format!("maistra: {}", image.form),
+            Some(variant) => variant.to_owned(),
+            None => format!("none: {}", image.form),
+        },
+    );
     let pinned = found.pin.of == Pinned::Manifest && found.problems.is_empty();
     show_blob("manifest", &image.manifest, if pinned { "; Istio pins this one" } else { "" }, sheet);
     if let Some(artifact_type) = &image.artifact_type {
@@ -103,7 +109,7 @@ fn show_module(module: &ModuleReport, found: &Inspection, sheet: &mut Sheet) {
     let pinned = match found.pin.of {
         Pinned::Manifest => "",
         Pinned::Module => "; Istio pins this one",
-        Pinned::Nothing => "; Istio pins no file; of a URL, this",
+        Pinned::Nothing => "; pinned by this if behind a URL",
     };
     sheet.more(&format!("{what}, {}{pinned}", size(module.size_bytes)));
     if let Some(error) = &module.error {
