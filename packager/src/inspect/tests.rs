@@ -1,3 +1,5 @@
+//! What is said of modules and images, broken ones included.
+
 use super::contents::contents;
 use super::*;
 use crate::digest::Digest;

@@ -54,7 +54,7 @@ fn reference(text: &str) -> Result<Reference, Failure> {
 
 fn failure(found: &Inspection) -> Failure {
     let not_loaded = found.module.iter().filter(|module| !module.loads.any());
-    let objections = not_loaded.flat_map(|module| module.loads.envoy.last()).flat_map(|range| &range.problems);
+    let objections = not_loaded.filter_map(|module| module.loads.envoy.last()).flat_map(|range| &range.problems);
     let findings: Vec<&Finding> = found.problems.iter().chain(objections).collect();
     let what = if found.problems.is_empty() { "no Envoy known here loads" } else { "Istio would not take" };
     let mut reasons: Vec<String> = findings.iter().take(3).map(|finding| sheet::printable(&finding.reason)).collect();
