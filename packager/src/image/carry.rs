@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::extract::{self, MAX_RUNTIME_CONFIG_SIZE};
 use super::form::type_of;
 use super::survey::{Survey, file_at, survey};
-use super::unpack::through;
+use super::unpack::{is_wasm_name, through};
 use super::{
     ExtractError, Form, MAX_MANIFEST_SIZE, MODULE_FILE, MaistraManifest, Metadata, RUNTIME_CONFIG_FILE, RuntimeConfig,
     TOOLCHAIN_ANNOTATION, VARIANT_ANNOTATION, Variant, extract_module, media_type,
@@ -157,7 +157,7 @@ fn title(layer: &Blob) -> Option<&str> {
 
 fn is_bare_module(layer: &Blob) -> bool {
     let known = [media_type::WASM_MODULE, media_type::WKG_LAYER, media_type::WASM_TO_OCI_LAYER];
-    let titled = || title(layer).is_some_and(|title| title.ends_with(".wasm"));
+    let titled = || title(layer).is_some_and(is_wasm_name);
     known.contains(&type_of(layer)) || (titled() && !is_archive(layer))
 }
 

@@ -159,7 +159,7 @@ struct Field {
 fn fields(bytes: &[u8]) -> Result<Vec<(String, Field)>, MaistraError> {
     let text = std::str::from_utf8(bytes).map_err(|error| MaistraError::Syntax {
         reason: "not UTF-8".to_owned(),
-        line: 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count(),
+        line: bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count(),
     })?;
     let mut parser = Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
     let mut fields: Vec<(String, Field)> = Vec::new();

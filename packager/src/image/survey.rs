@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::extract::{MAX_NAMES, MAX_RUNTIME_CONFIG_SIZE};
-use super::unpack::{SLACK, base_name, through, whole};
+use super::unpack::{SLACK, base_name, is_wasm_name, through, whole};
 use super::{ExtractError, MODULE_FILE, RUNTIME_CONFIG_FILE, maistra};
 use crate::blob::Blob;
 use crate::module::MAX_MODULE_SIZE;
@@ -41,10 +41,7 @@ pub(super) fn survey(layer: &Blob) -> Result<Survey, ExtractError> {
                 && entry.size() <= MAX_RUNTIME_CONFIG_SIZE
             {
                 found.runtime_config = Some(whole(&mut entry)?);
-            } else if path.ends_with(".wasm")
-                && entry.header().entry_type().is_file()
-                && found.modules.len() < MAX_NAMES
-            {
+            } else if is_wasm_name(&path) && entry.header().entry_type().is_file() && found.modules.len() < MAX_NAMES {
                 found.modules.push(path);
             }
         }

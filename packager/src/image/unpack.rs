@@ -1,6 +1,7 @@
 //! Layers of any kind unpacked: what is compressed how is seen from the bytes, and everything is bounded.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
@@ -105,6 +106,11 @@ pub(super) fn base_name(path: &[u8]) -> &[u8] {
     let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
     let path = &path[..end];
     &path[path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1)..]
+}
+
+/// Whether a file's name says that it is a module.
+pub(super) fn is_wasm_name(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|end| end.eq_ignore_ascii_case("wasm"))
 }
 
 /// All of an entry, whose size is only a claim; an archive that is cut off is an error, and not a shorter file.

@@ -103,7 +103,7 @@ fn one(args: &Args, destination: Option<&Destination>, subject: &Subject) -> Res
     let root = args.layout.clone().unwrap_or_else(|| PathBuf::from("dist"));
     let layout = Layout::open_or_create(&root).map_err(layout_failure)?;
     write(args, subject, &layout, destination)?;
-    about_format(args.format, &root, &subject.name);
+    about_format(args, &root, &subject.name);
     Ok(())
 }
 
@@ -126,7 +126,7 @@ fn crates(args: &Args, destination: Option<&Destination>) -> Result<(), Failure>
         changed |= write(args, &subject, &layout, destination)?;
     }
     if let Some(first) = built.first() {
-        about_format(args.format, &root, &first.plugin.name);
+        about_format(args, &root, &first.plugin.name);
     }
     if changed && args.push.is_none() {
         next_steps(&folder, &root, &built);
@@ -198,18 +198,18 @@ fn name_of(reference: &Reference) -> String {
 }
 
 /// Say what else has to be known about images of a format.
-fn about_format(format: Format, layout: &Path, name: &str) {
+fn about_format(args: &Args, layout: &Path, name: &str) {
     let (layout, program) = (layout.display(), program());
-    match format {
-        Format::Compat | Format::Oci => {}
-        Format::Docker => note(format!(
+    match args.format {
+        Format::Docker if args.push.is_none() => note(format!(
             "docker images are for registries: other tools do not look for them in a layout; \
-             `{program} push oci:{layout}:{name} REGISTRY/REPOSITORY:TAG` or --push brings them there"
+             `{program} push oci:{layout}:{name} REGISTRY/REPOSITORY:TAG` brings them there"
         )),
         Format::Maistra => note(
             "maistra images are for OpenShift Service Mesh 2.2 and older; they have no runtime configuration, so root \
              ids and the like are left out",
         ),
+        Format::Compat | Format::Oci | Format::Docker => {}
     }
 }
 
