@@ -78,7 +78,7 @@ impl Checks {
 }
 
 /// An error and its causes, without saying anything twice.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -118,9 +118,6 @@ pub fn assemble(
     envoy: EnvoyVersion,
 ) -> Result<Image, AssembleError> {
     let seconds = metadata.source_date_epoch.unwrap_or(0);
-    if seconds > time::LAST {
-        return Err(AssembleError::Time { seconds });
-    }
     let report = module::check(module, envoy);
     let Some(abi) = report.info.as_ref().and_then(|info| info.abi).filter(|_| report.is_ok()) else {
         return Err(AssembleError::Refused { name: metadata.name.clone(), report: Box::new(report) });
@@ -146,6 +143,7 @@ fn container(
     files: &[(&str, &[u8])],
     seconds: u64,
 ) -> Result<Image, AssembleError> {
+    let created = time::rfc3339(seconds).ok_or(AssembleError::Time { seconds })?;
     let (layer, diff_id) =
         archive::layer(files, seconds).map_err(|source| AssembleError::Write { part: "layer", source })?;
     let docker = variant == Variant::Docker;
@@ -160,7 +158,7 @@ fn container(
         annotations.insert(VARIANT_ANNOTATION.to_owned(), Variant::Compat.to_string());
     }
     let (labels, annotations) = if docker { (annotations, BTreeMap::new()) } else { (BTreeMap::new(), annotations) };
-    let config = json("image configuration", &Configuration::new(&diff_id, &time::rfc3339(seconds), labels))?;
+    let config = json("image configuration", &Configuration::new(&diff_id, &created, labels))?;
     finish(manifest_type, Blob::from_bytes(config_type, config), vec![layer], annotations)
 }
 
