@@ -159,7 +159,10 @@ fn foreign(args: &Args, path: &Path, name: &str) -> Result<Subject, Failure> {
     }
     metadata.version.get_or_insert_with(|| "0.0.0".to_owned());
     args.metadata.apply(&mut metadata);
-    metadata.revision = args.revision.clone().or_else(|| commit(Path::new(".")));
+    // Where the command runs says nothing about where the module comes from.
+    if args.revision.is_some() {
+        metadata.revision.clone_from(&args.revision);
+    }
     metadata.source_date_epoch = environment::source_date_epoch()?;
     Ok(Subject { name: name.to_owned(), origin: path.display().to_string(), metadata, module })
 }
