@@ -38,7 +38,7 @@ pub enum ChainError {
     /// A module's bytes could not be had.
     #[error("get the module of {extension}")]
     Source {
-        /// `namespace/name`
+        /// As [`mesh::model::Extension::id`] has it.
         extension: String,
         /// Why not.
         #[source]
@@ -47,7 +47,7 @@ pub enum ChainError {
     /// A module was not accepted.
     #[error("load the module of {extension}")]
     Load {
-        /// `namespace/name`
+        /// As [`mesh::model::Extension::id`] has it.
         extension: String,
         /// Why not.
         #[source]
@@ -57,7 +57,7 @@ pub enum ChainError {
     /// strategy, and with no earlier configuration answers 500.
     #[error("configure the plugin {extension}")]
     Start {
-        /// `namespace/name`
+        /// As [`mesh::model::Extension::id`] has it.
         extension: String,
         /// Why not.
         #[source]
@@ -114,14 +114,14 @@ fn load_extension(
     surroundings: &Surroundings,
     compiled: &mut HashMap<Vec<u8>, Arc<Module>>,
 ) -> Result<Option<ChainFilter>, ChainError> {
-    let key = format!("{}/{}", extension.namespace, extension.name);
+    let key = extension.id();
     let name = format!("{}.{}", extension.namespace, extension.name);
     let wasm = match &extension.filter {
         ExtensionFilter::Lua { .. } => {
-            return Err(ChainError::NotExecuted { filter: format!("the Lua extension {key}") });
+            return Err(ChainError::NotExecuted { filter: format!("{key}, which is Lua,") });
         }
         ExtensionFilter::Wasm(wasm) if wasm.layer == Layer::Network => {
-            return Err(ChainError::NotExecuted { filter: format!("the network extension {key}") });
+            return Err(ChainError::NotExecuted { filter: format!("{key}, of type NETWORK,") });
         }
         ExtensionFilter::Wasm(wasm) => wasm,
     };

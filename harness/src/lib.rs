@@ -3,6 +3,15 @@
 //! The layers, from the guest outwards: [`abi`] (numbers and formats), [`module`] (what is accepted), `vm` (one
 //! instance and its callbacks), `hostcalls` and `wasi` (what a guest may ask), `stream` (one request in the filter
 //! chain), [`chain`] (a resolved chain made executable), [`server`] (worker threads, each with its own VMs).
+//!
+//! ```
+//! use harness::engine::{Engine, Limits};
+//! use harness::module::{LoadError, Module};
+//!
+//! let engine = Engine::new(Limits::default())?;
+//! assert!(matches!(Module::compile(&engine, b"not wasm"), Err(LoadError::Corrupted(_))));
+//! # Ok::<(), harness::engine::EngineError>(())
+//! ```
 
 pub mod abi;
 mod body;

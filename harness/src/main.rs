@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use harness::abi::LogLevel;
 use harness::chain::{Chain, ChainError};
@@ -12,6 +12,7 @@ use harness::engine::{Engine, EngineError, Limits};
 use harness::log::{RequestSummary, Sink};
 use harness::server::{Options, ServeError, Server};
 use mesh::plan::Plan;
+use time::OffsetDateTime;
 
 const USAGE: &str = "\
 usage: plugwright-harness serve [--quiet] [--log-level LEVEL]
@@ -108,7 +109,7 @@ struct Stderr {
 
 impl Sink for Stderr {
     fn log(&self, level: LogLevel, line: &str) {
-        say(&format!("[{}][{}][wasm] {}", timestamp(SystemTime::now()), level.as_str(), escape(line)));
+        say(&format!("[{}][{}][wasm] {}", timestamp(OffsetDateTime::now_utc()), level.as_str(), escape(line)));
     }
 
     fn request(&self, request: &RequestSummary<'_>) {
@@ -118,7 +119,9 @@ impl Sink for Stderr {
         let status = request.status.map_or_else(|| "reset".to_owned(), |status| status.to_string());
         let by = request.answered_by.map_or_else(String::new, |filter| format!(" by {filter}"));
         let took = request.duration.as_secs_f64() * 1e3;
-        let (method, path) = (escape(request.method), escape(request.path));
+        // A query may carry a token; the path is enough to tell requests apart.
+        let path = request.path.split_once('?').map_or_else(|| escape(request.path), |(path, _)| escape(path) + "?…");
+        let method = escape(request.method);
         say(&format!("{method} {path} → {status}{by} ({}) {took:.1} ms", escape(request.details)));
     }
 }
@@ -130,25 +133,10 @@ fn escape(text: &str) -> String {
         .collect()
 }
 
-/// `YYYY-MM-DD HH:MM:SS.mmm` in UTC.
-fn timestamp(now: SystemTime) -> String {
-    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{:02}.{:03}", second % 60, since.subsec_millis())
-}
-
-/// The date of a day since 1970-01-01: count in years that begin in March, so that leap days come last.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+/// `YYYY-MM-DD HH:MM:SS.mmm` in UTC, as Envoy's log has it.
+fn timestamp(now: OffsetDateTime) -> String {
+    let (hour, minute, second, millisecond) = now.to_hms_milli();
+    format!("{} {hour:02}:{minute:02}:{second:02}.{millisecond:03}", now.date())
 }
 
 /// Says that modules are being compiled, to a person who has been waiting for a second.

@@ -25,7 +25,7 @@ pub enum SourceError {
     /// The plan has no module for an extension of its chain.
     #[error("the plan has no module for {extension}")]
     Missing {
-        /// `namespace/name`
+        /// As [`mesh::model::Extension::id`] has it.
         extension: String,
     },
     /// The file could not be read.
@@ -51,7 +51,7 @@ pub enum SourceError {
 
 /// Gives each extension's module.
 pub trait ModuleSource {
-    /// The module of an extension, named `namespace/name`.
+    /// The module of an extension, by its [`id`](mesh::model::Extension::id).
     fn module(&self, extension: &str) -> Result<Fetched, SourceError>;
 }
 

@@ -57,6 +57,13 @@ pub struct Extension {
     pub filter: ExtensionFilter,
 }
 
+impl Extension {
+    /// Tells it from every other: `WasmPlugin default/basic-auth`.
+    pub fn id(&self) -> String {
+        format!("{} {}/{}", self.origin.kind, self.namespace, self.name)
+    }
+}
+
 /// Which proxies an extension attaches to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Attach {

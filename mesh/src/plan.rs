@@ -12,7 +12,7 @@ use crate::model::FilterChain;
 pub struct Plan {
     /// What to execute.
     pub chain: FilterChain,
-    /// Fetched modules, by extension as `namespace/name`.
+    /// Fetched modules, by [`Extension::id`](crate::model::Extension::id).
     pub modules: BTreeMap<String, Module>,
     /// Value of each `valueFrom: HOST` variable that the operator's environment has.
     pub host_env: BTreeMap<String, String>,

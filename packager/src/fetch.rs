@@ -149,7 +149,7 @@ impl FetchError {
             Self::Reference(error) => error.hint(),
             Self::Registry(error) => error.hint(),
             Self::Layout(error) => error.hint(),
-            Self::Extract { source, .. } => source.hint().map(str::to_owned),
+            Self::Extract { reference, source } => source.hint().map(|hint| hint.replace("REF", reference)),
             _ => None,
         }
     }
@@ -236,11 +236,16 @@ fn from_layout(
     Ok((module, digest))
 }
 
+/// What a URL gives, unpacked; it need not be a module.
+pub(crate) fn download(url: &str, options: &FetchOptions) -> Result<Vec<u8>, FetchError> {
+    let place = url.split(['?', '#']).next().unwrap_or_default().to_owned();
+    let body = options.client.download(url, options.limit)?;
+    archive::unpack(body, options.limit).map_err(|reason| FetchError::NotAModule { place, reason })
+}
+
 fn from_url(url: &str, pin: Option<&Digest>, options: &FetchOptions) -> Result<(Vec<u8>, Digest), FetchError> {
     let shown = url.split(['?', '#']).next().unwrap_or_default().to_owned();
-    let body = options.client.download(url, options.limit)?;
-    let error = |reason: String| FetchError::NotAModule { place: shown.clone(), reason };
-    let module = archive::unpack(body, options.limit).map_err(error)?;
+    let module = download(url, options)?;
     let digest = Digest::of(&module);
     compare(&format!("the module of {shown}"), pin, &digest)?;
     check_magic(&shown, &module)?;

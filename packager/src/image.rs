@@ -2,20 +2,31 @@
 //!
 //! The formats are those of the Wasm Image Specification v0.0.0; reading follows Istio's fetcher.
 
+mod archive;
 mod assemble;
+mod carry;
+mod document;
 mod extract;
+mod form;
+mod index;
+mod maistra;
 mod manifest;
 pub mod media_type;
 mod package;
 mod runtime_config;
+mod survey;
 #[cfg(test)]
 pub(crate) mod tests;
 mod time;
+mod unpack;
 
 use std::fmt;
 
 pub use assemble::{AssembleError, Metadata, TOOLCHAIN_ANNOTATION, VARIANT_ANNOTATION, assemble};
+pub use carry::{BesideError, Carried, CarryError, carry, carry_image, metadata_beside};
 pub use extract::{ExtractError, extract_module, runtime_config, variant};
+pub use form::{Form, recognise};
+pub use maistra::{MaistraError, MaistraManifest, MaistraPhase};
 pub use manifest::{MAX_MANIFEST_SIZE, ManifestError, parse};
 pub use package::{PackageError, Packaged, package};
 pub use runtime_config::{RuntimeConfig, RuntimeConfigError};
@@ -38,6 +49,11 @@ pub enum Variant {
     Oci,
     /// `OpenShift` Service Mesh before 2.2: as compat, with `manifest.yaml` beside the module.
     Maistra,
+}
+
+impl Variant {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Compat, Self::Docker, Self::Oci, Self::Maistra];
 }
 
 impl fmt::Display for Variant {

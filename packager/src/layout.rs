@@ -132,7 +132,9 @@ impl LayoutError {
             Self::NotALayout { .. } => Some("make one with `cargo xtask package`".to_owned()),
             Self::Occupied { .. } => Some("choose an empty folder, or one that does not exist yet".to_owned()),
             Self::SeveralNamed { .. } => Some("refer to the image by its digest".to_owned()),
-            Self::Manifest { source, .. } => source.hint().map(str::to_owned),
+            Self::Manifest { path, name, source } => {
+                source.hint().map(|hint| hint.replace("REF", &format!("oci:{}:{name}", path.display())))
+            }
             Self::Blob(BlobError::Digest { .. } | BlobError::Size { .. }) => {
                 Some("package or pull the image again: it replaces damaged blobs".to_owned())
             }
@@ -230,6 +232,11 @@ impl Layout {
             }
         }
         Err(self.not_found(digest.as_str(), entries))
+    }
+
+    /// The bytes of a manifest or an index that an entry refers to, verified.
+    pub fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, LayoutError> {
+        Ok(self.blob(descriptor.clone())?.read(MAX_MANIFEST_SIZE)?)
     }
 
     fn not_found(&self, name: &str, entries: Vec<Entry>) -> LayoutError {

@@ -9,6 +9,7 @@ pub mod digest;
 pub mod fetch;
 pub mod file;
 pub mod image;
+pub mod inspect;
 pub mod layout;
 pub mod module;
 pub mod reference;

@@ -24,8 +24,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use envoy::{AbiVersion, EnvoyVersion, UnknownEnvoyVersion};
+pub(crate) use info::producer;
 pub use info::{
     Export, ExternKind, Import, InspectError, Memory, ModuleInfo, Producer, Tool, WASM_MAGIC, inspect, is_component,
+    outline,
 };
 pub use report::{Note, Problem, Report};
 pub use signature::{Signature, ValueType};
@@ -104,6 +106,12 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
 /// Every problem is reported, not only the one that Envoy would stop at.
 pub fn check(bytes: &[u8], envoy: EnvoyVersion) -> Report {
     rules::check(bytes, envoy)
+}
+
+/// [`check`] a module against every version known here, oldest first, reading it once. The reports come without the
+/// outline.
+pub fn check_every(bytes: &[u8]) -> Vec<Report> {
+    rules::each(bytes, EnvoyVersion::all()).1
 }
 
 /// [`read`] a file and [`check`] it; the bytes come back with the report.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::blob::Image;
 use crate::digest::Digest;
 use crate::fetch::{FetchError, FetchOptions};
-use crate::image::{ExtractError, extract_module, variant};
+use crate::image::{ExtractError, Form, Variant, extract_module, recognise, variant};
 use crate::layout::{Layout, LayoutError};
 use crate::module::EnvoyVersion;
 use crate::reference::{ImageReference, LayoutReference, Reference};
@@ -78,7 +78,7 @@ impl Checks {
 }
 
 /// An error and its causes, without saying anything twice.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -261,6 +261,10 @@ fn check_image(image: &Image, options: &FetchOptions, envoy: EnvoyVersion, check
     checks.passed("plugin.wasm", "found");
     checks.passed("magic", "WebAssembly's magic number");
     checks.passed("size", format!("{} bytes, of at most {}", module.len(), options.limit));
+    // Only what lies beside the module tells this variant.
+    if matches!(recognise(image), Ok(Form::Plugin(Variant::Maistra))) {
+        report.variant = Some(Variant::Maistra.to_string());
+    }
     beyond::image(image, variant, checks);
     beyond::module(&module, envoy, checks);
 }

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use packager::credentials::Credentials;
+use packager::image::{Form, Metadata, Variant, assemble, recognise};
+use packager::module::EnvoyVersion;
 use packager::reference::ImageReference;
 use packager::registry::{Artifact, Client, Moved, Options, PlainHttp, Progress, RegistryError};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -127,6 +129,23 @@ fn docker_registry_gives_back_what_it_got() {
     let image = image(3, 20_000_000);
     client().put_manifest(&more, &image.media_type, &image.manifest).unwrap();
     assert_eq!(client().resolve(&more).unwrap(), image.digest());
+}
+
+#[test]
+fn docker_registry_takes_every_variant() {
+    let registry = DockerRegistry::open();
+    let text = r#"(module (memory (export "memory") 1)
+        (func (export "proxy_abi_version_0_2_1")) (func (export "_initialize"))
+        (func (export "malloc") (param i32) (result i32) i32.const 0))"#;
+    let module = wat::parse_str(text).unwrap();
+    for variant in Variant::ALL {
+        let image = assemble(variant, &Metadata::default(), &module, EnvoyVersion::NEWEST).unwrap();
+        let tagged = registry.reference(&format!("acme/plugins/auth:{variant}"));
+        assert_eq!(client().push(&image, &tagged).unwrap(), image.digest());
+        let (pulled, _folder) = pull(&client(), &tagged);
+        same(&pulled, &image);
+        assert_eq!(recognise(&pulled).unwrap(), Form::Plugin(variant));
+    }
 }
 
 #[test]

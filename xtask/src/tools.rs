@@ -13,8 +13,13 @@ pub(crate) const ENVOY: &str = "1.40.0";
 const CARGO_DENY: &str = "0.20.2";
 
 /// Debian's packages that the suites use, each with a program it brings.
-const PACKAGES: &[(&str, &str)] =
-    &[("docker-registry", "docker-registry"), ("skopeo", "skopeo"), ("umoci", "umoci"), ("openssl", "openssl")];
+const PACKAGES: &[(&str, &str)] = &[
+    ("docker-registry", "docker-registry"),
+    ("skopeo", "skopeo"),
+    ("umoci", "umoci"),
+    ("buildah", "buildah"),
+    ("openssl", "openssl"),
+];
 
 /// Install what is missing of the registries and image tools.
 pub(crate) fn install_image_tools() -> Result<(), Failure> {

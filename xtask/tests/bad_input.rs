@@ -114,7 +114,7 @@ fn an_unknown_plugin_lists_the_known_ones() {
 #[test]
 fn a_folder_without_a_project_is_a_usage_error() {
     let folder = tempfile::tempdir().unwrap();
-    plugwright(folder.path(), &["package"]).refused(2, &["cargo workspace", "--manifest-path"]);
+    plugwright(folder.path(), &["package"]).refused(2, &["no cargo project", "--manifest-path"]);
 }
 
 const RESOURCE: &str = "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata:\n  name: x\nspec:\n  \

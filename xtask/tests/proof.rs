@@ -83,6 +83,27 @@ fn skopeo_reads_the_layout_and_carries_it_through_a_registry_unchanged() {
 }
 
 #[test]
+fn inspect_tells_an_image_that_skopeo_pushed_in_dockers_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = DockerRegistry::start(folder.path());
+    let source = format!("oci:{}:basic-auth", dist().display());
+    let target = format!("docker://{}/p/basic-auth:1", registry.address);
+    skopeo(&["copy", "--format", "v2s2", "--dest-tls-verify=false", &source, &target]);
+    let digest = skopeo(&["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &target]);
+    let reference = format!("{}/p/basic-auth:1", registry.address);
+    let text = plugwright(repository(), &["inspect", &reference]).fine().stdout;
+    for line in [
+        format!("reference    {reference}\n"),
+        "variant      docker\n".to_owned(),
+        format!("manifest     {digest}"),
+        "language     Rust (by its runtime configuration)\n".to_owned(),
+        "envoy        1.33 to 1.40: loads\n".to_owned(),
+    ] {
+        assert!(text.contains(&line), "`{line}` is not in:\n{text}");
+    }
+}
+
+#[test]
 fn umoci_unpacks_the_image_to_the_module() {
     let folder = tempfile::tempdir().unwrap();
     let image = format!("{}:basic-auth", dist().display());

@@ -35,7 +35,7 @@ fn plan(directory: &Path, guest: Guest, listen: &str) -> Plan {
     });
     Plan {
         chain: chain(vec![wasm("a", |_| {})]),
-        modules: BTreeMap::from([("default/a".to_owned(), Module::File { path, sha256 })]),
+        modules: BTreeMap::from([("WasmPlugin default/a".to_owned(), Module::File { path, sha256 })]),
         host_env: BTreeMap::new(),
         listen: listen.to_owned(),
         upstream: None,
@@ -123,7 +123,7 @@ fn a_refused_configuration_is_one_and_in_the_plugins_words() {
         format!("(drop (call $proxy_log (i32.const 4) {text})) (i32.const 0)")
     });
     let child = spawn(&["serve"], &json(&plan(directory.path(), guest, "127.0.0.1:0")));
-    let message = "error: configure the plugin default/a: Failed to configure base Wasm plugin; the plugin logged: \
+    let message = "error: configure the plugin WasmPlugin default/a: Failed to configure base Wasm plugin; the plugin logged: \
                    rules[1].prefix: missing";
     check_refused(&child.wait_with_output().unwrap(), 1, message);
 }
@@ -143,7 +143,7 @@ fn a_module_that_changed_or_is_gone_is_three() {
     check_refused(
         &spawn(&["serve"], &json(&plan)).wait_with_output().unwrap(),
         3,
-        "get the module of default/a: read ",
+        "get the module of WasmPlugin default/a: read ",
     );
 }
 

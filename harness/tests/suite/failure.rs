@@ -197,18 +197,18 @@ fn a_refused_configuration_is_an_error_with_the_plugins_own_words_whatever_the_s
     });
     assert_eq!(
         refused(strategy(FailStrategy::FailOpen), &[("a", guest.build())]),
-        "configure the plugin default/a: Failed to configure base Wasm plugin; the plugin logged: \
+        "configure the plugin WasmPlugin default/a: Failed to configure base Wasm plugin; the plugin logged: \
          basic_auth_rules[0]: no prefix"
     );
     let guest = Guest::default().on("vm_start", |_| "(i32.const 0)".to_owned());
     assert_eq!(
         refused(strategy(FailStrategy::FailOpen), &[("a", guest.build())]),
-        "configure the plugin default/a: Failed to start base Wasm"
+        "configure the plugin WasmPlugin default/a: Failed to start base Wasm"
     );
     let guest = Guest::default().on("configure", |_| "unreachable".to_owned());
     assert_eq!(
         refused(strategy(FailStrategy::FailOpen), &[("a", guest.build())]),
-        "configure the plugin default/a: Function: proxy_on_configure failed: Uncaught RuntimeError: unreachable"
+        "configure the plugin WasmPlugin default/a: Function: proxy_on_configure failed: Uncaught RuntimeError: unreachable"
     );
 }
 
@@ -219,9 +219,12 @@ fn what_the_harness_does_not_execute_is_refused_by_name() {
         assert_eq!(refused(vec![built_in(name)], &[]), expected);
     }
     let lua = extension("l", ExtensionFilter::Lua { inline_code: String::new() });
-    assert_eq!(refused(vec![lua], &[]), "the Lua extension default/l is not yet executed by the harness");
+    assert_eq!(refused(vec![lua], &[]), "WasmPlugin default/l, which is Lua, is not yet executed by the harness");
     let network = wasm("n", |w| w.layer = Layer::Network);
-    assert_eq!(refused(vec![network], &[]), "the network extension default/n is not yet executed by the harness");
+    assert_eq!(
+        refused(vec![network], &[]),
+        "WasmPlugin default/n, of type NETWORK, is not yet executed by the harness"
+    );
     assert!(load(vec![built_in("istio.stats")], &[], Arc::default()).is_ok());
 }
 
@@ -250,7 +253,7 @@ fn a_module_that_was_not_fetched_denies_all_or_lets_all_pass() {
         let reply = support::send(server.address(), "GET", "/", &[], "").unwrap();
         assert_eq!(reply.status, expected.0);
         assert!(reply.body.starts_with(expected.1));
-        assert!(log.lines()[0].starts_with("warning: fetching the module of default/a failed (401)"));
+        assert!(log.lines()[0].starts_with("warning: fetching the module of WasmPlugin default/a failed (401)"));
     }
 }
 

@@ -1,9 +1,10 @@
 //! What plugins get wrong must not reach further than their own request.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use crate::support::{Guest, Harness, add_header, local_response, parse, replace_body, send, wasm};
+use crate::support::{Guest, Harness, IMPORTS, add_header, local_response, parse, replace_body, send, wasm};
 
 fn harness(guest: Guest) -> Harness {
     let upstream = Harness::new(vec![], &[]);
@@ -184,4 +185,66 @@ fn a_paused_upload_is_held_back_and_then_delivered_whole() {
     let harness = harness(guest);
     let body = "0123456789".repeat(500_000);
     assert_eq!(harness.send("POST", "/", &[], &body).echo()["body_size"], body.len());
+}
+
+/// Calls of random hostcalls with arguments that are often plausible and often not.
+fn random_calls(seed: &mut u64, count: usize) -> String {
+    let mut next = |below: usize| {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(*seed >> 33).unwrap() % below
+    };
+    let arguments = [0, 1, 2, 3, 4, 7, 8, 16, 512, 4096, 65_535, 262_143, 262_144, i32::MAX, i32::MIN, -1, -2];
+    let mut calls = String::new();
+    for _ in 0..count {
+        let (_, name, params) = IMPORTS[next(IMPORTS.len())];
+        let given: String = params.chars().fold(String::new(), |all, param| {
+            let ty = if param == 'l' { "i64" } else { "i32" };
+            format!("{all} ({ty}.const {})", arguments[next(arguments.len())])
+        });
+        let _ = writeln!(calls, "(drop (call ${name} {given}))");
+    }
+    calls
+}
+
+#[test]
+fn random_hostcalls_in_every_callback_leave_the_host_whole() {
+    for first in 0..40 {
+        let mut seed = first;
+        let mut guest = Guest::default();
+        for callback in [
+            "context_create",
+            "vm_start",
+            "configure",
+            "request_headers",
+            "request_body",
+            "request_trailers",
+            "response_headers",
+            "response_body",
+            "response_trailers",
+            "log",
+            "done",
+            "delete",
+            "tick",
+        ] {
+            let result = match callback {
+                "context_create" | "log" | "delete" | "tick" => "",
+                "vm_start" | "configure" => "(i32.const 1)",
+                _ => "(i32.const 0)",
+            };
+            let calls = random_calls(&mut seed, 60);
+            guest = guest.on(callback, |_| calls + result);
+        }
+        let harness = Harness::with(vec![wasm("a", |_| {})], &[("a", guest.build())], |options| {
+            options.idle_timeout = std::time::Duration::from_millis(200);
+        });
+        for _ in 0..3 {
+            let _ = send(harness.server.address(), "POST", "/", &[("x", "1")], "body");
+        }
+        // The one worker still listens: nothing panicked.
+        assert!(TcpStream::connect(harness.server.address()).is_ok(), "seed {first}");
+        harness.server.shut_down();
+        let ends =
+            harness.log.lines().iter().filter(|line| line.contains(" by None ") || line.contains(" by Some(")).count();
+        assert_eq!(ends, 3, "seed {first}: {:?}", harness.log.lines());
+    }
 }

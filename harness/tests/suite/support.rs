@@ -18,7 +18,7 @@ use mesh::model::{
 };
 
 /// Hostcalls a guest imports: module, name, and a letter for each parameter (`i` is i32, `l` is i64).
-const IMPORTS: &[(&str, &str, &str)] = &[
+pub(crate) const IMPORTS: &[(&str, &str, &str)] = &[
     ("env", "proxy_log", "iii"),
     ("env", "proxy_get_log_level", "i"),
     ("env", "proxy_get_current_time_nanoseconds", "i"),
@@ -283,7 +283,7 @@ pub(crate) fn limits() -> Limits {
 
 pub(crate) fn load(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], log: Arc<Recorder>) -> Result<Chain, ChainError> {
     let modules: BTreeMap<String, Vec<u8>> =
-        modules.iter().map(|(name, bytes)| (format!("default/{name}"), bytes.clone())).collect();
+        modules.iter().map(|(name, bytes)| (format!("WasmPlugin default/{name}"), bytes.clone())).collect();
     let engine = Engine::new(limits()).unwrap();
     let host_env = BTreeMap::from([("ON_HOST".to_owned(), "from the host".to_owned())]);
     Chain::load(&engine, &chain(filters), &modules, &host_env, log, LogLevel::Info)

@@ -1,3 +1,5 @@
+//! Which proxies an extension attaches to.
+
 use std::collections::BTreeMap;
 
 use super::{AttachedService, GATEWAY_NAME_LABEL, MeshOptions, ServiceKind, attaches, takes};

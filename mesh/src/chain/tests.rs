@@ -1,3 +1,5 @@
+//! Chains as Istio builds them: built-in filters, order, and what is left out.
+
 use proptest::prelude::*;
 
 use super::resolve;

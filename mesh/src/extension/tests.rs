@@ -1,3 +1,5 @@
+//! Every rule of validation, each broken once.
+
 use crate::model::{
     Attach, EnvValue, EnvVar, Extension, ExtensionFilter, FailStrategy, Layer, Origin, Phase, PullPolicy, TargetRef,
     TrafficSelector, WasmFilter, WorkloadMode,

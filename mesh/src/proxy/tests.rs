@@ -1,3 +1,5 @@
+//! Which proxy is assumed, and which is found by name.
+
 use super::{Assumption, ProxyError, assume_proxy, services_of, workload};
 use crate::attach::{GATEWAY_NAME_LABEL, MeshOptions};
 use crate::chain::resolve;

@@ -1,3 +1,5 @@
+//! What is read from files, and what is said of the rest.
+
 use proptest::prelude::*;
 
 use super::{PolicyKind, Reading, Source, read};

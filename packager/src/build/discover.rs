@@ -24,7 +24,13 @@ pub struct Workspace {
 /// Why the plugin crates could not be listed.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoverError {
-    /// `cargo metadata` failed: no workspace here, a broken manifest, or no network for the first resolution.
+    /// No Cargo.toml in the folder, in any above it, or at the path given.
+    #[error("no cargo project: there is no {}", .looked_for.display())]
+    NoProject {
+        /// What was looked for.
+        looked_for: PathBuf,
+    },
+    /// `cargo metadata` failed: a broken manifest, no compiler, or no network for the first resolution.
     #[error("failed to read the cargo workspace")]
     Metadata(#[source] cargo_metadata::Error),
     /// A `[package.metadata.plugin]` table that does not fit.
@@ -100,6 +106,16 @@ impl PluginPhase {
 
 /// Read the workspace that holds `directory` (or the given manifest) with the given cargo.
 pub fn discover(cargo: &Path, directory: &Path, manifest: Option<&Path>) -> Result<Workspace, DiscoverError> {
+    let missing = match manifest {
+        Some(manifest) => (!directory.join(manifest).is_file()).then(|| manifest.to_owned()),
+        None => {
+            let found = directory.ancestors().any(|folder| folder.join("Cargo.toml").is_file());
+            (!found).then(|| directory.join("Cargo.toml"))
+        }
+    };
+    if let Some(looked_for) = missing {
+        return Err(DiscoverError::NoProject { looked_for });
+    }
     let mut command = MetadataCommand::new();
     command.cargo_path(cargo).current_dir(directory).other_options(["--filter-platform".to_owned(), TARGET.to_owned()]);
     if let Some(manifest) = manifest {

@@ -4,16 +4,18 @@ use std::io::{self, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::form::Form;
 use super::runtime_config::{RuntimeConfig, RuntimeConfigError};
-use super::{MODULE_FILE, ManifestError, RUNTIME_CONFIG_FILE, Variant, manifest, media_type};
+use super::unpack::{Bounded, SLACK, base_name, whole};
+use super::{MODULE_FILE, MaistraError, ManifestError, RUNTIME_CONFIG_FILE, Variant, maistra, manifest, media_type};
 use crate::blob::{Blob, BlobError, Image};
 use crate::module::{MAX_MODULE_SIZE, WASM_MAGIC};
 
 /// No runtime configuration is anywhere near this.
-const MAX_RUNTIME_CONFIG_SIZE: u64 = 1 << 20;
+pub(super) const MAX_RUNTIME_CONFIG_SIZE: u64 = 1 << 20;
 
-/// What a layer may unpack to beyond the file that is looked for: tar's own headers, and small files before it.
-const SLACK: u64 = 2 << 20;
+/// How many names of files are kept to be shown.
+pub(super) const MAX_NAMES: usize = 32;
 
 /// Why an image yields no module.
 #[derive(Debug, thiserror::Error)]
@@ -29,23 +31,27 @@ pub enum ExtractError {
     NoLayers,
     /// The layers are not those of any variant that Istio reads.
     #[error(
-        "not a plugin image: its layers are {}; Istio reads a last layer `{expected}`{}",
+        "{form}, not a plugin image: its layers are {}; Istio reads a last layer `{expected}`{}",
         listed(.layers),
         or_artifact(.expected)
     )]
     Layers {
+        /// What it is instead.
+        form: Box<Form>,
         /// The layers' media types, first to last.
         layers: Vec<String>,
         /// What the last one must be for this kind of manifest.
         expected: &'static str,
     },
     /// The layer has no file of that name.
-    #[error("layer {digest} holds no file named `{file}`")]
+    #[error("layer {digest} holds no file named `{file}`{}", instead(.found))]
     NotFound {
         /// The file.
         file: &'static str,
         /// The layer.
         digest: String,
+        /// What it holds that may have been meant: modules of other names, and Maistra's manifest.
+        found: Vec<String>,
     },
     /// The layer is not a gzipped tar.
     #[error("layer {digest} cannot be unpacked")]
@@ -83,6 +89,28 @@ pub enum ExtractError {
         /// The file's size.
         size: usize,
     },
+    /// Nothing in the image is a module, wherever one looks.
+    #[error("{form}, and nothing in it is a module")]
+    NoModule {
+        /// What the image is.
+        form: Box<Form>,
+    },
+    /// More than one module, and nothing says which.
+    #[error("{form} with several modules: {}", listed(.names))]
+    SeveralModules {
+        /// What the image is.
+        form: Box<Form>,
+        /// Their names, or their layers' digests.
+        names: Vec<String>,
+    },
+    /// `manifest.yaml` cannot be understood.
+    #[error("`manifest.yaml` in layer {digest} cannot be understood")]
+    Maistra {
+        /// The layer.
+        digest: String,
+        /// Why.
+        source: MaistraError,
+    },
     /// `runtime-config.json` cannot be understood.
     #[error("`runtime-config.json` in layer {digest} cannot be understood")]
     RuntimeConfig {
@@ -93,16 +121,21 @@ pub enum ExtractError {
     },
 }
 
+/// `REF` stands for the image, whose name is not known here.
+const REPACKAGE: &str = "repackage it: `cargo xtask package --from REF --format compat`";
+
 impl ExtractError {
-    /// What to do about it.
+    /// What to do about it; `REF` in it stands for the image.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Manifest(error) => error.hint(),
-            Self::Layers { layers, .. } if layers.iter().any(|layer| layer == "application/wasm") => {
-                Some("this is wkg's layout, which Istio does not read: package it as `compat`")
-            }
-            Self::Layers { .. } | Self::NoLayers | Self::NotFound { .. } => {
+            Self::Layers { form, .. } if form.may_hold_a_module() => Some(REPACKAGE),
+            Self::NotFound { found, .. } if !found.is_empty() => Some(REPACKAGE),
+            Self::Layers { .. } | Self::NoLayers | Self::NotFound { .. } | Self::NoModule { .. } => {
                 Some("package the module with `cargo xtask package`")
+            }
+            Self::SeveralModules { .. } => {
+                Some("take the right one out and package it with `cargo xtask package --module FILE --name NAME`")
             }
             Self::NotWasm { .. } => Some("put the module itself into the image, not an archive or a text form of it"),
             _ => None,
@@ -110,8 +143,15 @@ impl ExtractError {
     }
 }
 
-fn listed(layers: &[String]) -> String {
-    format!("`{}`", layers.join("`, `"))
+pub(super) fn listed(layers: &[String]) -> String {
+    let shown: Vec<_> =
+        layers.iter().take(8).map(|text| format!("`{}`", crate::registry::printable(text, 100))).collect();
+    let more = if layers.len() > shown.len() { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
+fn instead(found: &[String]) -> String {
+    if found.is_empty() { String::new() } else { format!("; it has {}", listed(found)) }
 }
 
 fn or_artifact(expected: &str) -> &'static str {
@@ -131,7 +171,16 @@ enum Place<'a> {
 /// The variant that Istio would read an image as, by its manifest alone. A Maistra image is told from a compat one only
 /// by what is in its layer, and counts as compat here.
 pub fn variant(image: &Image) -> Result<Variant, ExtractError> {
-    let places = places(image)?;
+    variant_of(&places(image)?, image)
+}
+
+/// The same, or `None` where Istio would read nothing.
+pub(super) fn plugin_variant(image: &Image) -> Option<Variant> {
+    let (places, _) = possible_places(image).ok()?;
+    if places.is_empty() { None } else { variant_of(&places, image).ok() }
+}
+
+fn variant_of(places: &[Place<'_>], image: &Image) -> Result<Variant, ExtractError> {
     Ok(match places.first() {
         Some(Place::Artifact { .. }) => Variant::Oci,
         _ if is_docker(image)? => Variant::Docker,
@@ -145,6 +194,16 @@ fn is_docker(image: &Image) -> Result<bool, ExtractError> {
 
 /// Where to look, in the order in which Istio tries; never empty.
 fn places(image: &Image) -> Result<Vec<Place<'_>>, ExtractError> {
+    let (places, expected) = possible_places(image)?;
+    if places.is_empty() {
+        let layers = image.layers.iter().map(|layer| layer.descriptor.media_type().to_string()).collect();
+        return Err(ExtractError::Layers { form: Box::new(Form::of(image)), layers, expected });
+    }
+    Ok(places)
+}
+
+/// The places that there are, and the media type that the last layer has to be of to be one.
+fn possible_places(image: &Image) -> Result<(Vec<Place<'_>>, &'static str), ExtractError> {
     if media_type::is_index(&image.media_type) {
         return Err(ManifestError::Index { media_type: image.media_type.clone() }.into());
     }
@@ -162,11 +221,7 @@ fn places(image: &Image) -> Result<Vec<Place<'_>>, ExtractError> {
             places.push(Place::Artifact { module, config: find(media_type::WASM_CONFIG) });
         }
     }
-    if places.is_empty() {
-        let layers = image.layers.iter().map(|layer| layer.descriptor.media_type().to_string()).collect();
-        return Err(ExtractError::Layers { layers, expected });
-    }
-    Ok(places)
+    Ok((places, expected))
 }
 
 /// The module in an image, exactly as Istio's fetcher finds it:
@@ -183,7 +238,7 @@ pub fn extract_module(image: &Image, limit: u64) -> Result<Vec<u8>, ExtractError
     for place in places(image)? {
         let (layer, found) = match place {
             Place::Archive(layer) => (layer, unpack(layer, MODULE_FILE, limit, limit)),
-            Place::Artifact { module, .. } => (module, whole(module, MODULE_FILE, limit)),
+            Place::Artifact { module, .. } => (module, all_of(module, MODULE_FILE, limit)),
         };
         match found {
             Ok(bytes) if bytes.len() >= 8 && bytes.starts_with(WASM_MAGIC) => return Ok(bytes),
@@ -205,7 +260,7 @@ pub fn runtime_config(image: &Image) -> Result<Option<RuntimeConfig>, ExtractErr
                 (layer, unpack(layer, RUNTIME_CONFIG_FILE, MAX_RUNTIME_CONFIG_SIZE, MAX_MODULE_SIZE))
             }
             Place::Artifact { config: Some(config), .. } => {
-                (config, whole(config, RUNTIME_CONFIG_FILE, MAX_RUNTIME_CONFIG_SIZE))
+                (config, all_of(config, RUNTIME_CONFIG_FILE, MAX_RUNTIME_CONFIG_SIZE))
             }
             Place::Artifact { config: None, .. } => continue,
         };
@@ -226,7 +281,7 @@ fn name(blob: &Blob) -> String {
     blob.descriptor.digest().to_string()
 }
 
-fn whole(layer: &Blob, file: &'static str, limit: u64) -> Result<Vec<u8>, ExtractError> {
+fn all_of(layer: &Blob, file: &'static str, limit: u64) -> Result<Vec<u8>, ExtractError> {
     layer.read(limit).map_err(|error| match error {
         BlobError::TooLarge { .. } => ExtractError::TooLarge { file, digest: name(layer), limit },
         error => error.into(),
@@ -238,7 +293,7 @@ fn whole(layer: &Blob, file: &'static str, limit: u64) -> Result<Vec<u8>, Extrac
 fn unpack(layer: &Blob, file: &'static str, limit: u64, allowed: u64) -> Result<Vec<u8>, ExtractError> {
     let mut reader = layer.open()?;
     let allowed = allowed.saturating_add(SLACK);
-    let mut bounded = Bounded { inner: MultiGzDecoder::new(BufReader::new(&mut reader)), left: allowed, hit: false };
+    let mut bounded = Bounded::new(MultiGzDecoder::new(BufReader::new(&mut reader)), allowed);
     let found = search(&mut bounded, file, limit);
     if bounded.hit {
         return Err(ExtractError::LayerTooLarge { file, digest: name(layer), limit: allowed });
@@ -249,7 +304,7 @@ fn unpack(layer: &Blob, file: &'static str, limit: u64, allowed: u64) -> Result<
     match found {
         Ok(Found::File(bytes)) => Ok(bytes),
         Ok(Found::TooLarge) => Err(ExtractError::TooLarge { file, digest: name(layer), limit }),
-        Ok(Found::Nothing) => Err(ExtractError::NotFound { file, digest: name(layer) }),
+        Ok(Found::Nothing { instead }) => Err(ExtractError::NotFound { file, digest: name(layer), found: instead }),
         Err(source) => Err(ExtractError::Archive { digest: name(layer), source }),
     }
 }
@@ -257,52 +312,20 @@ fn unpack(layer: &Blob, file: &'static str, limit: u64, allowed: u64) -> Result<
 enum Found {
     File(Vec<u8>),
     TooLarge,
-    Nothing,
+    Nothing { instead: Vec<String> },
 }
 
 fn search(archive: impl Read, file: &str, limit: u64) -> io::Result<Found> {
+    let mut instead = Vec::new();
     for entry in tar::Archive::new(archive).entries()? {
         let mut entry = entry?;
-        if base_name(&entry.path_bytes()) != file.as_bytes() {
-            continue;
+        if base_name(&entry.path_bytes()) == file.as_bytes() {
+            return Ok(if entry.size() > limit { Found::TooLarge } else { Found::File(whole(&mut entry)?) });
         }
-        let size = entry.size();
-        if size > limit {
-            return Ok(Found::TooLarge);
+        let path = entry.path_bytes();
+        if instead.len() < MAX_NAMES && (path.ends_with(b".wasm") || base_name(&path) == maistra::FILE.as_bytes()) {
+            instead.push(String::from_utf8_lossy(&path).into_owned());
         }
-        // Not reserved: the size is only a claim.
-        let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes)?;
-        if bytes.len() as u64 != size {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        return Ok(Found::File(bytes));
     }
-    Ok(Found::Nothing)
-}
-
-/// The last element of a path, as Go's `filepath.Base` has it.
-fn base_name(path: &[u8]) -> &[u8] {
-    let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
-    let path = &path[..end];
-    &path[path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1)..]
-}
-
-/// Stops after so many bytes, and remembers having done so.
-struct Bounded<R> {
-    inner: R,
-    left: u64,
-    hit: bool,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        let Some(left) = self.left.checked_sub(read as u64) else {
-            self.hit = true;
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "unpacks to more than is allowed"));
-        };
-        self.left = left;
-        Ok(read)
-    }
+    Ok(Found::Nothing { instead })
 }

@@ -47,10 +47,12 @@ pub enum ManifestError {
 }
 
 impl ManifestError {
-    /// What to do about it.
+    /// What to do about it; `REF` in it stands for the image.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Index { .. } => Some("refer to the linux/amd64 manifest by its digest, or publish a plain manifest"),
+            Self::Index { .. } => Some(
+                "refer to the linux/amd64 manifest by its digest, or make a plain image of it: `cargo xtask package --from REF --format compat`",
+            ),
             Self::MediaType { .. } => Some("package the module with `cargo xtask package`"),
             _ => None,
         }

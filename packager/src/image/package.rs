@@ -1,12 +1,14 @@
-//! From a built module to an entry of a layout, in one step.
+//! From a module and what is known of it to an entry of a layout, in one step.
 
 use std::path::PathBuf;
+
+use oci_spec::image::Descriptor;
 
 use super::{AssembleError, Metadata, Variant, assemble};
 use crate::build::Built;
 use crate::digest::Digest;
 use crate::layout::{Layout, LayoutError};
-use crate::module::{self, EnvoyVersion, ReadError};
+use crate::module::EnvoyVersion;
 
 /// A packaged plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +28,6 @@ pub struct Packaged {
 /// Why a module was not packaged. The layout is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
-    /// The module cannot be taken in.
-    #[error(transparent)]
-    Read(#[from] ReadError),
     /// No image can be made of it.
     #[error(transparent)]
     Assemble(#[from] AssembleError),
@@ -41,7 +40,6 @@ impl PackageError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Read(error) => error.hint().map(str::to_owned),
             Self::Assemble(error) => error.hint(),
             Self::Layout(error) => error.hint(),
         }
@@ -64,25 +62,25 @@ impl Metadata {
             priority: plugin.priority,
             toolchain: built.toolchain.clone(),
             source_date_epoch,
+            ..Self::default()
         }
     }
 }
 
-/// Make a [`Variant::Compat`] image of a built module, checked against `envoy`, and put it into a layout under
-/// `name`.
+/// Make an image of a module, checked against `envoy`, and put it into a layout under `name`.
 pub fn package(
-    built: &Built,
-    revision: Option<String>,
-    source_date_epoch: Option<u64>,
+    variant: Variant,
+    metadata: &Metadata,
+    module: &[u8],
     envoy: EnvoyVersion,
     layout: &Layout,
     name: &str,
 ) -> Result<Packaged, PackageError> {
-    let module = module::read(&built.module)?;
-    let metadata = Metadata::of(built, revision, source_date_epoch);
-    let image = assemble(Variant::Compat, &metadata, &module, envoy)?;
+    let image = assemble(variant, metadata, module, envoy)?;
     let put = layout.put(&image, name)?;
-    let blobs = image.layers.iter().chain([&image.config]).map(|blob| blob.descriptor.size()).sum::<u64>();
+    let layers = image.layers.iter().map(|blob| &blob.descriptor);
+    let config = Some(&image.config.descriptor).filter(|config| layers.clone().all(|l| l.digest() != config.digest()));
+    let blobs = layers.chain(config).map(Descriptor::size).sum::<u64>();
     Ok(Packaged {
         name: name.to_owned(),
         layout: layout.root().to_owned(),

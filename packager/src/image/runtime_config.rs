@@ -1,5 +1,7 @@
 //! `runtime-config.json` (Wasm Image Specification v0.0.0, "Format").
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -88,6 +90,13 @@ pub(super) struct DocumentConfig<'a> {
     pub(super) priority: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) toolchain: Option<&'a str>,
+    #[serde(flatten)]
+    pub(super) more: BTreeMap<&'a String, &'a Value>,
+}
+
+impl DocumentConfig<'_> {
+    /// The keys that have a field of their own.
+    pub(super) const KEYS: [&'static str; 4] = ["root_ids", "phase", "priority", "toolchain"];
 }
 
 #[cfg(test)]

@@ -1,3 +1,8 @@
+//! Images written and read, by Istio's rules and beyond them.
+
+mod foreign;
+mod variants;
+
 use std::io::Read;
 use std::sync::Arc;
 
@@ -39,6 +44,7 @@ fn full() -> Metadata {
         priority: Some(10),
         toolchain: Some("rustc 1.95.0".to_owned()),
         source_date_epoch: Some(1_735_689_600),
+        ..Metadata::default()
     }
 }
 
@@ -156,9 +162,10 @@ fn a_module_that_envoy_refuses_makes_no_image() {
         assemble(Variant::Compat, &late, &plugin("x"), EnvoyVersion::NEWEST),
         Err(AssembleError::Time { .. })
     ));
+    let large = Metadata { description: Some("x".repeat(5 << 20)), ..full() };
     assert!(matches!(
-        assemble(Variant::Oci, &full(), &plugin("x"), EnvoyVersion::NEWEST),
-        Err(AssembleError::Variant { variant: Variant::Oci })
+        assemble(Variant::Compat, &large, &plugin("x"), EnvoyVersion::NEWEST),
+        Err(AssembleError::TooLarge { part: "manifest", .. })
     ));
 }
 
@@ -285,39 +292,22 @@ fn manifests_that_are_not_an_images_are_named() {
 #[test]
 fn packaging_again_changes_nothing_and_a_refused_module_leaves_the_layout_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let module = folder.path().join("basic-auth.wasm");
-    std::fs::write(&module, plugin("x")).unwrap();
-    let plugin = crate::build::Plugin {
-        name: "basic-auth".to_owned(),
-        version: "1.2.3".to_owned(),
-        description: None,
-        license: None,
-        source: None,
-        root: folder.path().to_owned(),
-        root_ids: vec![],
-        phase: None,
-        priority: None,
-        image: None,
-    };
-    let built = crate::build::Built { plugin, module: module.clone(), toolchain: Some("rustc 1.95.0".to_owned()) };
     let layout = crate::layout::Layout::open_or_create(&folder.path().join("dist")).unwrap();
-    let package = || package(&built, Some("0123abc".to_owned()), None, EnvoyVersion::NEWEST, &layout, "basic-auth");
+    for variant in Variant::ALL {
+        let package = |module: &[u8]| package(variant, &full(), module, EnvoyVersion::NEWEST, &layout, "basic-auth");
+        let first = package(&plugin("x")).unwrap();
+        assert!(!first.unchanged);
+        assert_eq!(package(&plugin("x")).unwrap(), Packaged { unchanged: true, ..first.clone() });
+        let image = layout.image("basic-auth").unwrap();
+        assert_eq!(image.digest(), first.digest);
+        let stored: u64 = std::fs::read_dir(layout.root().join("blobs/sha256"))
+            .unwrap()
+            .map(|blob| blob.unwrap().metadata().unwrap().len())
+            .sum();
+        assert_eq!(first.size, stored);
 
-    let first = package().unwrap();
-    assert!(!first.unchanged);
-    assert_eq!(package().unwrap(), Packaged { unchanged: true, ..first.clone() });
-    let image = layout.image("basic-auth").unwrap();
-    assert_eq!(image.digest(), first.digest);
-    let stored: u64 = std::fs::read_dir(layout.root().join("blobs/sha256"))
-        .unwrap()
-        .map(|blob| blob.unwrap().metadata().unwrap().len())
-        .sum();
-    assert_eq!(first.size, stored);
-
-    std::fs::write(&module, "not wasm").unwrap();
-    let refused = package().unwrap_err();
-    assert!(refused.to_string().starts_with("module of `basic-auth` is refused: not a WebAssembly module"));
-    std::fs::remove_file(&module).unwrap();
-    assert!(package().unwrap_err().hint().is_some_and(|hint| hint.contains("build")));
-    assert_eq!(layout.image("basic-auth").unwrap().digest(), first.digest);
+        let refused = package(b"not wasm").unwrap_err();
+        assert!(refused.to_string().starts_with("module of `basic-auth` is refused: not a WebAssembly module"));
+        assert_eq!(layout.image("basic-auth").unwrap().digest(), first.digest);
+    }
 }

@@ -1,29 +1,11 @@
 //! Seconds since the epoch as RFC 3339, for `created`.
 
-/// 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.
-pub(super) const LAST: u64 = 253_402_300_799;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
-/// `1970-01-01T00:00:00Z` and on; years have four digits up to [`LAST`].
-pub(super) fn rfc3339(seconds: u64) -> String {
-    let (mut days, second) = (seconds / 86_400, seconds % 86_400);
-    // 400 years repeat exactly and have 146 097 days.
-    let mut year = 1970 + 400 * (days / 146_097);
-    days %= 146_097;
-    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    while days >= 365 + u64::from(leap(year)) {
-        days -= 365 + u64::from(leap(year));
-        year += 1;
-    }
-    let mut month = 1;
-    for length in [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z", days + 1)
+/// Formats `1970-01-01T00:00:00Z` and on; `None` after the year 9999, which RFC 3339 cannot write.
+pub(super) fn rfc3339(seconds: u64) -> Option<String> {
+    OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()?.format(&Rfc3339).ok()
 }
 
 #[cfg(test)]
@@ -40,9 +22,11 @@ mod tests {
             (1_709_164_800, "2024-02-29T00:00:00Z"),
             (1_735_689_599, "2024-12-31T23:59:59Z"),
             (4_107_542_400, "2100-03-01T00:00:00Z"),
-            (LAST, "9999-12-31T23:59:59Z"),
+            (253_402_300_799, "9999-12-31T23:59:59Z"),
         ] {
-            assert_eq!(rfc3339(seconds), text);
+            assert_eq!(rfc3339(seconds).as_deref(), Some(text));
         }
+        assert_eq!(rfc3339(253_402_300_800), None);
+        assert_eq!(rfc3339(u64::MAX), None);
     }
 }

@@ -1,3 +1,5 @@
+//! Layouts under replacement, concurrency, corruption and sudden death.
+
 use std::fs;
 use std::sync::Arc;
 

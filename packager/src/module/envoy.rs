@@ -15,6 +15,11 @@ impl EnvoyVersion {
     /// 1.40.
     pub const NEWEST: Self = Self { minor: 40 };
 
+    /// Every one of them, oldest first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (Self::OLDEST.minor..=Self::NEWEST.minor).map(Self::v1)
+    }
+
     pub(crate) const fn v1(minor: u8) -> Self {
         Self { minor }
     }

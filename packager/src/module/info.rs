@@ -154,12 +154,21 @@ pub fn is_component(bytes: &[u8]) -> bool {
 
 /// Read a module's outline without validating its code, so that it can be shown whatever else is wrong with it.
 pub fn inspect(bytes: &[u8]) -> Result<ModuleInfo, InspectError> {
-    header(bytes)?;
-    let mut outline = Outline::default();
-    for payload in Parser::new(0).parse_all(bytes) {
-        payload.and_then(|payload| outline.section(&payload)).map_err(|error| decode_error(bytes, &error))?;
+    match outline(bytes) {
+        (info, None) => Ok(info),
+        (_, Some(error)) => Err(error),
     }
-    Ok(outline.finish(bytes.len() as u64))
+}
+
+/// Read as much of a module's outline as there is: what stands before the first error, and that error.
+pub fn outline(bytes: &[u8]) -> (ModuleInfo, Option<InspectError>) {
+    let mut outline = Outline::default();
+    let error = header(bytes).and_then(|()| {
+        Parser::new(0).parse_all(bytes).try_for_each(|payload| {
+            payload.and_then(|payload| outline.section(&payload)).map_err(|error| decode_error(bytes, &error))
+        })
+    });
+    (outline.finish(bytes.len() as u64), error.err())
 }
 
 fn header(bytes: &[u8]) -> Result<(), InspectError> {
@@ -311,7 +320,7 @@ impl Outline {
     }
 }
 
-fn producer(field: wasmparser::ProducersField<'_>) -> Option<Producer> {
+pub(crate) fn producer(field: wasmparser::ProducersField<'_>) -> Option<Producer> {
     let tools = field
         .values
         .into_iter()

@@ -18,6 +18,10 @@ pub struct Report {
 }
 
 impl Report {
+    pub(super) fn new(envoy: EnvoyVersion) -> Self {
+        Self { envoy, info: None, problems: Vec::new(), notes: Vec::new() }
+    }
+
     /// Whether Envoy loads the module.
     pub fn is_ok(&self) -> bool {
         self.problems.is_empty()

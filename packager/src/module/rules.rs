@@ -10,31 +10,57 @@ use super::signature::Signature;
 use super::{MAX_MEMORY_PAGES, MAX_MODULE_SIZE};
 
 pub(super) fn check(bytes: &[u8], envoy: EnvoyVersion) -> Report {
-    let mut report = Report { envoy, info: None, problems: Vec::new(), notes: Vec::new() };
+    let (info, mut reports) = each(bytes, std::iter::once(envoy));
+    let report = reports.pop().unwrap_or(Report::new(envoy));
+    Report { info, ..report }
+}
+
+/// Check against several versions; the outline comes once, and not with the reports. The module is validated once for
+/// each set of features that is not known to be enough already.
+pub(super) fn each(bytes: &[u8], versions: impl Iterator<Item = EnvoyVersion>) -> (Option<ModuleInfo>, Vec<Report>) {
     let size = bytes.len() as u64;
-    if size > MAX_MODULE_SIZE {
-        report.problems.push(Problem::TooLarge { size, limit: MAX_MODULE_SIZE });
-        return report;
-    }
-    let info = match inspect(bytes) {
-        Ok(info) => info,
-        Err(error) => {
-            report.problems.push(error.into());
-            return report;
-        }
+    let read = if size > MAX_MODULE_SIZE {
+        Err(Problem::TooLarge { size, limit: MAX_MODULE_SIZE })
+    } else {
+        inspect(bytes).map_err(Problem::from)
     };
-    validate(bytes, envoy, &mut report.problems);
-    abi(&info, &mut report);
+    let mut validated: Vec<(WasmFeatures, Vec<Fault>)> = Vec::new();
+    let reports = versions
+        .map(|envoy| {
+            let mut report = Report::new(envoy);
+            let info = match &read {
+                Ok(info) => info,
+                Err(problem) => {
+                    report.problems.push(problem.clone());
+                    return report;
+                }
+            };
+            let features = features(envoy);
+            let known = validated
+                .iter()
+                .position(|(of, faults)| *of == features || (faults.is_empty() && features.contains(*of)));
+            let known = known.unwrap_or_else(|| {
+                validated.push((features, validate(bytes, features)));
+                validated.len() - 1
+            });
+            report.problems.extend(validated[known].1.iter().map(|fault| fault.problem(envoy)));
+            judge(info, envoy, &mut report);
+            report
+        })
+        .collect();
+    (read.ok(), reports)
+}
+
+fn judge(info: &ModuleInfo, envoy: EnvoyVersion, report: &mut Report) {
+    abi(info, report);
     for import in &info.imports {
         report.problems.extend(import_problem(import, info.abi, envoy));
     }
-    exports(&info, &mut report.problems);
+    exports(info, &mut report.problems);
     for memory in info.memories.iter().filter(|memory| memory.minimum > MAX_MEMORY_PAGES) {
         report.problems.push(Problem::Memory { pages: memory.minimum, limit: MAX_MEMORY_PAGES });
     }
-    notes(&info, &mut report.notes);
-    report.info = Some(info);
-    report
+    notes(info, &mut report.notes);
 }
 
 /// What Envoy's V8 runs, as observed since 1.36; of older ones only what every V8 of their time has.
@@ -51,25 +77,40 @@ fn features(envoy: EnvoyVersion) -> WasmFeatures {
     if envoy >= EnvoyVersion::v1(36) { everywhere | since_1_36 } else { everywhere }
 }
 
+/// What validation found, whichever Envoy it is held against.
+enum Fault {
+    Feature { missing: WasmFeatures, offset: u64 },
+    Other(Problem),
+}
+
+impl Fault {
+    fn problem(&self, envoy: EnvoyVersion) -> Problem {
+        match self {
+            Self::Feature { missing, offset } if *missing == WasmFeatures::MEMORY64 => {
+                Problem::Memory64 { offset: *offset }
+            }
+            Self::Feature { missing, offset } => {
+                Problem::Feature { feature: feature_name(*missing), offset: *offset, envoy }
+            }
+            Self::Other(problem) => problem.clone(),
+        }
+    }
+}
+
 /// Validate again with each feature found missing, so that all of them are named.
-fn validate(bytes: &[u8], envoy: EnvoyVersion, problems: &mut Vec<Problem>) {
-    let mut features = features(envoy);
+fn validate(bytes: &[u8], mut features: WasmFeatures) -> Vec<Fault> {
+    let mut faults = Vec::new();
     loop {
-        let Err(error) = Validator::new_with_features(features).validate_all(bytes) else { return };
+        let Err(error) = Validator::new_with_features(features).validate_all(bytes) else { return faults };
         // A feature that is allowed already would be found missing for ever.
         let Some(missing) = error.missing_wasm_feature().filter(|missing| !features.contains(*missing)) else {
-            problems.push(match decode_error(bytes, &error) {
+            faults.push(Fault::Other(match decode_error(bytes, &error) {
                 InspectError::Malformed { offset, reason } => Problem::Invalid { offset, reason },
                 truncated => truncated.into(),
-            });
-            return;
+            }));
+            return faults;
         };
-        let offset = error.offset();
-        problems.push(if missing == WasmFeatures::MEMORY64 {
-            Problem::Memory64 { offset }
-        } else {
-            Problem::Feature { feature: feature_name(missing), offset, envoy }
-        });
+        faults.push(Fault::Feature { missing, offset: error.offset() });
         features |= missing;
     }
 }

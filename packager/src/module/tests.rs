@@ -1,3 +1,5 @@
+//! Modules that Envoy loads, and modules that it refuses.
+
 use super::*;
 
 const PREFIX: &str = r#"(memory (export "memory") 1)

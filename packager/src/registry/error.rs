@@ -258,6 +258,9 @@ impl RegistryError {
             Self::Status { status: 429, .. } => {
                 "the registry limits requests; `docker login REGISTRY` often raises the limit".into()
             }
+            Self::NoPlatform { reference } => {
+                format!("make a plain image of it: `cargo xtask package --from {reference} --format compat`")
+            }
             _ => return None,
         })
     }

@@ -80,7 +80,7 @@ impl Manifest {
 
     /// What go-containerregistry, and with it Istio, takes from an index: the first entry for linux/amd64, or without
     /// a platform.
-    pub(super) fn platform(&self) -> Result<Option<Descriptor>, ManifestError> {
+    pub(crate) fn platform(&self) -> Result<Option<Descriptor>, ManifestError> {
         let index: ImageIndex = serde_json::from_slice(&self.bytes).map_err(ManifestError::Json)?;
         let fits = |descriptor: &&Descriptor| {
             descriptor

@@ -80,9 +80,11 @@ fn discover_failure(error: DiscoverError) -> Failure {
         DiscoverError::Unknown { .. } => Failure::usage(error),
         DiscoverError::NoPlugins { .. } => Failure::usage(error)
             .hint("add a `[package.metadata.plugin]` table to the Cargo.toml of each plugin crate; it may be empty"),
-        DiscoverError::Metadata(_) => {
+        DiscoverError::NoProject { .. } => {
             Failure::usage(error).hint("run this in a cargo project, or name one with --manifest-path")
         }
+        // Cargo's own words say whether it is the manifest, the compiler or the network.
+        DiscoverError::Metadata(_) => Failure::environment(error),
         DiscoverError::Table { .. } | DiscoverError::NotCdylib { .. } => Failure::bad(error),
     }
 }

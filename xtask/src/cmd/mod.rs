@@ -2,6 +2,8 @@
 
 pub(crate) mod build;
 pub(crate) mod ci;
+pub(crate) mod inspect;
+pub(crate) mod metadata_flags;
 pub(crate) mod package;
 pub(crate) mod pull;
 pub(crate) mod push;

@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use packager::build::{Built, Plugin};
-use packager::image::{PackageError, package};
+use packager::build::Built;
+use packager::image::{CarryError, Metadata, PackageError, Variant, carry, metadata_beside, package};
 use packager::layout::Layout;
-use packager::module::EnvoyVersion;
+use packager::module::{EnvoyVersion, ReadError};
+use packager::reference::Reference;
 
 use super::build::{ToolchainFlags, build};
-use super::registry_flags::{RegistryFlags, layout_failure};
+use super::metadata_flags::MetadataFlags;
+use super::registry_flags::{Destination, RegistryFlags, layout_failure, reference};
 use crate::environment;
 use crate::report::{Failure, data, note, program};
 
@@ -17,26 +19,30 @@ use crate::report::{Failure, data, note, program};
 ///
 /// Prints a line for each image: name, manifest digest, size in bytes. An image of that name is replaced, others stay.
 #[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("foreign").args(["module", "from"]))]
 pub(crate) struct Args {
     /// Plugins to package; all of the workspace's when none is named.
     #[arg(value_name = "PLUGIN")]
     plugins: Vec<String>,
-    /// Package this module, from any language, instead of building one; needs --name.
-    #[arg(long, value_name = "FILE", conflicts_with = "plugins", requires = "name")]
+    /// Package this module, from any language, instead of building one; needs --name. A `runtime-config.json` beside it,
+    /// or a Maistra `manifest.yaml` that names it, is taken into account.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plugins", "from"], requires = "name")]
     module: Option<PathBuf>,
-    /// The image's name, for --module.
-    #[arg(long, value_name = "NAME", requires = "module")]
-    name: Option<String>,
-    /// The image's version, for --module.
-    #[arg(long, value_name = "VERSION", requires = "module", default_value = "0.0.0")]
-    module_version: String,
-    /// The layout to write; by default `dist` beside the workspace's Cargo.toml.
+    /// Repackage what others have published, in whatever form: REGISTRY/REPOSITORY[:TAG][@DIGEST], oci:DIR:NAME, a
+    /// .wasm file or a URL. The module, its runtime configuration and what is said about it are carried over.
+    #[arg(long, value_name = "REF", conflicts_with = "plugins")]
+    from: Option<String>,
+    /// How the images carry their modules.
+    #[arg(long, value_enum, default_value_t = Format::Compat)]
+    format: Format,
+    /// The layout to write; by default `dist` beside the workspace's Cargo.toml, or here with --module or --from.
     #[arg(long, value_name = "DIR")]
     layout: Option<PathBuf>,
     /// The oldest Envoy that must load the modules.
     #[arg(long, value_name = "VERSION", default_value_t = EnvoyVersion::NEWEST)]
     envoy: EnvoyVersion,
-    /// Source revision to record; by default the commit, when there is one and nothing is changed since.
+    /// Source revision to record; by default the commit, when there is one and nothing is changed since, or with --from
+    /// what is recorded there.
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
     /// Push each image to PREFIX/NAME:VERSION as well.
@@ -45,57 +51,170 @@ pub(crate) struct Args {
     #[command(flatten)]
     toolchain: ToolchainFlags,
     #[command(flatten)]
+    metadata: MetadataFlags,
+    #[command(flatten)]
     registry: RegistryFlags,
 }
 
-pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let (folder, built) = match (&args.module, &args.name) {
-        (Some(module), Some(name)) => (PathBuf::from("."), vec![foreign(module, name, &args.module_version)]),
-        _ => {
-            let (workspace, built) = build(&args.plugins, &args.toolchain)?;
-            (workspace.root, built)
+/// [`Variant`] as a flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A container image of one layer; what Istio, Envoy Gateway and container tools read.
+    Compat,
+    /// The same with Docker's media types, for registries that take no others.
+    Docker,
+    /// An artifact of two layers, not compressed; the registry must take custom media types.
+    Oci,
+    #[value(help = "For OpenShift Service Mesh 2.2 and older")]
+    Maistra,
+}
+
+impl From<Format> for Variant {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Compat => Self::Compat,
+            Format::Docker => Self::Docker,
+            Format::Oci => Self::Oci,
+            Format::Maistra => Self::Maistra,
         }
-    };
+    }
+}
+
+/// What is packaged.
+struct Subject {
+    /// The image's name in the layout.
+    name: String,
+    /// Where the module comes from, for messages.
+    origin: String,
+    metadata: Metadata,
+    module: Vec<u8>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let destination = args.push.as_deref().map(|prefix| args.registry.destination(prefix)).transpose()?;
+    match (&args.from, &args.module, &args.metadata.name) {
+        (Some(from), _, _) => one(args, destination.as_ref(), &published(args, from)?),
+        (_, Some(module), Some(name)) => one(args, destination.as_ref(), &foreign(args, module, name)?),
+        _ => crates(args, destination.as_ref()),
+    }
+}
+
+/// Package what was not built here.
+fn one(args: &Args, destination: Option<&Destination>, subject: &Subject) -> Result<(), Failure> {
+    let root = args.layout.clone().unwrap_or_else(|| PathBuf::from("dist"));
+    let layout = Layout::open_or_create(&root).map_err(layout_failure)?;
+    write(args, subject, &layout, destination)?;
+    about_format(args, &root, &subject.name);
+    Ok(())
+}
+
+/// Build and package crates.
+fn crates(args: &Args, destination: Option<&Destination>) -> Result<(), Failure> {
+    let (workspace, built) = build(&args.plugins, &args.toolchain)?;
+    let folder = workspace.root;
     let epoch = environment::source_date_epoch()?;
     let revision = args.revision.clone().or_else(|| commit(&folder));
     let root = args.layout.clone().unwrap_or_else(|| folder.join("dist"));
     let layout = Layout::open_or_create(&root).map_err(layout_failure)?;
-    let destination = args.push.as_deref().map(|prefix| args.registry.destination(prefix)).transpose()?;
-
     let mut changed = false;
     for built in &built {
-        let packaged = package(built, revision.clone(), epoch, args.envoy, &layout, &built.plugin.name)
-            .map_err(|error| failure(error, built))?;
-        changed |= !packaged.unchanged;
-        data(format!("{} {} {}", packaged.name, packaged.digest, packaged.size));
-        if let Some(destination) = &destination {
-            let pushed = destination.push(&layout, &packaged.name, &built.plugin.version)?;
-            note(format!("pushed {pushed}"));
-        } else if packaged.unchanged {
-            note(format!("{}: up to date in {}", packaged.name, root.display()));
-        }
+        let subject = Subject {
+            name: built.plugin.name.clone(),
+            origin: built.module.display().to_string(),
+            metadata: Metadata::of(built, revision.clone(), epoch),
+            module: packager::module::read(&built.module).map_err(|error| read_failure(error, &built.plugin.name))?,
+        };
+        changed |= write(args, &subject, &layout, destination)?;
     }
-    if changed && args.push.is_none() && args.module.is_none() {
+    if let Some(first) = built.first() {
+        about_format(args, &root, &first.plugin.name);
+    }
+    if changed && args.push.is_none() {
         next_steps(&folder, &root, &built);
     }
     Ok(())
 }
 
-/// A module that was not built here: all that is known of it is what the command line says.
-fn foreign(module: &Path, name: &str, version: &str) -> Built {
-    let plugin = Plugin {
-        name: name.to_owned(),
-        version: version.to_owned(),
-        description: None,
-        license: None,
-        source: None,
-        root: PathBuf::from("."),
-        root_ids: Vec::new(),
-        phase: None,
-        priority: None,
-        image: None,
-    };
-    Built { plugin, module: module.to_owned(), toolchain: None }
+/// Make the image and put it where it belongs; says whether the layout has changed.
+fn write(args: &Args, subject: &Subject, layout: &Layout, destination: Option<&Destination>) -> Result<bool, Failure> {
+    let Subject { name, metadata, module, .. } = subject;
+    let packaged = package(args.format.into(), metadata, module, args.envoy, layout, name)
+        .map_err(|error| failure(error, subject))?;
+    data(format!("{} {} {}", packaged.name, packaged.digest, packaged.size));
+    if let Some(destination) = destination {
+        let pushed = destination.push(layout, name, metadata.version.as_deref().unwrap_or("0.0.0"))?;
+        note(format!("pushed {pushed}"));
+    } else if packaged.unchanged {
+        note(format!("{name}: up to date in {}", layout.root().display()));
+    }
+    Ok(!packaged.unchanged)
+}
+
+/// A module that was not built here: what is known of it is what the command line says, and what lies beside it.
+fn foreign(args: &Args, path: &Path, name: &str) -> Result<Subject, Failure> {
+    let module = packager::module::read(path).map_err(|error| read_failure(error, name))?;
+    let (mut metadata, beside) = metadata_beside(path).map_err(|error| carry_failure(error.into()))?;
+    for file in beside {
+        note(format!("{}: taken into account", file.display()));
+    }
+    metadata.version.get_or_insert_with(|| "0.0.0".to_owned());
+    args.metadata.apply(&mut metadata);
+    // Where the command runs says nothing about where the module comes from.
+    if args.revision.is_some() {
+        metadata.revision.clone_from(&args.revision);
+    }
+    metadata.source_date_epoch = environment::source_date_epoch()?;
+    Ok(Subject { name: name.to_owned(), origin: path.display().to_string(), metadata, module })
+}
+
+/// What others have published, in whatever form.
+fn published(args: &Args, from: &str) -> Result<Subject, Failure> {
+    let reference = reference(from)?;
+    let carried = carry(&reference, &args.registry.fetch_options()?).map_err(carry_failure)?;
+    let form = carried.form.map_or_else(|| "a module".to_owned(), |form| form.to_string());
+    note(format!("{reference} is {form}"));
+    let mut metadata = carried.metadata;
+    if metadata.version.is_none()
+        && let Reference::Image(image) = &reference
+    {
+        metadata.version = image.tag().filter(|tag| *tag != "latest").map(str::to_owned);
+    }
+    args.metadata.apply(&mut metadata);
+    let name = args.metadata.name.clone().unwrap_or_else(|| name_of(&reference));
+    if metadata.name.is_empty() {
+        metadata.name.clone_from(&name);
+    }
+    metadata.revision = args.revision.clone().or(metadata.revision);
+    metadata.source_date_epoch = environment::source_date_epoch()?;
+    Ok(Subject { name, origin: format!("{reference}, {form}"), metadata, module: carried.module })
+}
+
+/// What something is called where it was published.
+fn name_of(reference: &Reference) -> String {
+    let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let stem = |path: &str| last(path).trim_end_matches(".gz").trim_end_matches(".wasm").to_owned();
+    match reference {
+        Reference::Layout(layout) => layout.name.clone(),
+        Reference::Image(image) => last(image.repository()),
+        Reference::File(path) => stem(&path.to_string_lossy()),
+        Reference::Url(url) => stem(url.split(['?', '#']).next().unwrap_or_default()),
+    }
+}
+
+/// Say what else has to be known about images of a format.
+fn about_format(args: &Args, layout: &Path, name: &str) {
+    let (layout, program) = (layout.display(), program());
+    match args.format {
+        Format::Docker if args.push.is_none() => note(format!(
+            "docker images are for registries: other tools do not look for them in a layout; \
+             `{program} push oci:{layout}:{name} REGISTRY/REPOSITORY:TAG` brings them there"
+        )),
+        Format::Maistra => note(
+            "maistra images are for OpenShift Service Mesh 2.2 and older; they have no runtime configuration, so root \
+             ids and the like are left out",
+        ),
+        Format::Compat | Format::Oci | Format::Docker => {}
+    }
 }
 
 /// The commit that the sources are at. Sources that differ from it have no revision to name.
@@ -132,12 +251,27 @@ fn next_steps(folder: &Path, layout: &Path, built: &[Built]) {
     note(format!("  {program} push oci:{}:{name} REGISTRY/REPOSITORY:TAG", layout.display()));
 }
 
-fn failure(error: PackageError, built: &Built) -> Failure {
+fn read_failure(error: ReadError, name: &str) -> Failure {
+    let hint = error.hint().map(str::to_owned);
+    match error {
+        ReadError::Read { .. } => Failure::environment(error),
+        ReadError::NotAFile { .. } | ReadError::TooLarge { .. } => Failure::bad(error),
+    }
+    .context(&format!("failed to package `{name}`"))
+    .hints(hint)
+}
+
+fn carry_failure(error: CarryError) -> Failure {
+    let hint = error.hint();
+    if error.is_bad_content() { Failure::bad(error) } else { Failure::environment(error) }.hints(hint)
+}
+
+fn failure(error: PackageError, subject: &Subject) -> Failure {
     let hint = error.hint();
     match error {
         PackageError::Layout(error) => layout_failure(error),
-        error => Failure::bad(error)
-            .context(&format!("failed to package `{}` ({})", built.plugin.name, built.module.display()))
+        PackageError::Assemble(error) => Failure::bad(error)
+            .context(&format!("failed to package `{}` ({})", subject.name, subject.origin))
             .hints(hint),
     }
 }

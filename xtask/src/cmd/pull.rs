@@ -64,6 +64,10 @@ fn image(args: &Args, reference: &Reference) -> Result<(), Failure> {
     let pulled = client.pull_missing(image, staging.path(), &provide).map_err(registry_failure)?;
     let put = layout.put_staged(&pulled, name, &staging).map_err(layout_failure)?;
     note(format!("oci:{directory}:{name}"));
+    if let Err(refusal) = packager::image::variant(&pulled) {
+        let hint = refusal.hint().map(|hint| format!("; {}", hint.replace("REF", &format!("oci:{directory}:{name}"))));
+        note(format!("Istio does not read it: {refusal}{}", hint.unwrap_or_default()));
+    }
     data(format!("{}@{}", image.name(), put.digest));
     Ok(())
 }

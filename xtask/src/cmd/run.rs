@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut modules = BTreeMap::new();
     for (extension, filter) in wasm(&chain) {
         let module = fetch(extension, filter, &images, &options)?;
-        modules.insert(format!("{}/{}", extension.namespace, extension.name), module);
+        modules.insert(extension.id(), module);
     }
     let plan = Plan {
         host_env: host_environment(&chain),
@@ -153,7 +153,7 @@ fn fetch(
     images: &BTreeMap<String, Reference>,
     options: &FetchOptions,
 ) -> Result<Module, Failure> {
-    let who = format!("{} {}/{}", extension.origin.kind, extension.namespace, extension.name);
+    let who = extension.id();
     let fetched = match images.get(&with_scheme(&filter.url)) {
         // The pin is of the image that the resource names, not of the one put in its place.
         Some(replacement) => fetch_module(replacement, None, options),

@@ -4,7 +4,7 @@ use packager::module::EnvoyVersion;
 use packager::verify::{Check, Outcome, verify};
 
 use super::registry_flags::{self, RegistryFlags, fetch_failure};
-use crate::report::{Failure, data};
+use crate::report::{Failure, data, program};
 
 /// Check what Istio's agent checks before it loads an image, in its order, and what it does not check but should.
 #[derive(clap::Args)]
@@ -41,7 +41,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let failed = report.checks.iter().filter(|check| check.outcome == Outcome::Failed);
     let names: Vec<&str> = failed.map(|check| check.name).collect();
-    Err(Failure::bad(format!("{} fails verification: {}", report.reference, names.join(", "))))
+    let repackaging = ["not-index", "layer-media-type", "plugin.wasm"].iter().any(|name| names.contains(name));
+    let hint = || format!("repackage it: `{} package --from {} --format compat`", program(), report.reference);
+    Err(Failure::bad(format!("{} fails verification: {}", report.reference, names.join(", ")))
+        .hints(repackaging.then(hint)))
 }
 
 fn line(check: &Check) -> String {

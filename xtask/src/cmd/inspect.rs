@@ -1,0 +1,67 @@
+//! `cargo xtask inspect`.
+
+use std::path::Path;
+
+use packager::inspect::{Finding, Inspection, inspect};
+use packager::reference::Reference;
+
+use super::registry_flags::{self, RegistryFlags, fetch_failure};
+use crate::report::{Failure, data};
+
+mod sheet;
+mod text;
+
+/// Show what is in an image or a module: digests, layers, imports, exports, size by crate, which Envoy and Istio load it.
+///
+/// Whatever can be said is printed. Exit code 1 when Istio would not take it, or when no Envoy known here loads it.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What to inspect: REGISTRY/REPOSITORY[:TAG][@DIGEST], oci:DIR:NAME, a file or a URL.
+    #[arg(value_name = "REF|FILE")]
+    reference: String,
+    /// Print JSON: sizes in bytes, memory in pages of 64 KiB; absent values are null.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let reference = reference(&args.reference)?;
+    let found = inspect(&reference, &args.registry.fetch_options()?).map_err(fetch_failure)?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&found)
+            .map_err(|error| Failure::environment(error).context("failed to write the report"))?;
+        data(text);
+    } else {
+        text::lines(&found).iter().for_each(data);
+    }
+    if found.is_ok() { Ok(()) } else { Err(failure(&found)) }
+}
+
+/// A file is taken for one whatever its name, and a folder for a layout whose images have to be named.
+fn reference(text: &str) -> Result<Reference, Failure> {
+    let path = Path::new(text);
+    if path.is_file() {
+        return Ok(Reference::File(path.to_owned()));
+    }
+    if path.join("oci-layout").is_file() {
+        return Err(Failure::usage(format!("`{text}` is a layout: name an image in it"))
+            .hint(format!("`oci:{text}:NAME`; index.json has the names")));
+    }
+    registry_flags::reference(text)
+}
+
+fn failure(found: &Inspection) -> Failure {
+    let not_loaded = found.module.iter().filter(|module| !module.loads.any());
+    let objections = not_loaded.filter_map(|module| module.loads.envoy.last()).flat_map(|range| &range.problems);
+    let findings: Vec<&Finding> = found.problems.iter().chain(objections).collect();
+    let what = if found.problems.is_empty() { "no Envoy known here loads" } else { "Istio would not take" };
+    let mut reasons: Vec<String> = findings.iter().take(3).map(|finding| sheet::printable(&finding.reason)).collect();
+    if findings.len() > reasons.len() {
+        reasons.push(format!("and {} more", findings.len() - reasons.len()));
+    }
+    // Repackaging does not help what no Envoy loads.
+    let hint = findings.iter().rev().find_map(|finding| finding.hint.clone());
+    Failure::bad(format!("{what} {}: {}", found.reference, reasons.join("; "))).hints(hint)
+}
