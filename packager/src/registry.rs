@@ -115,6 +115,13 @@ impl Client {
         Ok(Self { transport: Arc::new(transport::Transport::new(&options)?), options })
     }
 
+    /// The same client with these credentials in the place of its own. What was granted to the one is not used by the
+    /// other.
+    #[must_use]
+    pub fn with_credentials(&self, credentials: Credentials) -> Self {
+        Self { transport: Arc::clone(&self.transport), options: Options { credentials, ..self.options.clone() } }
+    }
+
     fn progress(&self) -> &dyn Progress {
         &*self.options.progress
     }
