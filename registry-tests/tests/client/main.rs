@@ -6,6 +6,7 @@
 mod support;
 
 mod authentication;
+mod cache;
 mod failures;
 mod fetch_and_verify;
 mod push_and_pull;
