@@ -83,20 +83,12 @@ impl State {
         self.remember(key, checksum);
     }
 
-    /// Forget a module, and what led to it.
-    pub(super) fn forget(&mut self, module: &str) {
-        self.modules.remove(module);
-        self.urls.retain(|_, remembered| Key::module_of(&remembered.name, &remembered.checksum) != module);
-    }
-
     /// The modules that were not asked for in `expiry` seconds; they are forgotten.
     pub(super) fn purge(&mut self, expiry: u64, now: u64) -> Vec<String> {
         let stale = |entry: &Entry| now.saturating_sub(entry.last) > expiry;
         let expired: Vec<String> =
             self.modules.iter().filter(|(_, entry)| stale(entry)).map(|(module, _)| module.clone()).collect();
-        for module in &expired {
-            self.forget(module);
-        }
+        self.modules.retain(|_, entry| !stale(entry));
         let known: BTreeSet<&String> = self.modules.keys().collect();
         self.urls.retain(|_, remembered| known.contains(&Key::module_of(&remembered.name, &remembered.checksum)));
         self.purged = now;

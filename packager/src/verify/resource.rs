@@ -61,6 +61,9 @@ pub fn verify_request(asked: &Asked, options: &FetchOptions, envoy: EnvoyVersion
 
 fn secret(asked: &Asked, reference: &Reference) -> (Outcome, String) {
     match (&asked.pull_secret, &asked.secret_error, &asked.request.credentials) {
+        (None, ..) if !matches!(reference, Reference::Image(_)) => {
+            (Outcome::Skipped, "none, and only images are pulled with one".to_owned())
+        }
         (None, ..) => (Outcome::Skipped, "none; the credentials of this machine's docker config are shown".to_owned()),
         (Some(_), Some(reason), _) => (Outcome::Failed, reason.clone()),
         (Some(name), None, Some(_)) if matches!(reference, Reference::Image(_)) => {

@@ -7,6 +7,7 @@ mod support;
 
 mod authentication;
 mod cache;
+mod cache_decisions;
 mod failures;
 mod fetch_and_verify;
 mod push_and_pull;
