@@ -78,7 +78,7 @@ pub(super) fn image(image: &Image, variant: Variant, checks: &mut Checks) {
         match untitled(image) {
             titles if titles.is_empty() => add("titles", Outcome::Passed, "each layer has one".to_owned()),
             titles => {
-                add("titles", Outcome::Warning, format!("{}: oras pulls only what has a title", titles.join("; ")))
+                add("titles", Outcome::Warning, format!("{}: oras pulls only what has a title", titles.join("; ")));
             }
         }
     }

@@ -59,14 +59,24 @@ struct Row {
     because: &'static str,
 }
 
+const fn row(
+    source: &'static str,
+    first: Option<Ask>,
+    then: Then,
+    last: Ask,
+    does: Action,
+    because: &'static str,
+) -> Row {
+    Row { source, first, then, last, does, because }
+}
+
 /// Each row is a decision of Istio's agent; `cache_test.go` names its cases.
-fn rows() -> Vec<Row> {
+const ROWS: &[Row] = {
     use Action::{FromCache, Pulled, Unchanged};
     use PullPolicy::{Always, IfNotPresent, Unspecified};
     use Then::{FailedOnce, Moved, Nothing};
     use Url::{Http, Latest, Tag, Untagged};
-    let row = |source, first, then, last, does, because| Row { source, first, then, last, does, because };
-    vec![
+    &[
         row(
             "cache_test.go: fetch oci without digest",
             None,
@@ -268,13 +278,13 @@ fn rows() -> Vec<Row> {
             "pulled before",
         ),
     ]
-}
+};
 
 #[track_caller]
 fn check(row: &Row) {
     let world = World::new();
     let serve = |module: &str| {
-        world.registry.set_faults([Fault::always(Operation::Unknown, Does::StatusBody(200, module.to_owned()))])
+        world.registry.set_faults([Fault::always(Operation::Unknown, Does::StatusBody(200, module.to_owned()))]);
     };
     let tags = |name: &str| ["1", "latest"].map(|tag| world.publish(name, tag))[0].clone();
     let (first, cache) = (tags("first"), world.cache());
@@ -336,7 +346,7 @@ fn check(row: &Row) {
 
 #[test]
 fn each_decision_is_istios() {
-    for row in rows() {
-        check(&row);
+    for row in ROWS {
+        check(row);
     }
 }

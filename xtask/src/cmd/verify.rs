@@ -51,9 +51,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             let report = verify(&reference, args.sha256.as_deref(), &args.registry.fetch_options()?, args.envoy)
                 .map_err(fetch_failure)?;
             if args.json {
-                data(pretty(&json!(report))?)
+                data(pretty(&json!(report))?);
             } else {
-                print(&report)
+                print(&report);
             }
             result(&[report])
         }
