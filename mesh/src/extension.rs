@@ -97,6 +97,7 @@ fn placed(
         name: metadata.name?,
         namespace: metadata.namespace?,
         created: metadata.created,
+        resource_version: metadata.resource_version,
         phase,
         priority,
         attach,

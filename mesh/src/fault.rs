@@ -284,6 +284,9 @@ pub enum Fault {
         /// The value as YAML writes it.
         value: &'static str,
     },
+    /// Text that is not base64. It is not quoted, since it is a secret.
+    #[error("is not base64")]
+    NotBase64,
     /// Warning: a selector that selects everything.
     #[error("the selector is empty, so it selects every workload in scope")]
     EmptySelector,

@@ -29,11 +29,12 @@ pub(crate) struct Metadata {
     pub(crate) name: Option<String>,
     pub(crate) namespace: Option<String>,
     pub(crate) created: Option<i64>,
+    pub(crate) resource_version: Option<String>,
 }
 
 /// Reads the `metadata` of a resource whose fields are all checked.
 pub(crate) fn read(resource: &Object<'_>, report: &mut Report<'_>) -> Metadata {
-    let mut metadata = Metadata { name: None, namespace: None, created: None };
+    let mut metadata = Metadata { name: None, namespace: None, created: None, resource_version: None };
     let Some(object) = resource.required("metadata", report).and_then(|field| field.object(report)) else {
         return metadata;
     };
@@ -52,6 +53,12 @@ pub(crate) fn read(resource: &Object<'_>, report: &mut Report<'_>) -> Metadata {
             created
         });
     }
+    // What kubectl prints is always text; whatever else stands there cannot be a version, and the API server ignores it.
+    metadata.resource_version = object
+        .get("resourceVersion")
+        .and_then(|field| field.as_text())
+        .filter(|text| !text.is_empty())
+        .map(str::to_owned);
     metadata
 }
 

@@ -44,6 +44,8 @@ pub struct Extension {
     pub namespace: String,
     /// `metadata.creationTimestamp` as nanoseconds since the Unix epoch; `None` sorts first, as Go's zero time does.
     pub created: Option<i64>,
+    /// `metadata.resourceVersion`, which only a resource that was read from a cluster has.
+    pub resource_version: Option<String>,
     /// Where in the chain.
     pub phase: Phase,
     /// Order within the phase, descending. `None` sorts below every set priority.

@@ -10,6 +10,7 @@ use crate::fault::{Fault, Place, Problem};
 use crate::fields::{Field, Object, Report};
 use crate::metadata;
 use crate::model::{Attach, Extension, Origin};
+use crate::secret::{self, PullSecret};
 use crate::yaml::{self, Value};
 
 const EXTENSIONS: &str = "extensions.istio.io/v1alpha1";
@@ -49,6 +50,9 @@ pub struct Resources {
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// `RequestAuthentication` and `AuthorizationPolicy`: which of the proxy's own filters there are.
     pub policies: Vec<Policy>,
+    /// Secrets of type `kubernetes.io/dockerconfigjson`, which a `WasmPlugin` may name as its `imagePullSecret`.
+    #[serde(skip)]
+    pub pull_secrets: Vec<PullSecret>,
     /// How many resources of each other kind were skipped, by kind and group (`ConfigMap`, `Gateway.networking.istio.io`).
     pub skipped: BTreeMap<String, usize>,
 }
@@ -218,6 +222,12 @@ impl Reader {
                 let class = object.text_at(&["spec", "gatewayClassName"]).unwrap_or_default().to_owned();
                 if let Some((namespace, name)) = identity(&object, report) {
                     self.reading.resources.gateways.push(Gateway { name, namespace, class });
+                }
+            }
+            ("", "Secret") if object.text_at(&["type"]) == Some(secret::TYPE) => {
+                if let Some((namespace, name)) = identity(&object, report) {
+                    self.once(&object, kind, &namespace, &name, report);
+                    self.reading.resources.pull_secrets.extend(secret::read(&object, namespace, name, report));
                 }
             }
             ("", "Service") => {

@@ -101,6 +101,12 @@ pub enum CredentialsError {
         /// The file that names it.
         path: PathBuf,
     },
+    /// A docker config that was not found on this machine names a helper.
+    #[error("{name}: it names a credential helper, which only a config file of this machine may do")]
+    HelperInSecret {
+        /// Which one.
+        name: String,
+    },
     /// The helper could not be started or talked to.
     #[error("failed to run credential helper `{program}`")]
     HelperRun {
@@ -173,6 +179,16 @@ impl Credentials {
             }
         }
         Ok(Self { files, helper_path: helper_path.into(), fixed: BTreeMap::new() })
+    }
+
+    /// The credentials in a docker config that is not a file of this machine, but for example a Kubernetes Secret; `name`
+    /// says which. It may not name a credential helper: a program of that name here is none of the resource's business.
+    pub fn from_docker_config(name: &str, text: &[u8]) -> Result<Self, CredentialsError> {
+        let parsed = file::parse(Path::new(name), text)?;
+        if parsed.store.is_some() || !parsed.helpers.is_empty() {
+            return Err(CredentialsError::HelperInSecret { name: name.to_owned() });
+        }
+        Ok(Self { files: vec![parsed], ..Self::default() })
     }
 
     /// Use this credential for a registry (`host:port`), before any file.

@@ -3,14 +3,24 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::image::{ExtractError, extract_module};
 use crate::layout::{Layout, LayoutError};
 use crate::module::{MAX_MODULE_SIZE, ReadError, WASM_MAGIC};
 use crate::reference::{ImageReference, LayoutReference, Reference, ReferenceError};
-use crate::registry::{Client, RegistryError};
+use crate::registry::{Client, Manifest, RegistryError};
 
 mod archive;
+mod cache;
+mod decide;
+mod disk;
+mod request;
+mod why;
+
+pub use cache::{Cache, CacheError, Cached};
+pub use request::{ModuleRequest, PullPolicy};
+pub use why::{Action, Explanation};
 
 /// How to fetch.
 #[derive(Debug, Clone)]
@@ -25,6 +35,12 @@ impl FetchOptions {
     /// Istio's limit, and this client.
     pub fn new(client: Client) -> Self {
         Self { client, limit: MAX_MODULE_SIZE }
+    }
+
+    /// The same, with these credentials and no others.
+    #[must_use]
+    pub fn with_credentials(&self, credentials: Credentials) -> Self {
+        Self { client: self.client.with_credentials(credentials), limit: self.limit }
     }
 }
 
@@ -52,7 +68,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reference = match &self.reference {
             // A query may be a signature that works like a password.
-            Reference::Url(url) => url.split(['?', '#']).next().unwrap_or_default().to_owned(),
+            Reference::Url(url) => request::without_query(url),
             Reference::Image(image) if image.digest().is_some() => return image.fmt(f),
             other => other.to_string(),
         };
@@ -117,6 +133,9 @@ pub enum FetchError {
         /// Why not.
         reason: String,
     },
+    /// The cache.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// No place for the blobs of an image.
     #[error("failed to create a temporary folder in {}", directory.display())]
     Temporary {
@@ -139,7 +158,7 @@ impl FetchError {
             | Self::NotAModule { .. } => true,
             Self::Registry(error) => error.is_bad_content(),
             Self::Layout(error) => !matches!(error, LayoutError::Io { .. } | LayoutError::NotALayout { .. }),
-            Self::File(_) | Self::Temporary { .. } => false,
+            Self::File(_) | Self::Cache(_) | Self::Temporary { .. } => false,
         }
     }
 
@@ -208,19 +227,28 @@ fn from_registry(
         (Some(pin), _) => Some(pin.clone()),
         (None, pin) => pin,
     };
+    let manifest = resolve(image, pin.as_ref(), options)?;
+    let digest = manifest.digest.clone();
+    Ok((pull_module(image, manifest, options)?, digest))
+}
+
+/// The manifest of the image that a reference stands for, against the pin. Of an index it is that of linux/amd64, whose
+/// digest is the one that Istio compares.
+fn resolve(image: &ImageReference, pin: Option<&Digest>, options: &FetchOptions) -> Result<Manifest, FetchError> {
+    let mut manifest = options.client.manifest(image)?;
+    if manifest.is_index() {
+        manifest = options.client.platform_manifest(image, &manifest)?;
+    }
+    compare(&format!("the manifest of {image}"), pin, &manifest.digest)?;
+    Ok(manifest)
+}
+
+fn pull_module(image: &ImageReference, manifest: Manifest, options: &FetchOptions) -> Result<Vec<u8>, FetchError> {
     let directory =
         tempfile::tempdir().map_err(|source| FetchError::Temporary { directory: std::env::temp_dir(), source })?;
-    let manifest = options.client.manifest(image)?;
-    if !manifest.is_index() {
-        compare(&format!("the manifest of {image}"), pin.as_ref(), &manifest.digest)?;
-    }
     let pulled = options.client.pull_manifest(image, manifest, directory.path())?;
-    // Of an index, Istio compares the pin with the digest of the linux/amd64 manifest.
-    let digest = pulled.digest();
-    compare(&format!("the manifest of {image}"), pin.as_ref(), &digest)?;
-    let module = extract_module(&pulled, options.limit)
-        .map_err(|source| FetchError::Extract { reference: image.to_string(), source })?;
-    Ok((module, digest))
+    extract_module(&pulled, options.limit)
+        .map_err(|source| FetchError::Extract { reference: image.to_string(), source })
 }
 
 fn from_layout(
@@ -238,13 +266,13 @@ fn from_layout(
 
 /// What a URL gives, unpacked; it need not be a module.
 pub(crate) fn download(url: &str, options: &FetchOptions) -> Result<Vec<u8>, FetchError> {
-    let place = url.split(['?', '#']).next().unwrap_or_default().to_owned();
+    let place = request::without_query(url);
     let body = options.client.download(url, options.limit)?;
     archive::unpack(body, options.limit).map_err(|reason| FetchError::NotAModule { place, reason })
 }
 
 fn from_url(url: &str, pin: Option<&Digest>, options: &FetchOptions) -> Result<(Vec<u8>, Digest), FetchError> {
-    let shown = url.split(['?', '#']).next().unwrap_or_default().to_owned();
+    let shown = request::without_query(url);
     let module = download(url, options)?;
     let digest = Digest::of(&module);
     compare(&format!("the module of {shown}"), pin, &digest)?;

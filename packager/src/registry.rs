@@ -140,6 +140,19 @@ impl Client {
         })
     }
 
+    /// The same client with these credentials in the place of its own. What was granted to the one is not used by the
+    /// other.
+    #[must_use]
+    pub fn with_credentials(&self, credentials: Credentials) -> Self {
+        Self {
+            transport: Arc::clone(&self.transport),
+            tokens: Arc::default(),
+            places: Arc::default(),
+            attaching: Arc::clone(&self.attaching),
+            options: Options { credentials, ..self.options.clone() },
+        }
+    }
+
     fn progress(&self) -> &dyn Progress {
         &*self.options.progress
     }

@@ -4,20 +4,30 @@ use serde::Serialize;
 
 use crate::blob::Image;
 use crate::digest::Digest;
-use crate::fetch::{FetchError, FetchOptions};
-use crate::image::{ExtractError, Form, Variant, extract_module, recognise, variant};
+use crate::fetch::{Explanation, FetchError, FetchOptions};
+use crate::image::{ExtractError, Form, extract_module, recognise, variant};
 use crate::layout::{Layout, LayoutError};
 use crate::module::EnvoyVersion;
 use crate::reference::{ImageReference, LayoutReference, Reference};
-use crate::registry::RegistryError;
+use crate::registry::{Manifest, RegistryError};
 
 mod beyond;
+mod resource;
+mod runtime_config;
+
+pub use resource::{Asked, verify_request};
 
 /// What was checked, and how it came out.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// What was verified.
+    /// What was verified: a reference, or a resource's `url`, without a query.
     pub reference: String,
+    /// What asks for it, where a resource does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// Whether the cache would be taken, where that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
     /// What a pin has to be: the manifest's digest.
     pub digest: Option<Digest>,
     /// How the image carries its module, where that could be told.
@@ -27,6 +37,10 @@ pub struct Report {
 }
 
 impl Report {
+    fn of(reference: String) -> Self {
+        Self { reference, resource: None, explanation: None, digest: None, variant: None, checks: Vec::new() }
+    }
+
     /// Whether nothing failed.
     pub fn is_ok(&self) -> bool {
         self.checks.iter().all(|check| check.outcome != Outcome::Failed)
@@ -91,6 +105,14 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// A reference without a query, which may be a signature that works like a password.
+fn shown(reference: &Reference) -> String {
+    match reference {
+        Reference::Url(url) => url.split(['?', '#']).next().unwrap_or_default().to_owned(),
+        other => other.to_string(),
+    }
+}
+
 /// Verify what a reference names. An error means that it could not be looked at: the network, a registry that refuses,
 /// this machine. Whatever is wrong with the thing itself is in the report.
 pub fn verify(
@@ -99,7 +121,7 @@ pub fn verify(
     options: &FetchOptions,
     envoy: EnvoyVersion,
 ) -> Result<Report, FetchError> {
-    let mut report = Report { reference: reference.to_string(), digest: None, variant: None, checks: Vec::new() };
+    let mut report = Report::of(shown(reference));
     let mut checks = Checks::default();
     let folder =
         tempfile::tempdir().map_err(|source| FetchError::Temporary { directory: std::env::temp_dir(), source })?;
@@ -118,15 +140,20 @@ pub fn verify(
             }
         }
         Reference::File(_) | Reference::Url(_) => {
+            let is_url = matches!(reference, Reference::Url(_));
             checks.passed("reference", "a plain module");
-            let pin = sha256.filter(|_| matches!(reference, Reference::Url(_)));
-            match crate::fetch::fetch_module(reference, pin, options) {
+            match crate::fetch::fetch_module(reference, sha256.filter(|_| is_url), options) {
                 Ok(fetched) => {
-                    checks.passed("module", format!("{} bytes", fetched.module.len()));
+                    checks.passed("download", format!("{} bytes", fetched.module.len()));
+                    let pin = sha256.filter(|text| is_url && !text.is_empty());
+                    let detail = pin.map_or_else(|| pin_hint(&fetched.digest, is_url), str::to_owned);
+                    let outcome = if pin.is_some() { Outcome::Passed } else { Outcome::Skipped };
+                    checks.add("pin", true, outcome, detail);
+                    checks.passed("magic", "WebAssembly's magic number");
                     report.digest = Some(fetched.digest);
                     beyond::module(&fetched.module, envoy, &mut checks);
                 }
-                Err(error) if error.is_bad_content() => checks.failed("module", &error),
+                Err(error) if error.is_bad_content() => checks.failed(stopped_at(&error), &error),
                 Err(error) => return Err(error),
             }
         }
@@ -152,16 +179,15 @@ fn from_registry(
         Err(error) => return Err(error.into()),
     };
     checks.passed("manifest", format!("{}, {} bytes", manifest.digest, manifest.bytes.len()));
+    let manifest = match not_an_index(reference, manifest, options, checks) {
+        Ok(manifest) => manifest,
+        Err(error) if error.is_bad_content() => {
+            checks.failed("manifest", &error);
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
     report.digest = Some(manifest.digest.clone());
-    if manifest.is_index() {
-        let reason = format!(
-            "an image index (`{}`): Istio compares a pin with the digest of its linux/amd64 manifest, so a pin to {} always fails; publish a plain manifest",
-            manifest.media_type, manifest.digest
-        );
-        checks.add("not-index", true, Outcome::Failed, reason);
-        return Ok(None);
-    }
-    checks.passed("not-index", format!("`{}`", manifest.media_type));
     if !check_pin(reference.digest(), sha256, &manifest.digest, checks) {
         return Ok(None);
     }
@@ -185,6 +211,43 @@ fn from_registry(
     }
 }
 
+/// The manifest that Istio goes on with. An index loads, as long as nobody pins it.
+fn not_an_index(
+    reference: &ImageReference,
+    manifest: Manifest,
+    options: &FetchOptions,
+    checks: &mut Checks,
+) -> Result<Manifest, RegistryError> {
+    if !manifest.is_index() {
+        checks.add("not-index", false, Outcome::Passed, format!("`{}`", manifest.media_type));
+        return Ok(manifest);
+    }
+    let child = options.client.platform_manifest(reference, &manifest)?;
+    let detail = format!(
+        "an image index (`{}`): Istio takes its linux/amd64 manifest {} and compares a pin with that one, so a pin to {} always fails; publish a plain manifest",
+        manifest.media_type, child.digest, manifest.digest
+    );
+    checks.add("not-index", false, Outcome::Warning, detail);
+    Ok(child)
+}
+
+/// The check that a module from a file or a URL does not pass.
+fn stopped_at(error: &FetchError) -> &'static str {
+    match error {
+        FetchError::BadPin { .. } | FetchError::DigestMismatch { .. } => "pin",
+        FetchError::NotAModule { .. } => "magic",
+        _ => "download",
+    }
+}
+
+fn pin_hint(digest: &Digest, is_url: bool) -> String {
+    if is_url {
+        format!("none given; `sha256: {}` would pin it", digest.hex())
+    } else {
+        "Istio compares a file with nothing".to_owned()
+    }
+}
+
 fn is_size_limit(error: &RegistryError) -> bool {
     matches!(error, RegistryError::TooLarge { .. })
 }
@@ -205,7 +268,7 @@ fn from_layout(
     };
     let digest = image.digest();
     checks.passed("manifest", format!("{digest}, {} bytes", image.manifest.len()));
-    checks.passed("not-index", format!("`{}`", image.media_type));
+    checks.add("not-index", false, Outcome::Passed, format!("`{}`", image.media_type));
     report.digest = Some(digest.clone());
     Ok(check_pin(None, sha256, &digest, checks).then_some(image))
 }
@@ -255,18 +318,29 @@ fn check_image(image: &Image, options: &FetchOptions, envoy: EnvoyVersion, check
                 ExtractError::TooLarge { .. } => "size",
                 _ => "plugin.wasm",
             };
-            return checks.failed(name, &error);
+            let detail = chain(&error) + &earlier_layer(image, options.limit).unwrap_or_default();
+            return checks.add(name, true, Outcome::Failed, detail);
         }
     };
     checks.passed("plugin.wasm", "found");
     checks.passed("magic", "WebAssembly's magic number");
     checks.passed("size", format!("{} bytes, of at most {}", module.len(), options.limit));
     // Only what lies beside the module tells this variant.
-    if matches!(recognise(image), Ok(Form::Plugin(Variant::Maistra))) {
-        report.variant = Some(Variant::Maistra.to_string());
-    }
+    let variant = match recognise(image) {
+        Ok(Form::Plugin(variant)) => variant,
+        _ => variant,
+    };
+    report.variant = Some(variant.to_string());
     beyond::image(image, variant, checks);
     beyond::module(&module, envoy, checks);
+}
+
+/// Where the module is that Istio does not find, if one layer or more were put on top of it.
+fn earlier_layer(image: &Image, limit: u64) -> Option<String> {
+    let count = image.layers.len();
+    let without_last = |kept: usize| Image { layers: image.layers[..kept].to_vec(), ..image.clone() };
+    let kept = (1..count).rev().find(|kept| extract_module(&without_last(*kept), limit).is_ok())?;
+    Some(format!("; layer {kept} of {count} holds it, and Istio looks into the last one only"))
 }
 
 fn layers(image: &Image) -> String {

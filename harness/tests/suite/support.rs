@@ -201,6 +201,7 @@ pub(crate) fn extension(name: &str, filter: ExtensionFilter) -> Filter {
         name: name.to_owned(),
         namespace: "default".to_owned(),
         created: None,
+        resource_version: None,
         phase: Phase::Unspecified,
         priority: None,
         attach: Attach::Namespace,

@@ -91,6 +91,7 @@ spec:
         name: "openid-connect".into(),
         namespace: "istio-ingress".into(),
         created: Some(1_706_659_200_000_000_000),
+        resource_version: None,
         phase: Phase::Authn,
         priority: Some(-7),
         attach: Attach::Selector([("istio".to_owned(), "ingressgateway".to_owned())].into()),

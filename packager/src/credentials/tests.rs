@@ -151,3 +151,18 @@ fn a_helper_that_hangs_is_killed() {
         .unwrap();
     assert!(helper::converse(child, "r.io", Duration::from_millis(1)).unwrap().is_none());
 }
+
+#[test]
+fn a_secret_gives_credentials_and_runs_no_helper() {
+    let text = br#"{"auths": {"ghcr.io": {"username": "u", "password": "hunter2"}}}"#;
+    let credentials = Credentials::from_docker_config("Secret a/b", text).unwrap();
+    let found = credentials.lookup(&"ghcr.io/example/x:1".parse().unwrap()).unwrap();
+    assert!(matches!(found, Some(Credential::Basic { username, .. }) if username == "u"));
+    assert_eq!(credentials.lookup(&"example.com/x".parse().unwrap()).unwrap(), None);
+    for text in [r#"{"credsStore": "sh"}"#, r#"{"credHelpers": {"ghcr.io": "sh"}}"#] {
+        let error = Credentials::from_docker_config("Secret a/b", text.as_bytes()).unwrap_err();
+        assert!(matches!(error, CredentialsError::HelperInSecret { .. }), "{error:?}");
+    }
+    let error = Credentials::from_docker_config("Secret a/b", br#"{"auths": {"x": "hunter2"}}"#).unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+}

@@ -1,4 +1,4 @@
-//! What a web server gives: a module, gzipped or in a tar, as Istio's HTTP fetcher unpacks it.
+//! What a web server gives: a module, gzipped or in a tar, unpacked as Istio's HTTP fetcher does.
 
 use std::io::Read;
 
@@ -8,29 +8,39 @@ use crate::module::WASM_MAGIC;
 
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 
-/// The module in a body: as it is, out of gzip, or the first file of a tar; at most `limit` bytes at each step.
-pub(super) fn unpack(body: Vec<u8>, limit: u64) -> Result<Vec<u8>, String> {
-    let body = if body.starts_with(GZIP_MAGIC) {
-        read(MultiGzDecoder::new(body.as_slice()), limit).map_err(|reason| format!("the gzip stream {reason}"))?
-    } else {
-        body
-    };
-    let is_tar = body.get(257..262) == Some(b"ustar");
-    if body.starts_with(WASM_MAGIC) || !is_tar {
-        return Ok(body);
+/// Istio unpacks as long as there is something to unpack, and does not end on a stream that unpacks to itself.
+const DEPTH: usize = 8;
+
+/// The module in a body: as it is, or out of gzip streams and tar archives in any order, of an archive its first entry
+/// (`pkg/wasm/httpfetcher.go`). At most `limit` bytes at each step.
+pub(super) fn unpack(mut body: Vec<u8>, limit: u64) -> Result<Vec<u8>, String> {
+    for _ in 0..DEPTH {
+        body = if body.starts_with(WASM_MAGIC) {
+            return Ok(body);
+        } else if body.starts_with(GZIP_MAGIC) {
+            read(MultiGzDecoder::new(body.as_slice()), limit).map_err(|reason| format!("the gzip stream {reason}"))?
+        } else if body.get(257..262) == Some(b"ustar") {
+            first_entry(&body, limit).map_err(|reason| format!("the tar archive {reason}"))?
+        } else {
+            return Ok(body);
+        };
     }
-    let mut archive = tar::Archive::new(body.as_slice());
-    for entry in archive.entries().map_err(|error| format!("the tar archive cannot be read: {error}"))? {
-        let entry = entry.map_err(|error| format!("the tar archive cannot be read: {error}"))?;
-        if entry.header().entry_type().is_file() {
-            let size = entry.size();
-            let bytes = read(entry, limit).map_err(|reason| format!("the tar archive {reason}"))?;
-            // The archive's reader takes a file that is cut off for a shorter one.
-            let whole = bytes.len() as u64 == size;
-            return if whole { Ok(bytes) } else { Err("the tar archive is cut off".to_owned()) };
-        }
+    Err(format!("it is packed more than {DEPTH} times"))
+}
+
+fn first_entry(archive: &[u8], limit: u64) -> Result<Vec<u8>, String> {
+    let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+    let mut archive = tar::Archive::new(archive);
+    let first = archive.entries().map_err(unreadable)?.next().ok_or("holds no file")?;
+    let entry = first.map_err(unreadable)?;
+    if !entry.header().entry_type().is_file() {
+        let name = crate::registry::printable(&String::from_utf8_lossy(&entry.path_bytes()), 64);
+        return Err(format!("begins with `{name}`, which is no file; Istio takes the first entry, whatever it is"));
     }
-    Err("the tar archive holds no file".to_owned())
+    let size = entry.size();
+    let bytes = read(entry, limit)?;
+    // The archive's reader takes a file that is cut off for a shorter one.
+    if bytes.len() as u64 == size { Ok(bytes) } else { Err("is cut off".to_owned()) }
 }
 
 fn read(reader: impl Read, limit: u64) -> Result<Vec<u8>, String> {
@@ -64,9 +74,34 @@ mod tests {
 
     #[test]
     fn modules_come_plain_gzipped_and_in_a_tar() {
-        for body in [MODULE.to_vec(), gzip(MODULE), archive(MODULE), gzip(&archive(MODULE))] {
+        let twice = gzip(&gzip(MODULE));
+        let bodies =
+            [MODULE.to_vec(), gzip(MODULE), archive(MODULE), gzip(&archive(MODULE)), archive(&gzip(MODULE)), twice];
+        for body in bodies {
             assert_eq!(unpack(body, 10_000).unwrap(), MODULE);
         }
+    }
+
+    #[test]
+    fn of_an_archive_only_the_first_entry_is_looked_at() {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        builder.append_data(&mut header, "./", [].as_slice()).unwrap();
+        let mut body = builder.into_inner().unwrap();
+        body.truncate(512);
+        body.extend(archive(MODULE));
+        assert!(unpack(body, 10_000).unwrap_err().contains("begins with `./`"));
+    }
+
+    #[test]
+    fn what_unpacks_for_ever_is_given_up() {
+        let mut body = MODULE.to_vec();
+        for _ in 0..DEPTH {
+            body = gzip(&body);
+        }
+        assert_eq!(unpack(body.clone(), 10_000).unwrap_err(), "it is packed more than 8 times");
     }
 
     #[test]

@@ -35,6 +35,11 @@ impl Client {
         pull(&session, manifest, directory, provide)
     }
 
+    /// The manifest of the image that Istio takes from an index: that of linux/amd64.
+    pub fn platform_manifest(&self, reference: &ImageReference, index: &Manifest) -> Result<Manifest, RegistryError> {
+        child(&Session::open(self, reference, Actions::Pull)?, index)
+    }
+
     /// Go on from a manifest or index that has been fetched.
     pub fn pull_manifest(
         &self,

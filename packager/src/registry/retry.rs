@@ -38,12 +38,22 @@ impl Retry {
     pub(super) fn run<T>(
         &self,
         progress: &dyn Progress,
+        step: impl FnMut() -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        self.run_while(RegistryError::is_transient, progress, step)
+    }
+
+    /// The same, with another idea of what is worth trying again.
+    pub(super) fn run_while<T>(
+        &self,
+        again: impl Fn(&RegistryError) -> bool,
+        progress: &dyn Progress,
         mut step: impl FnMut() -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
         let mut attempt = 1;
         loop {
             match step() {
-                Err(error) if error.is_transient() && attempt < self.attempts => {
+                Err(error) if again(&error) && attempt < self.attempts => {
                     let pause = self.pause_after(attempt, error.retry_after());
                     progress.retry(&error, pause);
                     (self.pause)(pause);

@@ -7,12 +7,13 @@ use serde::Deserialize;
 
 use crate::blob::{Blob, Image};
 use crate::digest::Digest;
-use crate::image::{VARIANT_ANNOTATION, Variant, runtime_config};
+use crate::image::{MODULE_FILE, RUNTIME_CONFIG_FILE, VARIANT_ANNOTATION, Variant, media_type};
 use crate::module::{self, EnvoyVersion, MAX_MODULE_SIZE};
 
-use super::{Checks, Outcome, chain};
+use super::{Checks, Outcome, chain, runtime_config};
 
 const CONFIG_LIMIT: u64 = 4 << 20;
+const TITLE: &str = "org.opencontainers.image.title";
 
 #[derive(Deserialize)]
 struct Configuration {
@@ -22,6 +23,13 @@ struct Configuration {
 #[derive(Deserialize)]
 struct RootFs {
     diff_ids: Vec<Digest>,
+}
+
+#[derive(Deserialize)]
+struct Platform {
+    os: Option<String>,
+    architecture: Option<String>,
+    created: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -57,18 +65,84 @@ pub(super) fn image(image: &Image, variant: Variant, checks: &mut Checks) {
         2 if !archives => add("layers", Outcome::Passed, "two".to_owned()),
         count => add("layers", Outcome::Warning, format!("{count}, of which only the last is read")),
     }
-    match runtime_config(image) {
-        Ok(Some(config)) => {
-            let roots = config.root_ids().join(", ");
-            add(
-                "runtime-config",
-                Outcome::Passed,
-                if roots.is_empty() { "readable".to_owned() } else { format!("root ids: {roots}") },
-            );
-        }
-        Ok(None) => add("runtime-config", Outcome::Skipped, "the image has none".to_owned()),
-        Err(error) => add("runtime-config", Outcome::Failed, chain(&error)),
+    match foreign_layers(image, variant) {
+        foreign if foreign.is_empty() => add("media-types", Outcome::Passed, "all of one kind".to_owned()),
+        foreign => add("media-types", Outcome::Failed, foreign.join("; ")),
     }
+    if archives {
+        match check_configuration(image) {
+            Ok(()) => add("config", Outcome::Passed, "has a platform and a date".to_owned()),
+            Err(reason) => add("config", Outcome::Warning, reason),
+        }
+    } else {
+        match untitled(image) {
+            titles if titles.is_empty() => add("titles", Outcome::Passed, "each layer has one".to_owned()),
+            titles => {
+                add("titles", Outcome::Warning, format!("{}: oras pulls only what has a title", titles.join("; ")));
+            }
+        }
+    }
+    let (outcome, detail) = runtime_config::check(image, variant);
+    add("runtime-config", outcome, detail);
+}
+
+/// Layers whose media type does not go with the variant. Istio looks at one layer, other readers at all.
+fn foreign_layers(image: &Image, variant: Variant) -> Vec<String> {
+    let known: &[&str] = match variant {
+        Variant::Docker => &[media_type::DOCKER_LAYER],
+        Variant::Oci => &[media_type::WASM_CONFIG, media_type::WASM_MODULE],
+        Variant::Compat | Variant::Maistra => &[media_type::LAYER],
+    };
+    let count = image.layers.len();
+    let layers = image.layers.iter().enumerate().filter_map(|(index, layer)| {
+        let found = layer.descriptor.media_type().to_string();
+        let place = index + 1;
+        (!known.contains(&found.as_str()))
+            .then(|| format!("layer {place} of {count} is `{}`, not `{}`", shown(&found), known.join("` or `")))
+    });
+    let mut foreign: Vec<String> = layers.collect();
+    let config = image.config.descriptor.media_type().to_string();
+    let expected = match variant {
+        Variant::Docker => media_type::DOCKER_CONFIG,
+        Variant::Compat | Variant::Maistra => media_type::CONFIG,
+        Variant::Oci => return foreign,
+    };
+    if config != expected {
+        foreign.push(format!("the configuration is `{}`, not `{expected}`", shown(&config)));
+    }
+    foreign
+}
+
+/// What engines that load images ask of a configuration, and Istio does not.
+fn check_configuration(image: &Image) -> Result<(), String> {
+    let config = image.config.read(CONFIG_LIMIT).map_err(|error| chain(&error))?;
+    let platform: Platform =
+        serde_json::from_slice(&config).map_err(|error| format!("the configuration cannot be parsed: {error}"))?;
+    if platform.os.as_deref() != Some("linux") {
+        let os = shown(platform.os.as_deref().unwrap_or_default());
+        return Err(format!("`os` is `{os}`: umoci fails at anything but `linux`, buildah and podman warn"));
+    }
+    if platform.architecture.is_none_or(|architecture| architecture.is_empty()) {
+        return Err("it has no `architecture`".to_owned());
+    }
+    if platform.created.is_none() {
+        return Err("it has no `created`, without which umoci cannot show it".to_owned());
+    }
+    Ok(())
+}
+
+fn untitled(image: &Image) -> Vec<String> {
+    let expected = |layer: &Blob| match layer.descriptor.media_type().as_ref() {
+        media_type::WASM_CONFIG => RUNTIME_CONFIG_FILE,
+        _ => MODULE_FILE,
+    };
+    let title = |layer: &Blob| layer.descriptor.annotations().as_ref().and_then(|all| all.get(TITLE).cloned());
+    let layers = image.layers.iter().filter(|layer| title(layer).as_deref() != Some(expected(layer)));
+    layers.map(|layer| format!("layer {} is not titled `{}`", layer.descriptor.digest(), expected(layer))).collect()
+}
+
+fn shown(text: &str) -> String {
+    crate::registry::printable(text, 100)
 }
 
 fn check_diff_ids(image: &Image) -> Result<(), String> {

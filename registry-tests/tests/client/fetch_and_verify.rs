@@ -1,13 +1,14 @@
 //! Modules out of registries by Istio's rules, and what `verify` says about images.
 
-use packager::blob::Image;
+use packager::blob::{Blob, Image};
+use packager::credentials::Credentials;
 use packager::digest::Digest;
-use packager::fetch::{FetchError, FetchOptions, fetch_module};
+use packager::fetch::{FetchError, FetchOptions, ModuleRequest, fetch_module};
 use packager::image::{Metadata, Variant, assemble};
 use packager::layout::Layout;
 use packager::module::EnvoyVersion;
 use packager::reference::Reference;
-use packager::verify::{Outcome, Report, verify};
+use packager::verify::{Asked, Outcome, Report, verify, verify_request};
 use registry_tests::{Does, Fault, Operation, Registry};
 use serde_json::{Value, json};
 
@@ -97,7 +98,13 @@ fn a_pin_to_an_index_always_fails() {
     fetch_module(&tagged, Some(image.digest().hex()), &options()).unwrap();
     let error = fetch_module(&tagged, Some(index.hex()), &options()).unwrap_err();
     assert!(matches!(error, FetchError::DigestMismatch { .. }), "{error:?}");
-    failed(&report(&tagged, None), "not-index", "always fails");
+    let unpinned = report(&tagged, None);
+    assert!(unpinned.is_ok(), "{unpinned:#?}");
+    let warned = unpinned.checks.iter().find(|check| check.name == "not-index").unwrap();
+    assert_eq!(warned.outcome, Outcome::Warning);
+    assert!(warned.detail.contains("always fails"), "{}", warned.detail);
+    assert_eq!(unpinned.digest, Some(image.digest()));
+    failed(&report(&tagged, Some(index.hex())), "pin", "expected");
 }
 
 #[test]
@@ -152,17 +159,7 @@ fn a_packaged_image_passes_every_check_in_istios_order() {
     let (_registry, tagged) = with(&image);
     let report = report(&tagged, Some(image.digest().hex()));
     let istio: Vec<_> = report.checks.iter().filter(|check| check.istio).map(|check| check.name).collect();
-    let expected = [
-        "reference",
-        "manifest",
-        "not-index",
-        "pin",
-        "layer-media-type",
-        "layer-digest",
-        "plugin.wasm",
-        "magic",
-        "size",
-    ];
+    let expected = ["reference", "manifest", "pin", "layer-media-type", "layer-digest", "plugin.wasm", "magic", "size"];
     assert_eq!(istio, expected);
     let bad: Vec<_> = report.checks.iter().filter(|check| check.outcome != Outcome::Passed).collect();
     assert!(bad.is_empty(), "{bad:#?}");
@@ -212,4 +209,86 @@ fn what_istio_does_not_look_at_is_looked_at() {
     assert!(report.is_ok());
     let variant = report.checks.iter().find(|check| check.name == "variant").unwrap();
     assert_eq!(variant.outcome, Outcome::Warning);
+}
+
+/// The image with these layers, whatever its configuration says of them.
+fn with_layers(image: &Image, layers: Vec<Blob>) -> Image {
+    let descriptors: Vec<_> = layers.iter().map(|layer| json!(layer.descriptor)).collect();
+    Image { layers, ..changed(image, |manifest| manifest["layers"] = json!(descriptors)) }
+}
+
+#[track_caller]
+fn says(report: &Report, name: &str, outcome: Outcome, detail: &str) {
+    let found = report.checks.iter().find(|check| check.name == name);
+    assert!(
+        found.is_some_and(|check| check.outcome == outcome && check.detail.contains(detail)),
+        "`{name}` is not {outcome:?} with `{detail}`: {report:#?}"
+    );
+}
+
+#[test]
+fn a_layer_on_top_of_the_modules_hides_it_and_is_named() {
+    let good = plugin();
+    let top = assemble(Variant::Compat, &Metadata::default(), &module(), EnvoyVersion::NEWEST).unwrap();
+    let on_top = blob(LAYER, &gzip(&[0; 1024]));
+    let (_registry, tagged) = with(&with_layers(&good, vec![good.layers[0].clone(), on_top]));
+    failed(&report(&tagged, None), "plugin.wasm", "layer 1 of 2 holds it");
+    let (_registry, tagged) = with(&with_layers(&good, vec![good.layers[0].clone(), top.layers[0].clone()]));
+    says(&report(&tagged, None), "layers", Outcome::Warning, "only the last is read");
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    // A stored block, which needs no compressor.
+    let (length, crc) = (u16::try_from(bytes.len()).unwrap(), crc32(bytes));
+    let mut gzip = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255, 1];
+    gzip.extend(length.to_le_bytes());
+    gzip.extend((!length).to_le_bytes());
+    gzip.extend(bytes);
+    gzip.extend(crc.to_le_bytes());
+    gzip.extend(u32::from(length).to_le_bytes());
+    gzip
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+}
+
+#[test]
+fn media_types_of_layers_that_istio_skips_are_looked_at_too() {
+    let good = plugin();
+    let zstd = "application/vnd.oci.image.layer.v1.tar+zstd";
+    let (_registry, tagged) = with(&with_layers(&good, vec![blob(zstd, b"x"), good.layers[0].clone()]));
+    let first = report(&tagged, None);
+    says(&first, "plugin.wasm", Outcome::Passed, "found");
+    says(&first, "media-types", Outcome::Failed, zstd);
+    let (_registry, tagged) = with(&with_layers(&good, vec![good.layers[0].clone(), blob(zstd, b"x")]));
+    failed(&report(&tagged, None), "layer-media-type", zstd);
+}
+
+#[test]
+fn what_a_resource_asks_for_is_verified_with_its_secret_and_no_other() {
+    let auth = registry_tests::Auth::Basic { username: "robot".to_owned(), password: "hunter2".to_owned() };
+    let registry = Registry::start(registry_tests::Options { auth, ..registry_tests::Options::default() }).unwrap();
+    let host = registry.host();
+    let mut full = crate::support::options();
+    full.credentials = crate::support::basic(&host, "robot", "hunter2");
+    let full = packager::registry::Client::new(full).unwrap();
+    full.push(&plugin(), &reference(&host, "acme/x:1")).unwrap();
+    let text = format!(r#"{{"auths": {{"{host}": {{"username": "robot", "password": "hunter2"}}}}}}"#);
+    let secret = Credentials::from_docker_config("Secret ns/s", text.as_bytes()).unwrap();
+    let ask = |url: &str, credentials: Option<Credentials>| {
+        let request = ModuleRequest { url: url.to_owned(), credentials, ..ModuleRequest::default() };
+        let asked = Asked { request, pull_secret: Some("ns/s".to_owned()), secret_error: None };
+        verify_request(&asked, &options(), EnvoyVersion::NEWEST)
+    };
+    let url = format!("oci://{host}/acme/x:1");
+    let report = ask(&url, Some(secret)).unwrap();
+    assert!(report.is_ok(), "{report:#?}");
+    let names: Vec<_> = report.checks.iter().take(4).map(|check| check.name).collect();
+    assert_eq!(names, ["url", "pull-secret", "pull-policy", "manifest"]);
+    assert!(!ask(&url, None).unwrap_err().is_bad_content(), "nothing is said of what cannot be looked at");
+    says(&ask(&format!("{host}/acme/x:1"), None).unwrap(), "url", Outcome::Failed, "write `oci://");
+    let report = ask("file:///nowhere/x.wasm", None).unwrap();
+    says(&report, "download", Outcome::Warning, "on the proxy");
 }

@@ -6,6 +6,8 @@
 mod support;
 
 mod authentication;
+mod cache;
+mod cache_decisions;
 mod failures;
 mod fetch_and_verify;
 mod matrix;

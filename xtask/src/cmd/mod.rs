@@ -9,6 +9,7 @@ pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod registry;
 pub(crate) mod registry_flags;
+pub(crate) mod requests;
 pub(crate) mod run;
 pub(crate) mod toolchain;
 pub(crate) mod verify;

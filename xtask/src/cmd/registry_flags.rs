@@ -21,6 +21,9 @@ pub(crate) struct RegistryFlags {
     /// Talk plain HTTP to any registry; without this, only to registries on this machine.
     #[arg(long, conflicts_with = "ca_file")]
     plain_http: bool,
+    /// Talk plain HTTP to this registry too; may be given several times.
+    #[arg(long, value_name = "HOST[:PORT]", conflicts_with = "ca_file")]
+    insecure_registry: Vec<String>,
     /// Trust the certificates in this PEM file too, and talk TLS to registries on this machine as well.
     #[arg(long, value_name = "PEM")]
     ca_file: Option<PathBuf>,
@@ -40,6 +43,8 @@ impl RegistryFlags {
         let mut options = Options { private_realms: self.private_realm, progress, proxies, ..Options::default() };
         if self.plain_http {
             options.plain_http = PlainHttp::Always;
+        } else if !self.insecure_registry.is_empty() {
+            options.plain_http = PlainHttp::Hosts(self.insecure_registry.clone());
         }
         if let Some(path) = &self.ca_file {
             let pem = std::fs::read(path)

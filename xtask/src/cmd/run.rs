@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use mesh::model::{EnvValue, Extension, ExtensionFilter, FailStrategy, FilterChain, FilterKind, WasmFilter};
 use mesh::plan::{Module, Plan};
 use mesh::{MeshOptions, ProxyError, Resources};
-use packager::digest::Digest;
-use packager::fetch::{FetchError, FetchOptions, fetch_module};
+use packager::fetch::{Cache, FetchOptions};
 use packager::reference::Reference;
+use packager::verify::Asked;
 
 use super::registry_flags::{RegistryFlags, fetch_failure};
+use super::requests;
 use crate::report::{Failure, note};
-use crate::{environment, handover, input};
+use crate::{handover, input};
 
 /// Serve the filter chain that the given resources make, on a real HTTP listener.
 ///
@@ -42,6 +43,9 @@ pub(crate) struct Args {
     /// Istio's root namespace, whose extensions count for every namespace.
     #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
     root_namespace: String,
+    /// Say for each extension why its module was pulled or not, and under which key the cache has it.
+    #[arg(long)]
+    explain_fetch: bool,
     /// Do not print a line for each request.
     #[arg(long, short)]
     quiet: bool,
@@ -54,9 +58,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let chain = resolve(&resources, args)?;
     let images = images(&args.images, &resources)?;
     let options = args.registry.fetch_options()?;
+    let cache = requests::cache()?;
     let mut modules = BTreeMap::new();
     for (extension, filter) in wasm(&chain) {
-        let module = fetch(extension, filter, &images, &options)?;
+        let asked = requests::asked(extension, filter, &resources);
+        let module =
+            fetch(&asked, filter, images.get(&with_scheme(&filter.url)), &cache, &options, args.explain_fetch)?;
         modules.insert(extension.id(), module);
     }
     let plan = Plan {
@@ -145,37 +152,44 @@ fn with_scheme(url: &str) -> String {
     if url.contains("://") { url.to_owned() } else { format!("oci://{url}") }
 }
 
-/// A module's bytes, in a file named after their digest. Like Istio's agent, a fetch that fails is survived only by an
-/// extension that says FAIL_OPEN.
+/// A module in the cache. Like Istio's agent, a fetch that fails is survived only by an extension that says FAIL_OPEN.
 fn fetch(
-    extension: &Extension,
+    asked: &Asked,
     filter: &WasmFilter,
-    images: &BTreeMap<String, Reference>,
+    replacement: Option<&Reference>,
+    cache: &Cache,
     options: &FetchOptions,
+    explain: bool,
 ) -> Result<Module, Failure> {
-    let who = extension.id();
-    let fetched = match images.get(&with_scheme(&filter.url)) {
-        // The pin is of the image that the resource names, not of the one put in its place.
-        Some(replacement) => fetch_module(replacement, None, options),
-        None => Reference::parse_istio(&filter.url)
-            .map_err(FetchError::from)
-            .and_then(|reference| fetch_module(&reference, filter.sha256.as_deref(), options)),
+    let who = &asked.request.resource;
+    let fetched = if let Some(replacement) = replacement {
+        // Pin, policy and secret are of the image that the resource names, not of the one put in its place.
+        cache.fetch_reference(replacement, options)
+    } else {
+        if let Some(error) = &asked.secret_error {
+            return Err(Failure::bad(error.clone()).context(who));
+        }
+        if let (Some(secret), None) = (&asked.pull_secret, &asked.request.credentials) {
+            note(format!(
+                "{who}: Secret {secret} is not in the given files; this machine's docker config stands in for it"
+            ));
+        }
+        cache.fetch(&asked.request, options)
     };
     match fetched {
         Ok(fetched) => {
             note(format!("{who}: {}", fetched.source));
-            let digest = Digest::of(&fetched.module);
-            let path = environment::cache()?.join("modules").join(format!("{}.wasm", digest.hex()));
-            packager::file::write_atomically(&path, &fetched.module)
-                .map_err(|error| Failure::environment(format!("failed to write {}: {error}", path.display())))?;
-            Ok(Module::File { path, sha256: digest.hex().to_owned() })
+            if explain {
+                note(format!("{who}: {}", fetched.explanation));
+            }
+            Ok(Module::File { path: fetched.path, sha256: fetched.content.hex().to_owned() })
         }
         Err(error) if filter.fail_strategy == FailStrategy::FailOpen => {
             let reason = error.to_string();
             note(format!("{who}: {reason}; it says FAIL_OPEN, so traffic passes without it"));
             Ok(Module::FetchFailed { reason })
         }
-        Err(error) => Err(fetch_failure(error).context(&who)),
+        Err(error) => Err(fetch_failure(error).context(who)),
     }
 }
 
