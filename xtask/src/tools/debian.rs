@@ -106,7 +106,9 @@ fn unpack(folder: &Path, packages: &[&str]) -> Result<(), Failure> {
             .map_err(|error| Failure::environment(format!("{}: {error}", here.display())))?
             .filter_map(Result::ok)
             .map(|entry| entry.path())
-            .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{package}_"))))
+            .find(|path| {
+                path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{package}_")))
+            })
             .ok_or_else(|| Failure::environment(format!("apt-get downloaded nothing for {package}")))?;
         run(Command::new("dpkg").arg("-x").arg(archive).arg(newer(&folder)))?;
     }

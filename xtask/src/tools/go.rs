@@ -15,8 +15,8 @@ const GO: (u32, u32) = (1, 26);
 
 /// Compile what is missing or outdated in `folder`.
 pub(super) fn build(root: &Path, folder: &Path) -> Result<(), Failure> {
-    let folder = std::path::absolute(folder)
-        .map_err(|error| Failure::environment(format!("{}: {error}", folder.display())))?;
+    let folder =
+        std::path::absolute(folder).map_err(|error| Failure::environment(format!("{}: {error}", folder.display())))?;
     let go = match environment::on_path("go").filter(|program| is_recent(program)) {
         Some(program) => program,
         None => debian::go(&folder)?,
