@@ -1,6 +1,6 @@
 //! Istio's own fetcher and the tools that others move images with: they read what we write, and we read what they write.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "what suites share is not itself a test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what suites share is not itself a test")]
 
 #[expect(dead_code, reason = "each suite uses a part of it")]
 #[path = "support/real.rs"]

@@ -17,7 +17,7 @@ const GO: (u32, u32) = (1, 26);
 pub(super) fn build(root: &Path, folder: &Path) -> Result<(), Failure> {
     let folder =
         std::path::absolute(folder).map_err(|error| Failure::environment(format!("{}: {error}", folder.display())))?;
-    let go = match environment::on_path("go").filter(|program| is_recent(program)) {
+    let go = match environment::on_path("go").filter(|program| is_recent(program.as_path())) {
         Some(program) => program,
         None => debian::go(&folder)?,
     };
@@ -49,7 +49,7 @@ fn command(go: &Path) -> Command {
     command
 }
 
-fn is_recent(program: &PathBuf) -> bool {
+fn is_recent(program: &Path) -> bool {
     let output = Command::new(program).args(["env", "GOVERSION"]).stdin(Stdio::null()).output();
     output.is_ok_and(|output| release(&String::from_utf8_lossy(&output.stdout)).is_some_and(|found| found >= GO))
 }
