@@ -1,6 +1,6 @@
 //! Programs compiled from Go modules: Istio's own fetcher, and a registry that Debian does not have.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::{debian, run};
