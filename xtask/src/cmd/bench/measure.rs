@@ -10,7 +10,8 @@ use crate::report::Failure;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Figures {
     pub(super) time: Duration,
-    /// Peak resident memory in KiB, of the largest process.
+    /// Peak resident memory in KiB, of the largest process. Linux carries the peak over from the process that starts it
+    /// (here Python, about 14 MiB), so that less than that cannot be told apart.
     pub(super) memory: u64,
 }
 
