@@ -10,7 +10,7 @@ use ureq::http::uri::{Authority, Scheme};
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Url(Uri);
 
-/// Why a text is not a [`Url`].
+/// Why a text is not a URL that can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     /// Not a URL at all.
