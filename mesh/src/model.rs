@@ -60,6 +60,14 @@ pub struct Extension {
 }
 
 impl Extension {
+    /// The wasm module it runs; `None` for Lua.
+    pub fn wasm(&self) -> Option<&WasmFilter> {
+        match &self.filter {
+            ExtensionFilter::Wasm(wasm) => Some(wasm),
+            ExtensionFilter::Lua { .. } => None,
+        }
+    }
+
     /// Tells it from every other: `WasmPlugin default/basic-auth`.
     pub fn id(&self) -> String {
         format!("{} {}/{}", self.origin.kind, self.namespace, self.name)

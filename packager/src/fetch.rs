@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::image::{ExtractError, extract_module};
 use crate::layout::{Layout, LayoutError};
 use crate::module::{MAX_MODULE_SIZE, ReadError, WASM_MAGIC};
-use crate::reference::{ImageReference, LayoutReference, Reference, ReferenceError};
+use crate::reference::{ImageReference, LayoutReference, Reference, ReferenceError, without_query};
 use crate::registry::{Client, Manifest, RegistryError};
 
 mod archive;
@@ -67,10 +67,8 @@ pub struct Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reference = match &self.reference {
-            // A query may be a signature that works like a password.
-            Reference::Url(url) => request::without_query(url),
             Reference::Image(image) if image.digest().is_some() => return image.fmt(f),
-            other => other.to_string(),
+            other => other.shown(),
         };
         write!(f, "{reference}@{}", self.digest)
     }
@@ -266,13 +264,13 @@ fn from_layout(
 
 /// What a URL gives, unpacked; it need not be a module.
 pub(crate) fn download(url: &str, options: &FetchOptions) -> Result<Vec<u8>, FetchError> {
-    let place = request::without_query(url);
+    let place = without_query(url);
     let body = options.client.download(url, options.limit)?;
     archive::unpack(body, options.limit).map_err(|reason| FetchError::NotAModule { place, reason })
 }
 
 fn from_url(url: &str, pin: Option<&Digest>, options: &FetchOptions) -> Result<(Vec<u8>, Digest), FetchError> {
-    let shown = request::without_query(url);
+    let shown = without_query(url);
     let module = download(url, options)?;
     let digest = Digest::of(&module);
     compare(&format!("the module of {shown}"), pin, &digest)?;

@@ -104,7 +104,7 @@ impl Inspection {
 pub fn inspect(reference: &Reference, options: &FetchOptions) -> Result<Inspection, FetchError> {
     let mut found = Inspection {
         schema: SCHEMA,
-        reference: shown(reference),
+        reference: reference.shown(),
         pin: Pin { of: Pinned::Manifest, digest: None },
         index: None,
         image: None,
@@ -135,14 +135,6 @@ pub fn inspect(reference: &Reference, options: &FetchOptions) -> Result<Inspecti
         }
     }
     Ok(found)
-}
-
-fn shown(reference: &Reference) -> String {
-    match reference {
-        // A query may be a signature that works like a password.
-        Reference::Url(url) => url.split(['?', '#']).next().unwrap_or_default().to_owned(),
-        other => other.to_string(),
-    }
 }
 
 impl Inspection {

@@ -137,7 +137,20 @@ impl ReferenceError {
     }
 }
 
+/// The part of a URL that may be shown: a query may be a signature that works like a password.
+pub(crate) fn without_query(url: &str) -> String {
+    url.split(['?', '#']).next().unwrap_or_default().to_owned()
+}
+
 impl Reference {
+    /// The reference as it may be shown in messages and reports: a URL goes without its query.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Url(url) => without_query(url),
+            other => other.to_string(),
+        }
+    }
+
     /// Parse what a person writes on a command line. A reference without a registry is Docker Hub's, as everywhere.
     ///
     /// ```

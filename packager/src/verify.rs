@@ -105,14 +105,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A reference without a query, which may be a signature that works like a password.
-fn shown(reference: &Reference) -> String {
-    match reference {
-        Reference::Url(url) => url.split(['?', '#']).next().unwrap_or_default().to_owned(),
-        other => other.to_string(),
-    }
-}
-
 /// Verify what a reference names. An error means that it could not be looked at: the network, a registry that refuses,
 /// this machine. Whatever is wrong with the thing itself is in the report.
 pub fn verify(
@@ -121,7 +113,7 @@ pub fn verify(
     options: &FetchOptions,
     envoy: EnvoyVersion,
 ) -> Result<Report, FetchError> {
-    let mut report = Report::of(shown(reference));
+    let mut report = Report::of(reference.shown());
     let mut checks = Checks::default();
     let folder =
         tempfile::tempdir().map_err(|source| FetchError::Temporary { directory: std::env::temp_dir(), source })?;

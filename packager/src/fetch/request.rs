@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::credentials::Credentials;
 use crate::digest::Digest;
-use crate::reference::{ImageReference, Reference};
+use crate::reference::{ImageReference, Reference, without_query};
 
 use super::{FetchError, pin};
 
@@ -144,10 +144,6 @@ impl Key {
             is_latest: false,
         }
     }
-}
-
-pub(super) fn without_query(url: &str) -> String {
-    url.split(['?', '#']).next().unwrap_or_default().to_owned()
 }
 
 fn hash(text: &str) -> String {

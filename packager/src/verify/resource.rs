@@ -2,7 +2,7 @@
 
 use crate::fetch::{FetchError, FetchOptions, ModuleRequest, PullPolicy};
 use crate::module::EnvoyVersion;
-use crate::reference::Reference;
+use crate::reference::{Reference, without_query};
 
 use super::{Check, Outcome, Report, verify};
 
@@ -28,11 +28,11 @@ pub fn verify_request(asked: &Asked, options: &FetchOptions, envoy: EnvoyVersion
         Err(error) => {
             let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
             add("url", true, Outcome::Failed, format!("{error}{hint}"));
-            let reference = request.url.split(['?', '#']).next().unwrap_or_default().to_owned();
+            let reference = without_query(&request.url);
             return Ok(Report { resource: Some(request.resource.clone()), checks, ..Report::of(reference) });
         }
     };
-    add("url", true, Outcome::Passed, super::shown(&reference));
+    add("url", true, Outcome::Passed, reference.shown());
     let (outcome, detail) = secret(asked, &reference);
     add("pull-secret", true, outcome, detail);
     let usable = outcome != Outcome::Failed;
@@ -40,7 +40,7 @@ pub fn verify_request(asked: &Asked, options: &FetchOptions, envoy: EnvoyVersion
     add("pull-policy", true, outcome, detail);
     let resource = Some(request.resource.clone());
     if !usable {
-        return Ok(Report { resource, checks, ..Report::of(super::shown(&reference)) });
+        return Ok(Report { resource, checks, ..Report::of(reference.shown()) });
     }
     let options = match (&request.credentials, &reference) {
         (Some(credentials), Reference::Image(_)) => &options.with_credentials(credentials.clone()),
@@ -52,7 +52,7 @@ pub fn verify_request(asked: &Asked, options: &FetchOptions, envoy: EnvoyVersion
         let detail =
             format!("{} is on the proxy and not on this machine, so nothing can be said of it", path.display());
         checks.push(Check { name: "download", istio: false, outcome: Outcome::Warning, detail });
-        return Ok(Report { resource, checks, ..Report::of(super::shown(&reference)) });
+        return Ok(Report { resource, checks, ..Report::of(reference.shown()) });
     }
     let report = verify(&reference, request.sha256.as_deref(), options, envoy)?;
     checks.extend(report.checks.into_iter().filter(|check| check.name != "reference"));

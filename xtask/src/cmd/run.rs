@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::PathBuf;
 
-use mesh::model::{EnvValue, Extension, ExtensionFilter, FailStrategy, FilterChain, FilterKind, WasmFilter};
+use mesh::model::{EnvValue, Extension, FailStrategy, FilterChain, FilterKind, WasmFilter};
 use mesh::plan::{Module, Plan};
 use mesh::{MeshOptions, ProxyError, Resources};
 use packager::fetch::{Cache, FetchOptions};
@@ -111,24 +111,15 @@ fn resolve(resources: &Resources, args: &Args) -> Result<FilterChain, Failure> {
 /// The chain's wasm extensions, in order.
 fn wasm(chain: &FilterChain) -> impl Iterator<Item = (&Extension, &WasmFilter)> {
     chain.filters.iter().filter_map(|filter| match &filter.kind {
-        FilterKind::Extension(extension) => match &extension.filter {
-            ExtensionFilter::Wasm(wasm) => Some((&**extension, &**wasm)),
-            ExtensionFilter::Lua { .. } => None,
-        },
+        FilterKind::Extension(extension) => Some((&**extension, extension.wasm()?)),
         FilterKind::BuiltIn(_) => None,
     })
 }
 
 /// `--image URL=REF`, by URL with its scheme. A URL that no resource has is a typing error.
 fn images(flags: &[String], resources: &Resources) -> Result<BTreeMap<String, Reference>, Failure> {
-    let known: BTreeSet<String> = resources
-        .extensions
-        .iter()
-        .filter_map(|extension| match &extension.filter {
-            ExtensionFilter::Wasm(wasm) => Some(with_scheme(&wasm.url)),
-            ExtensionFilter::Lua { .. } => None,
-        })
-        .collect();
+    let wasm = resources.extensions.iter().filter_map(Extension::wasm);
+    let known: BTreeSet<String> = wasm.map(|wasm| with_scheme(&wasm.url)).collect();
     let mut images = BTreeMap::new();
     for flag in flags {
         // A query in the URL may have a `=` too; references have none.

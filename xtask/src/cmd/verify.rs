@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mesh::model::{Extension, ExtensionFilter, WasmFilter};
+use mesh::model::{Extension, WasmFilter};
 use packager::fetch::FetchOptions;
 use packager::module::EnvoyVersion;
 use packager::verify::{Check, Outcome, Report, verify, verify_request};
@@ -110,13 +110,8 @@ fn wanted<'r>(
     extensions: &'r [Extension],
     only: Option<&str>,
 ) -> Result<Vec<(&'r Extension, &'r WasmFilter)>, Failure> {
-    let wasm: Vec<_> = extensions
-        .iter()
-        .filter_map(|extension| match &extension.filter {
-            ExtensionFilter::Wasm(filter) => Some((extension, &**filter)),
-            ExtensionFilter::Lua { .. } => None,
-        })
-        .collect();
+    let wasm: Vec<_> =
+        extensions.iter().filter_map(|extension| extension.wasm().map(|filter| (extension, filter))).collect();
     if wasm.is_empty() {
         return Err(Failure::bad("the resources have no extension with a wasm module"));
     }
@@ -157,10 +152,10 @@ fn result(reports: &[Report]) -> Result<(), Failure> {
     if failures.is_empty() {
         return Ok(());
     }
-    let other_form = |check: &&Check| {
+    let other_form = |check: &Check| {
         check.outcome == Outcome::Failed && ["not-index", "layer-media-type", "plugin.wasm"].contains(&check.name)
     };
-    let repackage = reports.iter().find(|report| report.checks.iter().find(other_form).is_some());
+    let repackage = reports.iter().find(|report| report.checks.iter().any(other_form));
     let hint = repackage
         .map(|report| format!("repackage it: `{} package --from {} --format compat`", program(), report.reference));
     Err(Failure::bad(failures.join("\nerror: ")).hints(hint))
