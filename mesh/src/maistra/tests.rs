@@ -104,7 +104,7 @@ fn unknown_fields_and_wrong_types_are_errors() {
     let several = reading(&extension("p", "image: h/x, phase: PreAuthN, imagePullSecrets: [{name: a}, {name: b}]"));
     assert_eq!(
         several.warnings[0].to_string(),
-        "f:5:54: `spec.imagePullSecrets`: only the first of several pull secrets is used"
+        "f:5:55: `spec.imagePullSecrets`: only the first of several pull secrets is used"
     );
 }
 
