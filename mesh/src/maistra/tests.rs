@@ -93,7 +93,7 @@ fn unknown_fields_and_wrong_types_are_errors() {
          imagePullPolicy: Never, imagePullSecrets: [{nam: s}]",
         &[
             "f:5:37: `spec.selector`: unknown field, did you mean `workloadSelector`?",
-            "f:5:70: `spec.workloadSelector.matchLabels`: unknown field",
+            "f:5:70: `spec.workloadSelector.matchLabels`: unknown field, did you mean `labels`?",
             "f:5:98: `spec.priority`: must be a whole number, is a string",
             "f:5:112: `spec.config`: must be a mapping, is a list",
             "f:5:134: `spec.imagePullPolicy`: `Never` is not one of IfNotPresent, Always",

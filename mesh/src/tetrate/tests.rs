@@ -265,7 +265,7 @@ fn an_entry_has_rules() {
     );
     assert_eq!(
         reading(&ignored).warnings[0].to_string(),
-        "f:5:78: `spec.vmConfig.env[0].value`: `value` is ignored with `valueFrom: HOST`"
+        "f:5:79: `spec.vmConfig.env[0].value`: `value` is ignored with `valueFrom: HOST`"
     );
 }
 
@@ -287,7 +287,7 @@ fn a_use_has_rules() {
     assert_eq!(
         errors(&[entry("a", ""), stricter].concat()),
         [
-            "f:10:87: `spec.defaultSecuritySetting.propagationStrategy`: extensions under propagation strategy STRICTER are \
+            "f:10:82: `spec.defaultSecuritySetting.propagationStrategy`: extensions under propagation strategy STRICTER are \
           not supported, only under REPLACE"
         ]
     );
