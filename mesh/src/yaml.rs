@@ -3,6 +3,7 @@
 //! Built on the parser's event stream, so that depth, aliases and repeated keys are bounded before anything grows.
 
 mod json;
+pub(crate) mod print;
 
 use std::collections::HashMap;
 
