@@ -335,6 +335,12 @@ pub enum Fault {
         /// The strategy.
         strategy: String,
     },
+    /// Migration: the other kind has no way to say the same.
+    #[error("cannot be written as a {kind} that means the same")]
+    NotMigrated {
+        /// The other kind.
+        kind: &'static str,
+    },
     /// NaN or an infinity where JSON is needed.
     #[error("{value} has no JSON form")]
     NotFinite {

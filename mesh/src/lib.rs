@@ -13,6 +13,7 @@ mod fault;
 mod fields;
 mod maistra;
 mod metadata;
+pub mod migrate;
 pub mod model;
 mod order;
 pub mod plan;
