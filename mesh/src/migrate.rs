@@ -17,7 +17,7 @@ use edit::{Editor, Unchanged};
 
 use crate::fault::{Fault, Place, Problem};
 use crate::fields::Field;
-use crate::model::{Dialect, Extension, MaistraPhase, Origin};
+use crate::model::{Dialect, Extension, Origin, Phase};
 use crate::resources::{Reading, Source, read};
 use crate::tetrate;
 use crate::yaml::{self, Node, Value, print};
@@ -67,7 +67,7 @@ pub struct NewImage {
     /// Where it is, as `url` has it.
     pub url: String,
     /// The phase of the manifest.yaml, for resources without one.
-    pub phase: Option<MaistraPhase>,
+    pub phase: Phase,
     /// The priority of the manifest.yaml, for resources without one.
     pub priority: Option<i32>,
 }
@@ -90,8 +90,8 @@ pub struct Migration {
 /// Something to know about one migrated resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
-    /// Where the resource is.
-    pub origin: Origin,
+    /// Where the resource is; `None` when that was not kept.
+    pub origin: Option<Origin>,
     /// Which it is: `ServiceMeshExtension istio-system/header-append`.
     pub resource: String,
     /// What to know, as a clause.
@@ -100,7 +100,10 @@ pub struct Remark {
 
 impl fmt::Display for Remark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}: {}", self.origin.file, self.origin.line, self.resource, self.text)
+        if let Some(Origin { file, line, .. }) = &self.origin {
+            write!(f, "{file}:{line}: ")?;
+        }
+        write!(f, "{}: {}", self.resource, self.text)
     }
 }
 
@@ -136,9 +139,9 @@ pub fn migrate(sources: &[Source], options: &Options) -> Result<Migration, Vec<P
     }
     let Writer { text, mut remarks, errors, .. } = writer;
     let unused = before.resources.unattached.iter().map(|left_out| Remark {
-        origin: Origin { kind: left_out.kind.clone(), file: "input".to_owned(), document: 0, line: 0 },
+        origin: None,
         resource: format!("{} {}/{}", left_out.kind, left_out.namespace, left_out.name),
-        text: left_out.reason.clone(),
+        text: format!("stays as it is. {}", left_out.reason),
     });
     remarks.extend(unused);
     if !errors.is_empty() {
@@ -157,10 +160,9 @@ pub fn migrate(sources: &[Source], options: &Options) -> Result<Migration, Vec<P
 fn complete(reading: &mut Reading, options: &Options) {
     for extension in &mut reading.resources.extensions {
         let image = extension.wasm().and_then(|wasm| options.images.get(&wasm.url));
-        if let (Dialect::Maistra { phase }, Some(image)) = (&mut extension.dialect, image) {
+        if let (Dialect::Maistra { phase }, Some(image)) = (&extension.dialect, image) {
             if phase.is_none() {
-                *phase = image.phase;
-                extension.phase = image.phase.map(MaistraPhase::istio).unwrap_or_default();
+                extension.phase = image.phase;
             }
             extension.priority = extension.priority.or(image.priority);
         }
@@ -261,7 +263,7 @@ impl Writer<'_> {
     }
 
     /// The list of a gateway or setting, without the extensions that were migrated.
-    fn uses(&self, node: &Node) -> Option<(&'static [&'static str], Vec<Node>)> {
+    fn uses(&self, node: &Node) -> Option<(String, &'static [&'static str], Vec<Node>)> {
         let object = Field::root(node).as_object()?;
         let (user, path) = tetrate::user(&object)?;
         let list = object.at(&[&["spec"], path].concat())?.items()?;
@@ -272,23 +274,28 @@ impl Writer<'_> {
             })
         };
         let kept: Vec<Node> = list.iter().filter(|field| !is_migrated(field)).map(|field| field.node.clone()).collect();
-        (kept.len() < list.len()).then_some((path, kept))
+        (kept.len() < list.len()).then_some((user, path, kept))
     }
 
     fn resource(&mut self, source: &Source, document: usize, node: &Node, text: &str) {
         let steps = self.steps.get(&(source.file.as_str(), document, node.at.line)).cloned().unwrap_or_default();
         for step in &steps {
             let first = step.after.first();
-            let found = first.into_iter().flat_map(|after| remarks(&step.before, after, self.options));
-            let remark = |text| Remark { origin: step.before.origin.clone(), resource: step.before.id(), text };
-            let found: Vec<Remark> = found.map(remark).collect();
-            self.remarks.extend(found);
+            for text in first.into_iter().flat_map(|after| remarks(&step.before, after, node, self.options)) {
+                let origin = Some(step.before.origin.clone());
+                self.remarks.push(Remark { origin, resource: step.before.id(), text });
+            }
             match written(step, node, text) {
                 Ok(text) => self.append(&text),
                 Err(problems) => self.errors.extend(problems),
             }
         }
-        if let Some((path, kept)) = self.uses(node) {
+        if let Some((user, path, kept)) = self.uses(node) {
+            let key = path.last().copied().unwrap_or_default();
+            let kind = user.split(' ').next().unwrap_or_default().to_owned();
+            let origin = Origin { kind, file: source.file.clone(), document, line: node.at.line };
+            let text_of_remark = format!("its `{key}` no longer names what is a WasmPlugin now");
+            self.remarks.push(Remark { origin: Some(origin), resource: user, text: text_of_remark });
             let text = without(text, node, path, &kept);
             self.append(&text.unwrap_or_else(|Unchanged| text_of(node)));
         } else if steps.is_empty() {
@@ -307,6 +314,7 @@ impl Writer<'_> {
             }
             if !text.starts_with("---") {
                 self.text.push_str("---\n");
+                return self.text.push_str(text.trim_start_matches(['\r', '\n', ' ']));
             }
         }
         self.text.push_str(text);

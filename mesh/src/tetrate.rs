@@ -86,14 +86,21 @@ struct Use {
     place: Place,
     path: String,
     fqn: String,
-    /// `Some` when given here, even as `{}`.
-    config: Option<Option<String>>,
+    config: UseConfig,
     traffic: Option<Vec<TrafficSelector>>,
     /// Kind, name and home of the resource.
     user: String,
     /// The tenant it belongs to; an organization's setting has none.
     tenant: Option<String>,
     reach: Reach,
+}
+
+/// The configuration at the point of use.
+#[derive(Debug)]
+enum UseConfig {
+    OfTheEntry,
+    /// Overwritten, if only with `{}`.
+    Own(Option<String>),
 }
 
 /// Where the extensions of a list run.
@@ -255,7 +262,7 @@ impl Tetrate {
             check_propagation(&spec, report);
             let user = format!("{kind} {place}/{name}");
             let tenant = home.tenant();
-            self.uses(&list, reach, &user, tenant.as_deref(), report);
+            self.uses(&list, reach.as_ref(), &user, tenant.as_deref(), report);
         }
         Some((place, name))
     }
@@ -277,7 +284,7 @@ impl Tetrate {
     fn uses(
         &mut self,
         list: &Field<'_>,
-        reach: Option<Reach>,
+        reach: Option<&Reach>,
         user: &str,
         tenant: Option<&str>,
         report: &mut Report<'_>,
@@ -287,7 +294,7 @@ impl Tetrate {
             let Some(object) = item.object(report) else { continue };
             object.only(&["fqn", "config", "match"], report);
             let config = object.get("config").filter(|field| !field.is_null());
-            let config = config.map(|field| plugin_config(&field, report));
+            let config = config.map_or(UseConfig::OfTheEntry, |field| UseConfig::Own(plugin_config(&field, report)));
             let traffic = object.get("match").map(|field| traffic(&field, report));
             let Some(field) = object.required("fqn", report) else { continue };
             let Some(fqn) = field.text(report) else { continue };
@@ -299,7 +306,7 @@ impl Tetrate {
                 field.error(report, Fault::DuplicateUse { fqn: fqn.to_owned() });
                 continue;
             }
-            let Some(reach) = reach.clone() else { continue };
+            let Some(reach) = reach.cloned() else { continue };
             self.uses.push(Use {
                 place: report.place(field.node.at),
                 path: field.path.clone(),

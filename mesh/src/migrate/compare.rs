@@ -1,6 +1,6 @@
 //! Where the chains differ before and after.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use super::{Options, Step};
@@ -15,6 +15,8 @@ use crate::resources::Resources;
 pub struct Difference {
     /// Which proxy and traffic: ``sidecar `httpbin` in namespace `apps`, outbound``.
     pub place: String,
+    /// How many further proxies it is the same for.
+    pub further: usize,
     /// The extensions in order, before.
     pub before: Vec<String>,
     /// And after.
@@ -23,7 +25,8 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: before {}, after {}", self.place, chain(&self.before), chain(&self.after))
+        let more = if self.further > 0 { format!(" (and {} more)", self.further) } else { String::new() };
+        write!(f, "{}{more}: before {}, after {}", self.place, chain(&self.before), chain(&self.after))
     }
 }
 
@@ -45,10 +48,12 @@ pub(super) fn differences(before: &Resources, after: &Resources, steps: &[Step],
         };
         chain.filters.iter().map(|filter| label(&filter.kind)).collect()
     };
-    let mut found = Vec::new();
+    let network = before.extensions.iter().any(|one| one.wasm().is_some_and(|wasm| wasm.layer == Layer::Network));
+    let mut found: Vec<Difference> = Vec::new();
+    let mut known: HashMap<(&str, Vec<String>, Vec<String>), usize> = HashMap::new();
     for proxy in proxies(before, options) {
         let moved = Proxy { namespace: options.namespace(&proxy.namespace), ..proxy.clone() };
-        for (listener, traffic) in listeners(&proxy) {
+        for (listener, traffic) in listeners(&proxy, network) {
             let old = all(before, &proxy, listener, &options.root_namespace);
             let new = all(after, &moved, listener, &options.namespace(&options.root_namespace));
             let old: Vec<_> =
@@ -58,11 +63,15 @@ pub(super) fn differences(before: &Resources, after: &Resources, steps: &[Step],
                 let extensions = |chain: Vec<(bool, String)>| {
                     chain.into_iter().filter(|(built_in, _)| !built_in).map(|(_, name)| name).collect()
                 };
-                found.push(Difference {
-                    place: format!("{} in namespace `{}`, {traffic}", described(&proxy), proxy.namespace),
-                    before: extensions(old),
-                    after: extensions(new),
-                });
+                let (old, new): (Vec<String>, Vec<String>) = (extensions(old), extensions(new));
+                match known.get(&(traffic, old.clone(), new.clone())).and_then(|index| found.get_mut(*index)) {
+                    Some(same) => same.further += 1,
+                    None => {
+                        known.insert((traffic, old.clone(), new.clone()), found.len());
+                        let place = format!("{} in namespace `{}`, {traffic}", described(&proxy), proxy.namespace);
+                        found.push(Difference { place, further: 0, before: old, after: new });
+                    }
+                }
             }
         }
     }
@@ -73,7 +82,7 @@ fn name(extension: &Extension) -> String {
     format!("{}/{}", extension.namespace, extension.name)
 }
 
-fn listeners(proxy: &Proxy) -> Vec<(Listener, &'static str)> {
+fn listeners(proxy: &Proxy, network: bool) -> Vec<(Listener, &'static str)> {
     let listener = |direction, layer| Listener { direction: Some(direction), port: None, layer };
     let mut listeners = match proxy.kind {
         ProxyKind::Sidecar => vec![
@@ -83,10 +92,12 @@ fn listeners(proxy: &Proxy) -> Vec<(Listener, &'static str)> {
         ProxyKind::Gateway => vec![(listener(Direction::Outbound, Layer::Http), "every request")],
         ProxyKind::Waypoint => vec![(listener(Direction::Inbound, Layer::Http), "every request")],
     };
-    listeners.extend([
-        (listener(Direction::Inbound, Layer::Network), "inbound connections"),
-        (listener(Direction::Outbound, Layer::Network), "outbound connections"),
-    ]);
+    if network {
+        listeners.extend([
+            (listener(Direction::Inbound, Layer::Network), "inbound connections"),
+            (listener(Direction::Outbound, Layer::Network), "outbound connections"),
+        ]);
+    }
     listeners
 }
 

@@ -2,11 +2,15 @@
 
 use super::edit::{Editor, Unchanged, parse};
 use super::{Kind, Options};
+use crate::config::plugin_config;
 use crate::extension::WASM;
+use crate::fields::{Field, Report};
 use crate::maistra;
-use crate::model::{Attach, Dialect, EnvValue, Extension, ExtensionFilter, Phase, TrafficSelector, WorkloadMode};
+use crate::model::{
+    Attach, Dialect, EnvValue, EnvVar, Extension, ExtensionFilter, MaistraPhase, Phase, TrafficSelector, WorkloadMode,
+};
 use crate::resources::ISTIO_VERSION;
-use crate::yaml::{Entry, Value};
+use crate::yaml::{Entry, Mark, Node, Value};
 
 /// What the API server writes into `metadata`: it belongs to the object that was.
 const OF_THE_SERVER: [&str; 8] = [
@@ -21,7 +25,7 @@ const OF_THE_SERVER: [&str; 8] = [
 ];
 const OF_KUBECTL: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// What only the catalogue needs to know.
-pub(super) const OF_THE_CATALOGUE: [&str; 8] = [
+const OF_THE_CATALOGUE: [&str; 8] = [
     "allowedIn",
     "source",
     "displayName",
@@ -82,10 +86,9 @@ fn metadata(editor: &mut Editor, after: &Extension) -> Result<(), Unchanged> {
     let text = |text: &str| Value::String(text.to_owned());
     match editor.get(&["metadata", "namespace"]).map(|node| &node.value) {
         Some(Value::String(namespace)) if *namespace == after.namespace => Ok(()),
-        Some(Value::Null) if after.namespace == "default" => Ok(()),
         Some(Value::String(namespace)) if namespace.is_empty() && after.namespace == "default" => Ok(()),
+        Some(Value::Null) | None if after.namespace == "default" => Ok(()),
         Some(_) => editor.set(&["metadata", "namespace"], &after.namespace),
-        None if after.namespace == "default" => Ok(()),
         None => editor.put(&["metadata"], &["name"], "namespace", &text(&after.namespace)),
     }
 }
@@ -192,9 +195,8 @@ fn config(editor: &mut Editor, after: &Extension) -> Result<(), Unchanged> {
 }
 
 fn as_json(value: &Value) -> Option<String> {
-    use crate::fields::{Field, Report};
-    let node = crate::yaml::Node { at: crate::yaml::Mark { line: 1, column: 1 }, value: value.clone() };
-    crate::config::plugin_config(&Field::root(&node), &mut Report::new("", 0))
+    let node = Node { at: Mark { line: 1, column: 1 }, value: value.clone() };
+    plugin_config(&Field::root(&node), &mut Report::new("", 0))
 }
 
 /// Tetrate ignores a `value` beside `valueFrom: HOST`, and Istio refuses it.
@@ -210,7 +212,7 @@ fn environment(editor: &mut Editor, after: &Extension) -> Result<(), Unchanged> 
         return Ok(());
     }
     let text = |text: &str| Value::String(text.to_owned());
-    let variable = |one: &crate::model::EnvVar| {
+    let variable = |one: &EnvVar| {
         let further = match &one.value {
             EnvValue::Host => ("valueFrom", text("HOST")),
             EnvValue::Inline(value) => ("value", text(value)),
@@ -256,8 +258,7 @@ fn is_empty(editor: &Editor, path: &[&str]) -> bool {
 }
 
 /// What is lost or has to be looked at, when a resource becomes another kind.
-pub(super) fn remarks(before: &Extension, after: &Extension, options: &Options) -> Vec<String> {
-    use crate::model::MaistraPhase::{PostAuthN, PostAuthZ, PostStats};
+pub(super) fn remarks(before: &Extension, after: &Extension, node: &Node, options: &Options) -> Vec<String> {
     let mut remarks = Vec::new();
     if let Dialect::Maistra { phase } = before.dialect {
         let url = before.wasm().map(|wasm| wasm.url.as_str()).unwrap_or_default();
@@ -269,14 +270,14 @@ pub(super) fn remarks(before: &Extension, after: &Extension, options: &Options) 
             None if image.is_none() => remarks.push(
                 "its phase is in the image's manifest.yaml: look there and add `phase`, or use `--images`".to_owned(),
             ),
-            Some(PostAuthN) => {
-                remarks.push("PostAuthN and PreAuthZ are both AUTHZ, where only the priority orders them".to_owned())
+            Some(MaistraPhase::PostAuthN) => {
+                remarks.push("PostAuthN and PreAuthZ are both AUTHZ, where only the priority orders them".to_owned());
             }
-            Some(PostAuthZ) => {
-                remarks.push("PostAuthZ and PreStats are both STATS, where only the priority orders them".to_owned())
+            Some(MaistraPhase::PostAuthZ) => {
+                remarks.push("PostAuthZ and PreStats are both STATS, where only the priority orders them".to_owned());
             }
-            Some(PostStats) => {
-                remarks.push("PostStats was after Istio's metrics, where no phase of today is".to_owned())
+            Some(MaistraPhase::PostStats) => {
+                remarks.push("PostStats was after Istio's metrics, where no phase of today is".to_owned());
             }
             _ => {}
         }
@@ -284,6 +285,14 @@ pub(super) fn remarks(before: &Extension, after: &Extension, options: &Options) 
         remarks.push(format!("its root id was `{root_id}`: a module that goes by it needs `pluginName: {root_id}`"));
         if after.priority.is_some() {
             remarks.push("the priority is kept, since without it the order would be another".to_owned());
+        }
+    }
+    if let Dialect::Tetrate { .. } = before.dialect {
+        let spec = Field::root(node).as_object().and_then(|object| object.get("spec")?.as_object());
+        let dropped = OF_THE_CATALOGUE.iter().filter(|name| spec.as_ref().is_some_and(|spec| spec.get(name).is_some()));
+        let dropped: Vec<String> = dropped.map(|name| format!("`{name}`")).collect();
+        if !dropped.is_empty() {
+            remarks.push(format!("{} only a catalogue has, so it is dropped", dropped.join(", ")));
         }
     }
     if before.namespace != after.namespace && after.wasm().is_some_and(|wasm| wasm.pull_secret.is_some()) {

@@ -110,7 +110,7 @@ impl Editor {
 
     /// Removes an entry with the comments right above it. Nothing happens when it is not there.
     pub(super) fn remove(&mut self, path: &[&str]) -> Result<(), Unchanged> {
-        let Some((parent, _)) = self.split(path) else { return Ok(()) };
+        let Some((_, parent)) = path.split_last() else { return Ok(()) };
         if self.get(path).is_none() {
             return Ok(());
         }
@@ -138,9 +138,9 @@ impl Editor {
         let Value::Map(entries) = &self.get(parent).ok_or(Unchanged)?.value else { return Err(Unchanged) };
         let found = entries.iter().rfind(|entry| after.contains(&entry.key.as_str())).or(entries.last());
         let Some(neighbour) = found else {
-            let Some((grandparent, name)) = self.split(parent) else { return Err(Unchanged) };
+            let Some((name, grandparent)) = parent.split_last() else { return Err(Unchanged) };
             let entry = Entry { key: key.to_owned(), key_at: self.root.at, value: self.node(value.clone()) };
-            let path = [grandparent, &[name]].concat();
+            let path = [grandparent, &[*name]].concat();
             return self.replace(&path, name, &Value::Map(vec![entry]));
         };
         let column = neighbour.key_at.column - 1;
@@ -175,22 +175,17 @@ impl Editor {
         Node { at: self.root.at, value }
     }
 
-    fn split<'p>(&self, path: &'p [&'p str]) -> Option<(&'p [&'p str], &'p str)> {
-        let (last, parent) = path.split_last()?;
-        Some((parent, last))
-    }
-
     fn entry(&self, path: &[&str]) -> Option<&Entry> {
-        let (parent, name) = self.split(path)?;
+        let (name, parent) = path.split_last()?;
         let Value::Map(entries) = &self.get(parent)?.value else { return None };
-        entries.iter().find(|entry| entry.key == name)
+        entries.iter().find(|entry| entry.key == *name)
     }
 
     /// The lines of an entry: the comments right above it, its key, its value.
     fn range(&self, path: &[&str]) -> Option<Range<usize>> {
-        let (parent, name) = self.split(path)?;
+        let (name, parent) = path.split_last()?;
         let Value::Map(entries) = &self.get(parent)?.value else { return None };
-        let index = entries.iter().position(|entry| entry.key == name)?;
+        let index = entries.iter().position(|entry| entry.key == *name)?;
         let start = self.start(&entries[index]);
         if let Some(next) = entries.get(index + 1) {
             return Some(start..self.start(next));
