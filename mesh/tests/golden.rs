@@ -2,7 +2,7 @@
 //!
 //! `PLUGWRIGHT_BLESS=1` writes the outputs instead of comparing them.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up fails")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
