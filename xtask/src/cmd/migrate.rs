@@ -17,12 +17,17 @@ use super::registry_flags::{Destination, RegistryFlags, layout_failure, referenc
 use crate::report::{Failure, data, note, program};
 use crate::{environment, input};
 
-/// Write older extension resources as newer ones: ServiceMeshExtension as WasmPlugin, WasmPlugin as TrafficExtension,
-/// WasmExtension with the gateways and settings that use it as WasmPlugin.
-///
-/// Prints all resources as YAML; what is not migrated is printed as it was. What cannot be carried over, and where a
-/// proxy's filter chain is another afterwards, is said on standard error.
+const ABOUT: &str = "\
+Write extension resources of older kinds as newer ones
+
+ServiceMeshExtension becomes WasmPlugin, WasmPlugin becomes TrafficExtension (with --to TrafficExtension), and each use \
+of a WasmExtension by a gateway or setting becomes a WasmPlugin. Prints all resources as YAML; what is not migrated is \
+printed as it was. What cannot be carried over, and where a proxy's filter chain is another afterwards, is said on \
+standard error.";
+
+/// Write extension resources of older kinds as newer ones.
 #[derive(clap::Args)]
+#[command(long_about = ABOUT)]
 pub(crate) struct Args {
     /// Resources: YAML or JSON files, folders of them, or `-` for standard input.
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true, num_args = 1..)]
@@ -33,14 +38,12 @@ pub(crate) struct Args {
     /// Put what is in namespace OLD into namespace NEW; may be repeated.
     #[arg(long = "namespace-map", value_name = "OLD=NEW")]
     namespaces: Vec<String>,
-    /// Keep what was a ServiceMeshExtension to inbound traffic, with `match: [{mode: SERVER}]`.
-    #[arg(long)]
+    #[arg(long, help = "Keep each ServiceMeshExtension to inbound traffic, with `match: [{mode: SERVER}]`")]
     keep_inbound: bool,
     /// The control plane's namespace, whose extensions count for every namespace.
     #[arg(long, visible_alias = "root-namespace", value_name = "NAMESPACE", default_value = "istio-system")]
     control_plane_namespace: String,
-    /// Repackage the images of ServiceMeshExtensions as well; the manifest.yaml in them gives the phase and priority
-    /// that a resource leaves out.
+    /// Repackage the images as well; the manifest.yaml in them gives the phase and priority that a resource leaves out.
     #[arg(long)]
     images: bool,
     /// Take the image of this url from elsewhere: `oci:DIR:NAME`, a file, or another registry's reference.
