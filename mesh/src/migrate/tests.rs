@@ -260,6 +260,72 @@ proptest! {
     }
 }
 
+/// A golden input with one part replaced by something that YAML has a meaning for.
+fn damaged() -> impl Strategy<Value = String> {
+    let whole = select(vec![
+        include_str!("../../tests/golden/migrate/comments-and-order.in.yaml"),
+        include_str!("../../tests/golden/migrate/tetrate.in.yaml"),
+        include_str!("../../tests/golden/migrate/traffic-extension.in.yaml"),
+        include_str!("../../tests/golden/migrate/kubectl-list.in.yaml"),
+        include_str!("../../tests/golden/migrate/anchors.in.yaml"),
+    ]);
+    let token = select(vec![
+        "\n",
+        "  ",
+        "\n  ",
+        "# c\n",
+        ": ",
+        "- ",
+        "&x ",
+        "*x",
+        "{",
+        "}",
+        "[]",
+        "|\n",
+        "\"",
+        "'",
+        "---\n",
+        "...\n",
+        "? ",
+        "<<: ",
+        "\t",
+        "\r\n",
+        "é",
+        "null",
+        "!!str ",
+        "\u{feff}",
+        "spec:\n",
+        "image: h/y\n",
+        "\u{2028}",
+        "%YAML 1.2\n",
+    ]);
+    let with = prop::collection::vec(token, 0..3).prop_map(|tokens| tokens.concat());
+    (whole, any::<prop::sample::Index>(), 0..12_usize, with).prop_map(|(whole, start, length, with)| {
+        let chars: Vec<char> = whole.chars().collect();
+        let start = start.index(chars.len());
+        let end = (start + length).min(chars.len());
+        let text = |chars: &[char]| chars.iter().collect::<String>();
+        format!("{}{with}{}", text(&chars[..start]), text(&chars[end..]))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damaged_input_is_refused_or_migrated_and_never_panics(text in damaged()) {
+        for to in [Kind::WasmPlugin, Kind::TrafficExtension] {
+            match migrate(&[source(&text)], &options(to)) {
+                Ok(migration) => {
+                    let again = migrated(&migration.text, &options(to));
+                    prop_assert_eq!((again.migrated, again.text), (0, migration.text));
+                }
+                Err(problems) => prop_assert!(!problems.is_empty()),
+            }
+        }
+    }
+}
+
 #[test]
 fn new_objects_are_younger_than_those_that_stay() {
     let plugin = |kind: &str, name: &str, spec: &str| {
