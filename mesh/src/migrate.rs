@@ -128,12 +128,11 @@ pub fn migrate(sources: &[Source], options: &Options) -> Result<Migration, Vec<P
     }
     complete(&mut before, options);
     let steps = steps(&before, options);
-    let mut writer =
-        Writer { options, steps: HashMap::new(), text: String::new(), remarks: Vec::new(), errors: Vec::new() };
-    for step in &steps {
-        let Origin { file, document, line, .. } = &step.before.origin;
-        writer.steps.entry((file.as_str(), *document, *line)).or_default().push(step);
+    let collisions = collisions(&before, &steps);
+    if !collisions.is_empty() {
+        return Err(collisions);
     }
+    let mut writer = Writer::new(&steps, options);
     for source in sources {
         writer.source(source);
     }
@@ -221,16 +220,58 @@ fn steps(reading: &Reading, options: &Options) -> Vec<Step> {
     steps
 }
 
+/// Resources that would have the name of another.
+fn collisions(reading: &Reading, steps: &[Step]) -> Vec<Problem> {
+    let migrated: BTreeSet<String> = steps.iter().map(|step| step.before.id()).collect();
+    let stays = |extension: &&Extension| !migrated.contains(&extension.id());
+    let mut taken: BTreeMap<String, Place> = reading
+        .resources
+        .extensions
+        .iter()
+        .filter(stays)
+        .map(|extension| (extension.id(), place(&extension.origin)))
+        .collect();
+    let mut problems = Vec::new();
+    for step in steps {
+        let Some(after) = step.after.last() else { continue };
+        let place = place(&step.before.origin);
+        if let Some(other) = taken.insert(after.id(), place.clone()) {
+            let fault = Fault::Collision { resource: after.id(), other: Box::new(other) };
+            problems.push(Problem { place, path: String::new(), fault });
+        }
+    }
+    problems
+}
+
+fn place(origin: &Origin) -> Place {
+    Place { file: origin.file.clone(), document: origin.document, line: origin.line, column: 1 }
+}
+
 struct Writer<'m> {
     options: &'m Options,
     /// By file, document and line.
     steps: HashMap<(&'m str, usize, usize), Vec<&'m Step>>,
+    /// Which extension was migrated for which gateway or setting.
+    used: BTreeSet<(&'m str, &'m str)>,
     text: String,
     remarks: Vec<Remark>,
     errors: Vec<Problem>,
 }
 
-impl Writer<'_> {
+impl<'m> Writer<'m> {
+    fn new(steps: &'m [Step], options: &'m Options) -> Self {
+        let mut by_place: HashMap<_, Vec<&Step>> = HashMap::new();
+        let mut used = BTreeSet::new();
+        for step in steps {
+            let Origin { file, document, line, .. } = &step.before.origin;
+            by_place.entry((file.as_str(), *document, *line)).or_default().push(step);
+            if let Dialect::Tetrate { fqn, used_by } = &step.before.dialect {
+                used.insert((fqn.as_str(), used_by.as_str()));
+            }
+        }
+        Self { options, steps: by_place, used, text: String::new(), remarks: Vec::new(), errors: Vec::new() }
+    }
+
     fn source(&mut self, source: &Source) {
         for piece in yaml::pieces(&source.text) {
             let roots = piece.documents.iter().filter_map(|document| Some((document, document.root.as_ref().ok()?)));
@@ -269,9 +310,7 @@ impl Writer<'_> {
         let list = object.at(&[&["spec"], path].concat())?.items()?;
         let is_migrated = |field: &Field<'_>| {
             let named = field.as_object().and_then(|object| object.text_at(&["fqn"])).unwrap_or_default();
-            self.steps.values().flatten().any(|step| {
-                matches!(&step.before.dialect, Dialect::Tetrate { fqn, used_by } if fqn == named && *used_by == user)
-            })
+            self.used.contains(&(named, user.as_str()))
         };
         let kept: Vec<Node> = list.iter().filter(|field| !is_migrated(field)).map(|field| field.node.clone()).collect();
         (kept.len() < list.len()).then_some((user, path, kept))
@@ -383,8 +422,7 @@ fn written(step: &Step, node: &Node, text: &str) -> Result<String, Vec<Problem>>
     let mut before = &step.before;
     for after in &step.after {
         text = one_step(before, after, &node, &text).map_err(|faults| {
-            let Origin { file, document, line, .. } = step.before.origin.clone();
-            let place = Place { file, document, line, column: 1 };
+            let place = place(&step.before.origin);
             faults.into_iter().map(|(path, fault)| Problem { place: place.clone(), path, fault }).collect::<Vec<_>>()
         })?;
         if let Ok(read) = edit::parse(&text) {

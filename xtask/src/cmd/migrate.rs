@@ -136,6 +136,12 @@ fn repackage(args: &Args, resources: &Resources) -> Result<BTreeMap<String, NewI
     let mut names = BTreeSet::new();
     for url in urls {
         let published = reference(url)?;
+        if let (Reference::Image(image), None) = (&published, &destination)
+            && image.digest().is_some()
+        {
+            let message = format!("{url} is pinned to a digest, which a repackaged image does not have");
+            return Err(Failure::usage(message).hint("give a place for it with --push"));
+        }
         let mut subject = carried(elsewhere.get(url).unwrap_or(&published), &options)?;
         let tag = tag(&published);
         subject.name = unused(&published, tag.as_deref(), &names);
