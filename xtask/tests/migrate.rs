@@ -188,7 +188,7 @@ fn bad_input_is_refused_as_a_whole_and_nothing_is_written() {
     assert!(!path.join("dist").exists());
     migrate(path, &["none.yaml"]).refused(3, &["none.yaml"]);
     migrate(path, &["sme.yaml", "--images", "--image", &format!("{IMAGE}=oci:old:none")]).refused(1, &["none"]);
-    migrate(path, &["sme.yaml", "--images", "--image", &format!("{IMAGE}=sme.yaml")]).refused(1, &["sme.yaml"]);
+    migrate(path, &["sme.yaml", "--images", "--image", &format!("{IMAGE}=file:sme.yaml")]).refused(1, &["sme.yaml"]);
     let pinned = format!("{EXTENSION}{PLACED}").replace(":2.2", &format!("@sha256:{}", "a".repeat(64)));
     piped(path, &pinned, &["--images"]).refused(2, &["is pinned to a digest", "--push"]);
     for arguments in [
