@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use packager::build::Built;
-use packager::image::{CarryError, Metadata, PackageError, Variant, carry, metadata_beside, package};
+use packager::image::{
+    AssembleError, CarryError, CheckedModule, Metadata, PackageError, Variant, carry, metadata_beside, package,
+};
 use packager::layout::Layout;
-use packager::module::{EnvoyVersion, ReadError};
+use packager::module::{EnvoyVersion, ReadError, Source};
 use packager::reference::Reference;
 
 use super::build::{ToolchainFlags, build};
@@ -87,7 +89,24 @@ struct Subject {
     /// Where the module comes from, for messages.
     origin: String,
     metadata: Metadata,
-    module: Vec<u8>,
+    module: Module,
+}
+
+/// Where its module is.
+enum Module {
+    Bytes(Vec<u8>),
+    File(PathBuf),
+}
+
+impl Subject {
+    /// The module, which the oldest Envoy asked for loads.
+    fn checked(&self, args: &Args) -> Result<CheckedModule<'_>, Failure> {
+        let source = match &self.module {
+            Module::Bytes(bytes) => Source::Bytes(bytes),
+            Module::File(path) => Source::File(path),
+        };
+        CheckedModule::new(&self.name, source, args.envoy).map_err(|error| failure(error.into(), self))
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -102,8 +121,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 /// Package what was not built here.
 fn one(args: &Args, destination: Option<&Destination>, subject: &Subject) -> Result<(), Failure> {
     let root = args.layout.clone().unwrap_or_else(|| PathBuf::from("dist"));
+    // A module that is refused leaves no new folder.
+    let module = subject.checked(args)?;
     let layout = Layout::open_or_create(&root).map_err(layout_failure)?;
-    write(args, subject, &layout, destination)?;
+    write(args, subject, &module, &layout, destination)?;
     about_format(args, &root, &subject.name);
     Ok(())
 }
@@ -122,9 +143,9 @@ fn crates(args: &Args, destination: Option<&Destination>) -> Result<(), Failure>
             name: built.plugin.name.clone(),
             origin: built.module.display().to_string(),
             metadata: Metadata::of(built, revision.clone(), epoch),
-            module: packager::module::read(&built.module).map_err(|error| read_failure(error, &built.plugin.name))?,
+            module: Module::File(built.module.clone()),
         };
-        changed |= write(args, &subject, &layout, destination)?;
+        changed |= write(args, &subject, &subject.checked(args)?, &layout, destination)?;
     }
     if let Some(first) = built.first() {
         about_format(args, &root, &first.plugin.name);
@@ -136,10 +157,16 @@ fn crates(args: &Args, destination: Option<&Destination>) -> Result<(), Failure>
 }
 
 /// Make the image and put it where it belongs; says whether the layout has changed.
-fn write(args: &Args, subject: &Subject, layout: &Layout, destination: Option<&Destination>) -> Result<bool, Failure> {
-    let Subject { name, metadata, module, .. } = subject;
-    let packaged = package(args.format.into(), metadata, module, args.envoy, layout, name)
-        .map_err(|error| failure(error, subject))?;
+fn write(
+    args: &Args,
+    subject: &Subject,
+    module: &CheckedModule<'_>,
+    layout: &Layout,
+    destination: Option<&Destination>,
+) -> Result<bool, Failure> {
+    let Subject { name, metadata, .. } = subject;
+    let packaged =
+        package(args.format.into(), metadata, module, layout, name).map_err(|error| failure(error, subject))?;
     data(format!("{} {} {}", packaged.name, packaged.digest, packaged.size));
     if let Some(destination) = destination {
         let pushed = destination.push(layout, name, metadata.version.as_deref().unwrap_or("0.0.0"))?;
@@ -152,7 +179,6 @@ fn write(args: &Args, subject: &Subject, layout: &Layout, destination: Option<&D
 
 /// A module that was not built here: what is known of it is what the command line says, and what lies beside it.
 fn foreign(args: &Args, path: &Path, name: &str) -> Result<Subject, Failure> {
-    let module = packager::module::read(path).map_err(|error| read_failure(error, name))?;
     let (mut metadata, beside) = metadata_beside(path).map_err(|error| carry_failure(error.into()))?;
     for file in beside {
         note(format!("{}: taken into account", file.display()));
@@ -164,7 +190,8 @@ fn foreign(args: &Args, path: &Path, name: &str) -> Result<Subject, Failure> {
         metadata.revision.clone_from(&args.revision);
     }
     metadata.source_date_epoch = environment::source_date_epoch()?;
-    Ok(Subject { name: name.to_owned(), origin: path.display().to_string(), metadata, module })
+    let (origin, module) = (path.display().to_string(), Module::File(path.to_owned()));
+    Ok(Subject { name: name.to_owned(), origin, metadata, module })
 }
 
 /// What others have published, in whatever form.
@@ -186,7 +213,7 @@ fn published(args: &Args, from: &str) -> Result<Subject, Failure> {
     }
     metadata.revision = args.revision.clone().or(metadata.revision);
     metadata.source_date_epoch = environment::source_date_epoch()?;
-    Ok(Subject { name, origin: format!("{reference}, {form}"), metadata, module: carried.module })
+    Ok(Subject { name, origin: format!("{reference}, {form}"), metadata, module: Module::Bytes(carried.module) })
 }
 
 /// What something is called where it was published.
@@ -255,7 +282,7 @@ fn read_failure(error: ReadError, name: &str) -> Failure {
     let hint = error.hint().map(str::to_owned);
     match error {
         ReadError::Read { .. } => Failure::environment(error),
-        ReadError::NotAFile { .. } | ReadError::TooLarge { .. } => Failure::bad(error),
+        ReadError::NotAFile { .. } | ReadError::TooLarge { .. } | ReadError::Changed { .. } => Failure::bad(error),
     }
     .context(&format!("failed to package `{name}`"))
     .hints(hint)
@@ -270,6 +297,7 @@ fn failure(error: PackageError, subject: &Subject) -> Failure {
     let hint = error.hint();
     match error {
         PackageError::Layout(error) => layout_failure(error),
+        PackageError::Assemble(AssembleError::Read(error)) => read_failure(error, &subject.name),
         PackageError::Assemble(error) => Failure::bad(error)
             .context(&format!("failed to package `{}` ({})", subject.name, subject.origin))
             .hints(hint),
