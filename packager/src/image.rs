@@ -29,6 +29,7 @@ pub use assemble::{AssembleError, Metadata, TOOLCHAIN_ANNOTATION, VARIANT_ANNOTA
 pub use carry::{BesideError, Carried, CarryError, carry, carry_image, metadata_beside};
 pub use checked::CheckedModule;
 pub use extract::{ExtractError, extract_module, runtime_config, variant};
+pub(crate) use extract::{Take, extract_module_to};
 pub use form::{Form, recognise};
 pub use maistra::{MaistraError, MaistraManifest, MaistraPhase};
 pub use manifest::{MAX_MANIFEST_SIZE, ManifestError, parse};

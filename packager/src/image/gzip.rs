@@ -59,8 +59,9 @@ fn compress_with<T, E: From<io::Error>>(
     sink.write_all(&HEADER)?;
     thread::scope(|scope| {
         let alone = Work::Alone(Output::new(sink));
-        let mut blocks =
-            Blocks { scope, threads, level, current: Block::default(), work: alone, pool: Pool::default() };
+        let pool = Pool::default();
+        let current = Block { bytes: pool.take(), dictionary: 0 };
+        let mut blocks = Blocks { scope, threads, level, current, work: alone, pool };
         let filled = fill(&mut blocks);
         // Why nothing more could be written is said by whoever writes.
         blocks.finish(filled.is_ok())?;
