@@ -331,7 +331,7 @@ fn check_image(image: &Image, options: &FetchOptions, envoy: EnvoyVersion, check
         _ => variant,
     };
     report.variant = Some(variant.to_string());
-    beyond::image(image, variant, checks);
+    beyond::image(image, variant, &module, checks);
     beyond::module(&module, envoy, checks);
 }
 

@@ -94,7 +94,7 @@ impl Disk {
         let expired = expired(&mut state);
         self.write(&state)?;
         let entries = entries(&self.folder)?;
-        for file in entries.iter().filter(|entry| is_left(entry)) {
+        for file in entries.iter().filter(|entry| is_left(entry) || is_earlier(entry)) {
             fs::remove_file(file.path()).map_err(failed("remove", &file.path()))?;
         }
         for folder in entries.iter().filter(|entry| entry.file_name().len() == 64).map(fs::DirEntry::path) {
@@ -135,8 +135,17 @@ impl Disk {
 
 /// Whether a name from an index or a folder is one that this cache gives: 64 digits, a slash, 64 digits, `.wasm`.
 fn is_module(name: &str) -> bool {
-    let hex = |text: &str| text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    name.split_once('/').is_some_and(|(name, file)| hex(name) && file.strip_suffix(".wasm").is_some_and(hex))
+    name.split_once('/').is_some_and(|(name, file)| is_hex(name) && file.strip_suffix(".wasm").is_some_and(is_hex))
+}
+
+/// Whether this is a module as earlier versions kept it: without a folder, and in no index.
+fn is_earlier(file: &fs::DirEntry) -> bool {
+    let name = file.file_name().to_string_lossy().into_owned();
+    name.strip_suffix(".wasm").is_some_and(is_hex) && file.file_type().is_ok_and(|kind| kind.is_file())
+}
+
+fn is_hex(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, CacheError> {
