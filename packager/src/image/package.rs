@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use oci_spec::image::Descriptor;
 
-use super::{AssembleError, Metadata, Variant, assemble};
+use super::assemble::assemble_in;
+use super::depot::Depot;
+use super::{AssembleError, CheckedModule, Metadata, Variant};
 use crate::build::Built;
 use crate::digest::Digest;
 use crate::layout::{Layout, LayoutError};
-use crate::module::EnvoyVersion;
 
 /// A packaged plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,17 +68,19 @@ impl Metadata {
     }
 }
 
-/// Make an image of a module, checked against `envoy`, and put it into a layout under `name`.
+/// Make an image of a module and put it into a layout under `name`. The module goes from its file into the layout, and
+/// not through memory as a whole. The layer is not flushed to the disk: after a power cut it may be damaged, which its
+/// digest tells, and is made again.
 pub fn package(
     variant: Variant,
     metadata: &Metadata,
-    module: &[u8],
-    envoy: EnvoyVersion,
+    module: &CheckedModule<'_>,
     layout: &Layout,
     name: &str,
 ) -> Result<Packaged, PackageError> {
-    let image = assemble(variant, metadata, module, envoy)?;
-    let put = layout.put(&image, name)?;
+    let staging = layout.staging()?;
+    let image = assemble_in(Depot::Folder(staging.path()), variant, metadata, module)?;
+    let put = layout.put_staged(&image, name, &staging)?;
     let layers = image.layers.iter().map(|blob| &blob.descriptor);
     let config = Some(&image.config.descriptor).filter(|config| layers.clone().all(|l| l.digest() != config.digest()));
     let blobs = layers.chain(config).map(Descriptor::size).sum::<u64>();
