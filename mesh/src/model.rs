@@ -68,6 +68,11 @@ impl Extension {
         }
     }
 
+    /// Which chain it runs in. Lua is an HTTP filter.
+    pub fn layer(&self) -> Layer {
+        self.wasm().map_or(Layer::Http, |wasm| wasm.layer)
+    }
+
     /// Tells it from every other: `WasmPlugin default/basic-auth`.
     pub fn id(&self) -> String {
         format!("{} {}/{}", self.origin.kind, self.namespace, self.name)
@@ -244,6 +249,19 @@ pub struct Listener {
     pub port: Option<u16>,
     /// Which chain is asked for.
     pub layer: Layer,
+    /// What the port carries, which says how its network chain ends; `None` when nothing says it.
+    #[serde(default)]
+    pub protocol: Option<Protocol>,
+}
+
+/// What a port carries, as far as its chains differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP of any version, gRPC included: the network chain ends in the HTTP connection manager.
+    Http,
+    /// Everything else: the network chain ends in the TCP proxy.
+    Tcp,
 }
 
 /// Traffic direction at a sidecar.

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::attach::{
     AttachedService, GATEWAY_NAME_LABEL, MeshOptions, Target, WAYPOINT_CLASS, attaches, described, target,
 };
-use crate::model::{Attach, Direction, Extension, ExtensionFilter, Layer, Listener, Proxy, ProxyKind, TargetRef};
+use crate::model::{Attach, Direction, Extension, Layer, Listener, Proxy, ProxyKind, TargetRef};
 use crate::resources::{Resources, Workload};
 
 const GATEWAY_CLASS_LABEL: &str = "gateway.networking.k8s.io/gateway-class-name";
@@ -159,12 +159,10 @@ pub fn workload(resources: &Resources, name: &str) -> Result<Proxy, ProxyError> 
 /// CLIENT means) at gateways; the network chain when every extension is a network filter.
 pub fn assumed_listener(resources: &Resources, proxy: &Proxy) -> Listener {
     let direction = if proxy.kind == ProxyKind::Gateway { Direction::Outbound } else { Direction::Inbound };
-    let is_network = |extension: &Extension| match &extension.filter {
-        ExtensionFilter::Wasm(wasm) => wasm.layer == Layer::Network,
-        ExtensionFilter::Lua { .. } => false,
-    };
+    let is_network = |extension: &Extension| extension.layer() == Layer::Network;
     let all_network = !resources.extensions.is_empty() && resources.extensions.iter().all(is_network);
-    Listener { direction: Some(direction), port: None, layer: if all_network { Layer::Network } else { Layer::Http } }
+    let layer = if all_network { Layer::Network } else { Layer::Http };
+    Listener { direction: Some(direction), port: None, layer, protocol: None }
 }
 
 /// The given Services whose traffic goes through a waypoint, by `istio.io/use-waypoint` on them or their namespace.
@@ -174,8 +172,8 @@ pub fn services_of(resources: &Resources, waypoint: &Proxy) -> Vec<AttachedServi
         .services
         .iter()
         .filter(|service| {
-            waypoint_of(resources, &service.namespace, &service.name)
-                == Some((waypoint.namespace.clone(), name.to_owned()))
+            let used = waypoint_of(resources, &service.namespace, Some(&service.labels));
+            used == Some((&waypoint.namespace, name))
         })
         .map(|service| AttachedService {
             kind: crate::attach::ServiceKind::Service,
@@ -227,7 +225,7 @@ impl Candidate {
 }
 
 /// Lists names, the first of them when there are many.
-fn few(names: &[String]) -> String {
+pub(crate) fn few(names: &[String]) -> String {
     const SHOWN: usize = 5;
     match names.len().checked_sub(SHOWN) {
         Some(more @ 1..) => format!("{} and {more} more", names[..SHOWN].join(", ")),
@@ -290,10 +288,12 @@ fn targeted(
         }
         Some(Target::Service(kind)) => {
             let name = target_ref.name.clone();
-            let found = waypoint_of(resources, namespace, &name);
+            let service =
+                resources.services.iter().find(|service| service.namespace == namespace && service.name == name);
+            let found = waypoint_of(resources, namespace, service.map(|service| &service.labels));
             let guess = found.is_none().then(|| format!("nothing given says which waypoint {kind:?} `{name}` uses"));
-            let (waypoint_namespace, waypoint) = found.unwrap_or((namespace.to_owned(), "waypoint".to_owned()));
-            let mut proxy = gateway_proxy(resources, &waypoint_namespace, &waypoint);
+            let (waypoint_namespace, waypoint) = found.unwrap_or((namespace, "waypoint"));
+            let mut proxy = gateway_proxy(resources, waypoint_namespace, waypoint);
             proxy.kind = ProxyKind::Waypoint;
             let service = AttachedService { kind, namespace: namespace.to_owned(), name };
             vec![Candidate { services: vec![service], ..candidate(proxy, extension, guess) }]
@@ -421,13 +421,16 @@ fn is_waypoint_name(name: &str) -> bool {
 }
 
 /// Namespace and name of the waypoint that a service uses; the service's own label comes before its namespace's.
-fn waypoint_of(resources: &Resources, namespace: &str, name: &str) -> Option<(String, String)> {
-    let service = resources.services.iter().find(|service| service.namespace == namespace && service.name == name);
-    let own = service.map(|service| &service.labels).filter(|labels| labels.contains_key(USE_WAYPOINT_LABEL));
+pub(crate) fn waypoint_of<'r>(
+    resources: &'r Resources,
+    namespace: &'r str,
+    service: Option<&'r BTreeMap<String, String>>,
+) -> Option<(&'r str, &'r str)> {
+    let own = service.filter(|labels| labels.contains_key(USE_WAYPOINT_LABEL));
     let labels = own.or_else(|| resources.namespaces.get(namespace))?;
     let waypoint = labels.get(USE_WAYPOINT_LABEL).filter(|waypoint| *waypoint != "none")?;
     let waypoint_namespace = labels.get(USE_WAYPOINT_NAMESPACE_LABEL).map_or(namespace, String::as_str);
-    Some((waypoint_namespace.to_owned(), waypoint.clone()))
+    Some((waypoint_namespace, waypoint))
 }
 
 fn targeted_gateways(resources: &Resources) -> BTreeSet<(&str, &str)> {

@@ -9,6 +9,7 @@ use crate::extension::{traffic_extension, wasm_plugin};
 use crate::fault::{Fault, Place, Problem};
 use crate::fields::{Field, Object, Report};
 use crate::metadata;
+use crate::ports::{self, DeclaredPort};
 use crate::model::{Attach, Extension, Origin};
 use crate::secret::{self, PullSecret};
 use crate::yaml::{self, Value};
@@ -46,6 +47,9 @@ pub struct Resources {
     pub gateways: Vec<Gateway>,
     /// Services.
     pub services: Vec<Service>,
+    /// The ports that Services and Gateways declare.
+    #[serde(default)]
+    pub ports: Vec<DeclaredPort>,
     /// Namespaces' labels, by name.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// `RequestAuthentication` and `AuthorizationPolicy`: which of the proxy's own filters there are.
@@ -221,6 +225,7 @@ impl Reader {
             ("gateway.networking.k8s.io", "Gateway") => {
                 let class = object.text_at(&["spec", "gatewayClassName"]).unwrap_or_default().to_owned();
                 if let Some((namespace, name)) = identity(&object, report) {
+                    self.reading.resources.ports.extend(ports::of_gateway(&object, &namespace, &name));
                     self.reading.resources.gateways.push(Gateway { name, namespace, class });
                 }
             }
@@ -233,6 +238,7 @@ impl Reader {
             ("", "Service") => {
                 if let Some((namespace, name)) = identity(&object, report) {
                     let labels = labels(&object, &["metadata", "labels"], report);
+                    self.reading.resources.ports.extend(ports::of_service(&object, &namespace));
                     self.reading.resources.services.push(Service { name, namespace, labels });
                 }
             }
