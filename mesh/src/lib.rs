@@ -6,11 +6,13 @@
 //! [`FilterChain`](model::FilterChain).
 
 mod attach;
+mod brief;
 mod chain;
 mod config;
 mod extension;
 mod fault;
 mod fields;
+mod locate;
 mod metadata;
 pub mod model;
 mod order;
@@ -22,11 +24,13 @@ mod scalar;
 mod secret;
 mod time;
 mod url;
+pub mod warnings;
 mod yaml;
 
 pub use attach::{AttachedService, GATEWAY_NAME_LABEL, MeshOptions, ServiceKind, WAYPOINT_CLASS};
 pub use chain::resolve;
 pub use fault::{Fault, Place, Problem};
+pub use locate::{FieldPath, Locator, Step};
 pub use ports::{DeclaredPort, PortOwner, protocol};
 pub use proxy::{Assumption, ProxyError, assume_proxy, assumed_listener, services_of, workload};
 pub use resources::{Gateway, Policy, PolicyKind, Reading, Resources, Service, Source, Workload, read};

@@ -91,7 +91,7 @@ pub enum Attach {
 }
 
 /// One entry of `targetRefs` (`istio.type.v1beta1.PolicyTargetReference`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TargetRef {
     /// API group; empty for the core group.
     pub group: String,
@@ -205,7 +205,7 @@ pub enum EnvValue {
 }
 
 /// Where a wasm extension sits: `type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Layer {
     /// An HTTP filter.

@@ -37,7 +37,7 @@ fn place(phase: Phase) -> u8 {
     }
 }
 
-fn internal_name(extension: &Extension) -> String {
+pub(crate) fn internal_name(extension: &Extension) -> String {
     let marker = if extension.origin.kind == "WasmPlugin" { TRANSLATED } else { "" };
     format!("{}{marker}", extension.name)
 }

@@ -394,16 +394,25 @@ fn kind_of_pod(resources: &Resources, namespace: &str, labels: &BTreeMap<String,
     if let Some(gateway) = labels.get(GATEWAY_NAME_LABEL) {
         return kind_of_gateway(resources, namespace, gateway, labels);
     }
-    // Istio's own charts label their gateways `istio: ingressgateway` and `app: istio-ingressgateway`.
+    if is_classic_gateway(labels) { ProxyKind::Gateway } else { ProxyKind::Sidecar }
+}
+
+/// Istio's own charts label their gateways `istio: ingressgateway` and `app: istio-ingressgateway`.
+pub(crate) fn is_classic_gateway(labels: &BTreeMap<String, String>) -> bool {
     let is_gateway = |key: &str, prefix: &str| {
         labels.get(key).is_some_and(|value| value.starts_with(prefix) && value.ends_with("gateway"))
     };
-    if is_gateway("istio", "") || is_gateway("app", "istio-") { ProxyKind::Gateway } else { ProxyKind::Sidecar }
+    is_gateway("istio", "") || is_gateway("app", "istio-")
 }
 
 fn kind_of_gateway(resources: &Resources, namespace: &str, name: &str, labels: &BTreeMap<String, String>) -> ProxyKind {
     let given = resources.gateways.iter().find(|gateway| gateway.namespace == namespace && gateway.name == name);
-    let class = given.map(|gateway| gateway.class.as_str()).or(labels.get(GATEWAY_CLASS_LABEL).map(String::as_str));
+    kind_by_class(given.map(|gateway| gateway.class.as_str()), name, labels)
+}
+
+/// What a Gateway's class makes of it; without one, what its pods' labels or its name do.
+pub(crate) fn kind_by_class(class: Option<&str>, name: &str, labels: &BTreeMap<String, String>) -> ProxyKind {
+    let class = class.or(labels.get(GATEWAY_CLASS_LABEL).map(String::as_str));
     let is_waypoint = class.map_or_else(|| is_waypoint_name(name), |class| class == WAYPOINT_CLASS);
     if is_waypoint { ProxyKind::Waypoint } else { ProxyKind::Gateway }
 }

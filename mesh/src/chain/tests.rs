@@ -354,11 +354,7 @@ metadata: {name: jwt, namespace: istio-ingress}
     let assumed = crate::proxy::assume_proxy(&resources, &mesh).unwrap();
     assert_eq!(assumed.proxy.kind, ProxyKind::Gateway);
     let chain = resolve(&resources, &assumed.proxy, &assumed.listener, &mesh);
-    let documented =
-        ["openid-connect", "envoy.filters.http.jwt_authn", "acl-check", "check-header", "envoy.filters.http.router"];
-    let names: Vec<_> =
-        chain.filters.iter().map(super::Filter::name).filter(|name| documented.contains(name)).collect();
-    assert_eq!(names, documented);
+    assert_eq!(chain.brief(), "-> openid-connect -> istio.authn -> acl-check -> check-header -> router");
     assert_eq!(chain.left_out, []);
 }
 
