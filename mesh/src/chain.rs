@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::attach::{MeshOptions, attaches, takes};
 use crate::model::{
-    Direction, Extension, ExtensionFilter, Filter, FilterChain, FilterKind, Layer, LeftOut, Listener, Phase, Protocol,
-    Proxy, ProxyKind,
+    Dialect, Direction, Extension, ExtensionFilter, Filter, FilterChain, FilterKind, Layer, LeftOut, Listener, Phase,
+    Protocol, Proxy, ProxyKind,
 };
 use crate::order;
 use crate::proxy::few;
@@ -21,7 +21,7 @@ use crate::resources::{Policy, PolicyKind, Resources};
 /// The proxy's own authentication and authorization filters are there when a `RequestAuthentication` or
 /// `AuthorizationPolicy` among the resources applies to the proxy.
 pub fn resolve(resources: &Resources, proxy: &Proxy, listener: &Listener, mesh: &MeshOptions) -> FilterChain {
-    let mut left_out = Vec::new();
+    let mut left_out = resources.unattached.clone();
     let mut attached = Vec::new();
     for extension in &resources.extensions {
         match why(extension, proxy, *listener, mesh) {
@@ -61,6 +61,10 @@ fn why(extension: &Extension, proxy: &Proxy, listener: Listener, mesh: &MeshOpti
             return Err("it is an HTTP filter, and this is the network chain".to_owned());
         }
         _ => {}
+    }
+    let outbound = proxy.kind == ProxyKind::Sidecar && listener.direction == Some(Direction::Outbound);
+    if outbound && matches!(extension.dialect, Dialect::Maistra { .. }) {
+        return Err("a ServiceMeshExtension runs on inbound traffic only".to_owned());
     }
     let taken = takes(&extension.traffic, proxy, listener)?;
     let priority =

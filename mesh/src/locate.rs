@@ -242,9 +242,8 @@ metadata: {name: z}
     fn a_line_belongs_to_the_resource_that_starts_before_it() {
         let sources = [Source { file: "f".to_owned(), text: TEXT.to_owned() }];
         let mut locator = Locator::new(&sources);
-        let mut at = |line| {
-            locator.resource(&crate::fault::Place { file: "f".to_owned(), document: 0, line, column: 1 })
-        };
+        let mut at =
+            |line| locator.resource(&crate::fault::Place { file: "f".to_owned(), document: 0, line, column: 1 });
         assert_eq!(at(8).as_deref(), Some("A default/x"));
         assert_eq!(at(12).as_deref(), Some("A n/y"));
         assert_eq!(at(15).as_deref(), Some("B default/z"));

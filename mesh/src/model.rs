@@ -57,6 +57,53 @@ pub struct Extension {
     pub traffic: Vec<TrafficSelector>,
     /// What runs.
     pub filter: ExtensionFilter,
+    /// Whose rules it follows where they are not Istio's.
+    #[serde(default)]
+    pub dialect: Dialect,
+}
+
+/// The control plane that an extension was written for, with what only that one knows about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum Dialect {
+    /// `WasmPlugin` and `TrafficExtension`.
+    #[default]
+    Istio,
+    /// `ServiceMeshExtension`: runs on inbound traffic only.
+    Maistra {
+        /// `spec.phase`; `None` leaves it to the image's `manifest.yaml`.
+        phase: Option<MaistraPhase>,
+    },
+    /// `WasmExtension` of Tetrate Service Bridge, where a gateway or a setting uses it.
+    Tetrate {
+        /// `organizations/ORG/extensions/NAME`: decides between equal priorities.
+        fqn: String,
+        /// Kind and fully qualified name of what uses it.
+        used_by: String,
+    },
+}
+
+/// The phases of a `ServiceMeshExtension`, in the order of the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are all there is to say")]
+pub enum MaistraPhase {
+    PreAuthN,
+    PostAuthN,
+    PreAuthZ,
+    PostAuthZ,
+    PreStats,
+    PostStats,
+}
+
+impl MaistraPhase {
+    /// Istio's phase at the same place. `PostAuthN` and `PreAuthZ` share one, and so do `PostAuthZ` and `PreStats`.
+    pub fn istio(self) -> Phase {
+        match self {
+            Self::PreAuthN => Phase::Authn,
+            Self::PostAuthN | Self::PreAuthZ => Phase::Authz,
+            Self::PostAuthZ | Self::PreStats => Phase::Stats,
+            Self::PostStats => Phase::Unspecified,
+        }
+    }
 }
 
 impl Extension {
@@ -75,7 +122,11 @@ impl Extension {
 
     /// Tells it from every other: `WasmPlugin default/basic-auth`.
     pub fn id(&self) -> String {
-        format!("{} {}/{}", self.origin.kind, self.namespace, self.name)
+        let used_by = match &self.dialect {
+            Dialect::Tetrate { used_by, .. } => format!(" of {used_by}"),
+            Dialect::Istio | Dialect::Maistra { .. } => String::new(),
+        };
+        format!("{} {}/{}{used_by}", self.origin.kind, self.namespace, self.name)
     }
 }
 

@@ -171,8 +171,7 @@ mod tests {
         };
         let labels = [label].into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         let proxy = Proxy { name: "p".to_owned(), namespace: "apps".to_owned(), labels, kind };
-        let listener =
-            Listener { direction: Some(direction), port: Some(port), layer: Layer::Network, protocol: None };
+        let listener = Listener { direction: Some(direction), port: Some(port), layer: Layer::Network, protocol: None };
         assert_eq!(protocol(&reading.resources, &proxy, listener), expected);
     }
 

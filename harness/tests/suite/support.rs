@@ -207,6 +207,7 @@ pub(crate) fn extension(name: &str, filter: ExtensionFilter) -> Filter {
         attach: Attach::Namespace,
         traffic: Vec::new(),
         filter,
+        dialect: mesh::model::Dialect::Istio,
     };
     Filter { kind: FilterKind::Extension(Box::new(extension)), reason: String::new() }
 }

@@ -21,8 +21,10 @@ fn proxy(kind: ProxyKind) -> Proxy {
     Proxy { name: "p".to_owned(), namespace: "apps".to_owned(), labels: labels.into_iter().collect(), kind }
 }
 
-const INBOUND: Listener = Listener { direction: Some(Direction::Inbound), port: None, layer: Layer::Http, protocol: None };
-const OUTBOUND: Listener = Listener { direction: Some(Direction::Outbound), port: None, layer: Layer::Http, protocol: None };
+const INBOUND: Listener =
+    Listener { direction: Some(Direction::Inbound), port: None, layer: Layer::Http, protocol: None };
+const OUTBOUND: Listener =
+    Listener { direction: Some(Direction::Outbound), port: None, layer: Layer::Http, protocol: None };
 
 /// An extension as `namespace/name phase priority`, with `-` for what is unset.
 fn extension(brief: &str) -> String {

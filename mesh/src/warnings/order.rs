@@ -74,8 +74,7 @@ struct Machine<'e> {
 impl<'e> Machine<'e> {
     fn of(extension: &'e Extension) -> Option<Self> {
         let wasm = extension.wasm().filter(|wasm| !wasm.plugin_name.is_empty())?;
-        let mut env: Vec<String> =
-            wasm.env.iter().map(|EnvVar { name, value }| format!("{name}={value:?}")).collect();
+        let mut env: Vec<String> = wasm.env.iter().map(|EnvVar { name, value }| format!("{name}={value:?}")).collect();
         env.sort();
         let url = wasm.url.strip_prefix("oci://").unwrap_or(&wasm.url);
         Some(Self { plugin_name: &wasm.plugin_name, url, sha256: wasm.sha256.as_deref(), env })
@@ -112,7 +111,8 @@ fn unset_priority(extension: &Extension, low: &Extension) -> Warning {
 fn shared_name(first: &Extension, second: &Extension) -> Warning {
     let name = second.wasm().map_or("", |wasm| wasm.plugin_name.as_str());
     let what = format!("it has the pluginName `{name}`, module and variables of {}", first.id());
-    let fix = "give each a pluginName of its own, if the module takes any; a variable that differs gives each its own VM";
+    let fix =
+        "give each a pluginName of its own, if the module takes any; a variable that differs gives each its own VM";
     Warning::new(Rule::SharedPluginName, second, wasm_field(second, "pluginName"), what, fix)
 }
 

@@ -104,13 +104,7 @@ pub(super) fn check_entries(extension: &Extension, kind: ProxyKind, name: &str, 
         let entries = if never == 1 { "the only entry" } else { "every entry" };
         let what = format!("{entries} of `match` is one that can never hold there, so it never runs");
         let fix = "correct the entries, or leave match out, which takes everything";
-        warnings.push(Warning::new(
-            Rule::MatchNeverHolds,
-            extension,
-            FieldPath::keys(&["spec", "match"]),
-            what,
-            fix,
-        ));
+        warnings.push(Warning::new(Rule::MatchNeverHolds, extension, FieldPath::keys(&["spec", "match"]), what, fix));
     }
 }
 
@@ -158,7 +152,8 @@ fn no_gateway(
 ) -> Option<Warning> {
     let namespace = &extension.namespace;
     if let Some(workload) = index.plain_workload(namespace, &one.name) {
-        let what = format!("it targets Gateway `{}`, and {} `{}` is no gateway", one.name, workload.kind, workload.name);
+        let what =
+            format!("it targets Gateway `{}`, and {} `{}` is no gateway", one.name, workload.kind, workload.name);
         let fix = "write a selector with the labels of its pods instead";
         return Some(target_warning(Rule::TargetOnPod, extension, position, what, fix));
     }
@@ -200,8 +195,10 @@ fn ambient<'w>(selected: &[&'w Workload], resources: &Resources) -> Option<&'w W
 }
 
 fn selector_in_ambient(extension: &Extension, workload: &Workload) -> Warning {
-    let what =
-        format!("it selects {} `{}`, which is in ambient mode and has no proxy of its own", workload.kind, workload.name);
+    let what = format!(
+        "it selects {} `{}`, which is in ambient mode and has no proxy of its own",
+        workload.kind, workload.name
+    );
     let fix = "write `targetRefs` with the Service whose waypoint is to carry it";
     Warning::new(Rule::SelectorOnWaypoint, extension, FieldPath::keys(&["spec", "selector"]), what, fix)
 }
@@ -219,9 +216,8 @@ fn by_labels(labels: &BTreeMap<String, String>, namespace: &str, index: &Index<'
 /// Lua all of whose ports carry something else than HTTP.
 fn lua_on_tcp(extension: &Extension, index: &Index<'_>, warnings: &mut Vec<Warning>) {
     let ExtensionFilter::Lua { .. } = &extension.filter else { return };
-    let is_tcp = |port: &u16| {
-        index.ports.get(&(extension.namespace.as_str(), *port)).copied().flatten() == Some(Protocol::Tcp)
-    };
+    let is_tcp =
+        |port: &u16| index.ports.get(&(extension.namespace.as_str(), *port)).copied().flatten() == Some(Protocol::Tcp);
     let all_tcp = |entry: &TrafficSelector| !entry.ports.is_empty() && entry.ports.iter().all(is_tcp);
     if extension.traffic.is_empty() || !extension.traffic.iter().all(all_tcp) {
         return;
