@@ -252,6 +252,15 @@ impl fmt::Display for FilterChain {
 }
 
 impl Filter {
+    /// `wasm`, `lua` or `builtin`.
+    pub fn kind_name(&self) -> &'static str {
+        match &self.kind {
+            FilterKind::BuiltIn(_) => "builtin",
+            FilterKind::Extension(extension) if extension.wasm().is_some() => "wasm",
+            FilterKind::Extension(_) => "lua",
+        }
+    }
+
     /// The extension's own name, or the built-in filter's.
     pub fn name(&self) -> &str {
         match &self.kind {

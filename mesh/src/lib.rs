@@ -9,6 +9,7 @@ mod attach;
 mod brief;
 mod chain;
 mod config;
+mod diff;
 mod extension;
 mod fault;
 mod fields;
@@ -31,6 +32,7 @@ mod yaml;
 
 pub use attach::{AttachedService, GATEWAY_NAME_LABEL, MeshOptions, ServiceKind, WAYPOINT_CLASS};
 pub use chain::resolve;
+pub use diff::{Change, ChangeKind, diff};
 pub use fault::{Fault, Place, Problem};
 pub use locate::{FieldPath, Locator, Step};
 pub use ports::{DeclaredPort, PortOwner, protocol};

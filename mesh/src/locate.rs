@@ -170,20 +170,19 @@ fn get<'n>(entries: &'n [Entry], key: &str) -> Option<&'n Node> {
 
 /// The place of the last step that is there; of a key, where the key is.
 fn descend(node: &Node, path: &[Step]) -> Mark {
-    let Some((step, rest)) = path.split_first() else { return node.at };
-    match (step, &node.value) {
-        (Step::Key(key), Value::Map(entries)) => match entries.iter().find(|entry| entry.key == *key) {
-            Some(entry) if rest.is_empty() => entry.key_at,
-            Some(entry) => match descend(&entry.value, rest) {
-                // Nothing further down was found: the key says more than where its value starts.
-                at if at == entry.value.at => entry.key_at,
-                at => at,
-            },
-            None => node.at,
-        },
-        (Step::Index(index), Value::List(items)) => items.get(*index).map_or(node.at, |item| descend(item, rest)),
-        _ => node.at,
+    let (mut node, mut at) = (node, node.at);
+    for step in path {
+        let next = match (step, &node.value) {
+            (Step::Key(key), Value::Map(entries)) => {
+                entries.iter().find(|entry| entry.key == *key).map(|entry| (&entry.value, entry.key_at))
+            }
+            (Step::Index(index), Value::List(items)) => items.get(*index).map(|item| (item, item.at)),
+            _ => None,
+        };
+        let Some(next) = next else { break };
+        (node, at) = next;
     }
+    at
 }
 
 #[cfg(test)]
@@ -204,7 +203,7 @@ items:
     - {mode: CLIENT, ports: [{number: 1}]}
     config:
       a.b: {deep: [1, 2]}
-- {kind: A, metadata: {name: y, namespace: n}, spec: {url: u}}
+- {kind: A, metadata: {name: w, namespace: v}, spec: {url: u}}
 ---
 kind: B
 metadata: {name: z}
@@ -223,11 +222,11 @@ metadata: {name: z}
     fn fields_are_found_by_path() {
         let entry = |index: usize| FieldPath::keys(&["spec", "match"]).then(index);
         check(4, "default", "x", entry(0).then("mode"), (8, 7));
-        check(4, "default", "x", entry(1).then("ports").then(0).then("number"), (9, 29));
+        check(4, "default", "x", entry(1).then("ports").then(0).then("number"), (9, 31));
         let deep = FieldPath::keys(&["spec", "config", "a.b", "deep"]).then(1);
         assert_eq!(deep.to_string(), "spec.config[\"a.b\"].deep[1]");
         check(4, "default", "x", deep, (11, 23));
-        check(12, "n", "y", FieldPath::keys(&["spec", "url"]), (12, 53));
+        check(12, "v", "w", FieldPath::keys(&["spec", "url"]), (12, 55));
         check(14, "default", "z", FieldPath::default(), (14, 1));
     }
 
@@ -245,7 +244,7 @@ metadata: {name: z}
         let mut at =
             |line| locator.resource(&crate::fault::Place { file: "f".to_owned(), document: 0, line, column: 1 });
         assert_eq!(at(8).as_deref(), Some("A default/x"));
-        assert_eq!(at(12).as_deref(), Some("A n/y"));
+        assert_eq!(at(12).as_deref(), Some("A v/w"));
         assert_eq!(at(15).as_deref(), Some("B default/z"));
         assert_eq!(at(1), None);
     }

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::attach::{
-    AttachedService, GATEWAY_NAME_LABEL, MeshOptions, Target, WAYPOINT_CLASS, attaches, described, target,
+    AttachedService, GATEWAY_NAME_LABEL, MeshOptions, ServiceKind, Target, WAYPOINT_CLASS, attaches, described, target,
 };
 use crate::model::{Attach, Direction, Extension, Layer, Listener, Proxy, ProxyKind, TargetRef};
-use crate::resources::{Resources, Workload};
+use crate::resources::{GatewayClass, Resources, Service, Workload};
 
 const GATEWAY_CLASS_LABEL: &str = "gateway.networking.k8s.io/gateway-class-name";
+/// Istio's controller for waypoints, whatever a class of it is called.
+const WAYPOINT_CONTROLLER: &str = "istio.io/mesh-controller";
 const USE_WAYPOINT_LABEL: &str = "istio.io/use-waypoint";
 const USE_WAYPOINT_NAMESPACE_LABEL: &str = "istio.io/use-waypoint-namespace";
 /// Labels that tell pods of one workload apart, but not workloads.
@@ -165,20 +167,22 @@ pub fn assumed_listener(resources: &Resources, proxy: &Proxy) -> Listener {
     Listener { direction: Some(direction), port: None, layer, protocol: None }
 }
 
-/// The given Services whose traffic goes through a waypoint, by `istio.io/use-waypoint` on them or their namespace.
+/// The given Services and `ServiceEntry`s whose traffic goes through a waypoint, by `istio.io/use-waypoint` on them or
+/// their namespace.
 pub fn services_of(resources: &Resources, waypoint: &Proxy) -> Vec<AttachedService> {
     let name = waypoint.labels.get(GATEWAY_NAME_LABEL).map_or(waypoint.name.as_str(), String::as_str);
-    resources
-        .services
-        .iter()
-        .filter(|service| {
+    let services = resources.services.iter().map(|service| (ServiceKind::Service, service));
+    let entries = resources.service_entries.iter().map(|entry| (ServiceKind::ServiceEntry, entry));
+    services
+        .chain(entries)
+        .filter(|(_, service)| {
             let used = waypoint_of(resources, &service.namespace, Some(&service.labels));
             used == Some((&waypoint.namespace, name))
         })
-        .map(|service| AttachedService {
-            kind: crate::attach::ServiceKind::Service,
-            namespace: service.namespace.clone(),
-            name: service.name.clone(),
+        .map(|(kind, Service { namespace, name, .. })| AttachedService {
+            kind,
+            namespace: namespace.clone(),
+            name: name.clone(),
         })
         .collect()
 }
@@ -288,8 +292,11 @@ fn targeted(
         }
         Some(Target::Service(kind)) => {
             let name = target_ref.name.clone();
-            let service =
-                resources.services.iter().find(|service| service.namespace == namespace && service.name == name);
+            let given = match kind {
+                ServiceKind::Service => &resources.services,
+                ServiceKind::ServiceEntry => &resources.service_entries,
+            };
+            let service = given.iter().find(|service| service.namespace == namespace && service.name == name);
             let found = waypoint_of(resources, namespace, service.map(|service| &service.labels));
             let guess = found.is_none().then(|| format!("nothing given says which waypoint {kind:?} `{name}` uses"));
             let (waypoint_namespace, waypoint) = found.unwrap_or((namespace, "waypoint"));
@@ -302,7 +309,10 @@ fn targeted(
             let given: Vec<_> = resources
                 .gateways
                 .iter()
-                .filter(|gateway| gateway.class == WAYPOINT_CLASS && target_ref.name == WAYPOINT_CLASS)
+                .filter(|gateway| {
+                    let proxy = gateway_proxy(resources, &gateway.namespace, &gateway.name);
+                    proxy.kind == ProxyKind::Waypoint && target_ref.name == WAYPOINT_CLASS
+                })
                 .map(|gateway| candidate(gateway_proxy(resources, &gateway.namespace, &gateway.name), extension, None))
                 .collect();
             if !given.is_empty() {
@@ -407,13 +417,22 @@ pub(crate) fn is_classic_gateway(labels: &BTreeMap<String, String>) -> bool {
 
 fn kind_of_gateway(resources: &Resources, namespace: &str, name: &str, labels: &BTreeMap<String, String>) -> ProxyKind {
     let given = resources.gateways.iter().find(|gateway| gateway.namespace == namespace && gateway.name == name);
-    kind_by_class(given.map(|gateway| gateway.class.as_str()), name, labels)
+    kind_by_class(given.map(|gateway| gateway.class.as_str()), name, labels, &resources.gateway_classes)
 }
 
 /// What a Gateway's class makes of it; without one, what its pods' labels or its name do.
-pub(crate) fn kind_by_class(class: Option<&str>, name: &str, labels: &BTreeMap<String, String>) -> ProxyKind {
+pub(crate) fn kind_by_class(
+    class: Option<&str>,
+    name: &str,
+    labels: &BTreeMap<String, String>,
+    classes: &[GatewayClass],
+) -> ProxyKind {
     let class = class.or(labels.get(GATEWAY_CLASS_LABEL).map(String::as_str));
-    let is_waypoint = class.map_or_else(|| is_waypoint_name(name), |class| class == WAYPOINT_CLASS);
+    let is_waypoint_class = |class: &str| {
+        let mut of_controller = classes.iter().filter(|given| given.controller == WAYPOINT_CONTROLLER);
+        class == WAYPOINT_CLASS || of_controller.any(|given| given.name == class)
+    };
+    let is_waypoint = class.map_or_else(|| is_waypoint_name(name), is_waypoint_class);
     if is_waypoint { ProxyKind::Waypoint } else { ProxyKind::Gateway }
 }
 

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::attach::{GATEWAY_NAME_LABEL, MeshOptions};
 use crate::model::Protocol;
-use crate::resources::{Resources, Workload};
+use crate::resources::{GatewayClass, Resources, Workload};
 
 pub(super) struct Index<'r> {
     pub(super) root: &'r str,
+    pub(super) classes: &'r [GatewayClass],
     /// Namespace and name of each Gateway, and its class.
     pub(super) gateways: HashMap<(&'r str, &'r str), &'r str>,
     /// Namespace and name of the Gateways that a given pod says it is of.
@@ -24,6 +25,7 @@ impl<'r> Index<'r> {
     pub(super) fn new(resources: &'r Resources, mesh: &'r MeshOptions) -> Self {
         let mut index = Self {
             root: &mesh.root_namespace,
+            classes: &resources.gateway_classes,
             gateways: HashMap::new(),
             gateway_pods: HashMap::new(),
             services: HashMap::new(),

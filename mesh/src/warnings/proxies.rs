@@ -42,7 +42,8 @@ pub(super) fn check(extension: &Extension, resources: &Resources, index: &Index<
                         let class = index.gateways.get(&(namespace, one.name.as_str())).copied();
                         let none = BTreeMap::new();
                         let labels = pod.map_or(&none, |pod| &pod.labels);
-                        named.push((kind_by_class(class, &one.name, labels), one.name.clone()));
+                        let kind = kind_by_class(class, &one.name, labels, &resources.gateway_classes);
+                        named.push((kind, one.name.clone()));
                         if class.is_none() && pod.is_none() {
                             warnings.extend(no_gateway(extension, position, one, resources, index));
                         }
@@ -206,7 +207,7 @@ fn selector_in_ambient(extension: &Extension, workload: &Workload) -> Warning {
 fn by_labels(labels: &BTreeMap<String, String>, namespace: &str, index: &Index<'_>) -> (ProxyKind, String) {
     if let Some(gateway) = labels.get(GATEWAY_NAME_LABEL) {
         let class = index.gateways.get(&(namespace, gateway.as_str())).copied();
-        return (kind_by_class(class, gateway, labels), gateway.clone());
+        return (kind_by_class(class, gateway, labels, index.classes), gateway.clone());
     }
     let name = ["app.kubernetes.io/name", "app", "istio"].iter().find_map(|key| labels.get(*key));
     let kind = if is_classic_gateway(labels) { ProxyKind::Gateway } else { ProxyKind::Sidecar };

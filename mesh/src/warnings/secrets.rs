@@ -56,27 +56,23 @@ fn walk(value: &Value, name: &str, path: &FieldPath, found: &mut impl FnMut(Rule
             }
         }
         Value::Array(items) => {
-            let mut reported = false;
-            for (index, item) in items.iter().enumerate() {
-                let path = path.clone().then(index);
-                walk(item, name, &path, &mut |rule, path, what| {
-                    // A list of secrets is one finding.
-                    let repeated = rule == Rule::SecretInConfig && item.is_string() && reported;
-                    reported |= rule == Rule::SecretInConfig;
-                    if !repeated {
-                        found(rule, path, what);
-                    }
-                });
+            // A list of secrets is one finding.
+            let is_one = |item: &Value| item.as_str().is_some_and(|text| is_secret(name, text));
+            let first = items.iter().position(is_one);
+            let wanted = |(index, item): &(usize, &Value)| !is_one(item) || Some(*index) == first;
+            for (index, item) in items.iter().enumerate().filter(wanted) {
+                walk(item, name, &path.clone().then(index), found);
             }
         }
         Value::String(text) if is_secret(name, text) => {
             found(Rule::SecretInConfig, path, "it looks like a secret in plain text".to_owned());
         }
         Value::Number(number) => {
-            let text = number.to_string();
-            let whole = text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
-            if whole && number.as_f64().is_some_and(|value| value.abs() > MAX_SAFE) {
-                found(Rule::NumberPrecision, path, format!("the plugin gets {text}, which may not be what is written"));
+            // Larger ones are written with an exponent, and by people who know that they are not exact.
+            let loses = |value: &f64| value.fract() == 0.0 && value.abs() > MAX_SAFE && value.abs() < 1e21;
+            if let Some(value) = number.as_f64().filter(loses) {
+                let what = format!("the plugin gets {value}, which may not be what is written");
+                found(Rule::NumberPrecision, path, what);
             }
         }
         _ => {}
