@@ -286,6 +286,21 @@ mod tests {
         check(
             &chain(&[X], ""),
             &chain(&[("WasmPlugin", "x", "url: h/x, match: [{mode: CLIENT}]"), Z], JWT),
+            &[
+                "removed x 2>- []: No `match` entry takes its traffic, which is SERVER at sidecar `p`.",
+                "added envoy.filters.http.jwt_authn ->2 []: Checks JSON web tokens, for RequestAuthentication a/j. \
+                 Before: No policy asks for it.",
+                "added z ->3 []: Applies to every workload of namespace `a`; no phase, priority 2.",
+            ],
+        );
+        check(&chain(&[X, Z], ""), &chain(&[X], ""), &["removed z 3>- []: It is no longer among the resources."]);
+    }
+
+    #[test]
+    fn what_passes_others_has_moved_and_what_is_passed_has_not() {
+        check(
+            &chain(&[X, Z], ""),
+            &chain(&[X, ("WasmPlugin", "z", "url: h/z, priority: 4")], ""),
             &["moved z 3>2 [\"priority\"]: Its priority differs. Applies to every workload of namespace `a`; no \
                phase, priority 4. Before: Applies to every workload of namespace `a`; no phase, priority 2."],
         );
