@@ -13,6 +13,7 @@ use crate::abi::LogLevel;
 use crate::engine::Engine;
 use crate::log::Sink;
 use crate::module::{LoadError, Module};
+use crate::native::{DenyAll, NativePlugin};
 use crate::plugin::{Plugin, VmConfig};
 use crate::shared::Shared;
 use crate::source::{Fetched, ModuleSource, SourceError};
@@ -67,7 +68,7 @@ pub enum ChainError {
 
 pub(crate) enum ChainFilter {
     Wasm(Arc<Plugin>),
-    DenyAll { name: String },
+    Native(Arc<dyn NativePlugin>),
 }
 
 /// A chain whose plugins have all accepted their configuration.
@@ -132,7 +133,7 @@ fn load_extension(
             let open = wasm.fail_strategy == FailStrategy::FailOpen;
             let effect = if open { "FAIL_OPEN: requests pass without it" } else { "all requests are denied" };
             surroundings.sink.log(LogLevel::Warn, &format!("fetching the module of {key} failed ({reason}); {effect}"));
-            return Ok((!open).then_some(ChainFilter::DenyAll { name }));
+            return Ok((!open).then(|| ChainFilter::Native(Arc::new(DenyAll { name }))));
         }
     };
     let module = if let Some(module) = compiled.get(&bytes) {

@@ -45,7 +45,7 @@ impl From<ChainError> for Failure {
 impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
         match error {
-            ServeError::Plugin { .. } => Self::Refused(error.into()),
+            ServeError::Plugin { .. } | ServeError::Filter { .. } => Self::Refused(error.into()),
             ServeError::Upstream { .. } => Self::Usage(error.to_string()),
             environment => Self::Environment(environment.into()),
         }
@@ -183,7 +183,12 @@ fn run() -> Result<(), Failure> {
         use tokio::signal::unix::{SignalKind, signal};
         // Registered before anything is served: a signal that comes early must drain, not kill.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let options = Options { upstream: plan.upstream, workers: plan.workers, ..Options::listen_on(plan.listen) };
+        let options = Options {
+            upstream: plan.upstream,
+            clusters: plan.clusters,
+            workers: plan.workers,
+            ..Options::listen_on(plan.listen)
+        };
         let server = Server::start(chain, options)?;
         let mut stdout = std::io::stdout();
         writeln!(stdout, "listening on http://{}", server.address())?;

@@ -1,6 +1,7 @@
 //! The listener and its worker threads: one runtime, one set of VMs and one event loop each, as in Envoy.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +17,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
 use crate::chain::{Chain, ChainFilter};
+use crate::cluster::Clusters;
 use crate::exchange::{Connection, Site, serve};
+use crate::native::Services;
 use crate::upstream::Upstream;
 use crate::vm::StartError;
 use crate::worker::{Vms, WorkerFilter};
@@ -28,6 +31,8 @@ pub struct Options {
     pub listen: String,
     /// `http://HOST:PORT`; `None` is the built-in echo.
     pub upstream: Option<String>,
+    /// Clusters that filters may call, by name: `http://HOST:PORT`.
+    pub clusters: BTreeMap<String, String>,
     /// Worker threads; `None` is one per core.
     pub workers: Option<usize>,
     /// A request on which nothing happens for this long is answered with 504 (408 when it is incomplete).
@@ -42,6 +47,7 @@ impl Options {
         Self {
             listen: address.into(),
             upstream: None,
+            clusters: BTreeMap::new(),
             workers: None,
             idle_timeout: Duration::from_mins(5),
             drain: Duration::from_secs(5),
@@ -61,11 +67,21 @@ pub enum ServeError {
         #[source]
         source: std::io::Error,
     },
-    /// The upstream is not `http://HOST:PORT`.
-    #[error("the upstream {upstream} is not of the form http://HOST:PORT")]
+    /// An upstream or cluster is not `http://HOST:PORT`.
+    #[error("{what} {upstream} is not of the form http://HOST:PORT")]
     Upstream {
+        /// Which one.
+        what: String,
         /// As given.
         upstream: String,
+    },
+    /// A built-in filter or a script did not start on a worker.
+    #[error("start the filter {filter}: {reason}")]
+    Filter {
+        /// Its name.
+        filter: String,
+        /// Why not.
+        reason: String,
     },
     /// A worker thread or its runtime could not be created.
     #[error("start a worker")]
@@ -92,7 +108,12 @@ pub struct Server {
 impl Server {
     /// Listens, starts the workers and their VMs, and returns once requests are served.
     pub fn start(chain: Chain, options: Options) -> Result<Self, ServeError> {
-        let authority = options.upstream.as_deref().map(authority).transpose()?;
+        let upstream_authority = options.upstream.as_deref().map(|url| authority("the upstream", url)).transpose()?;
+        let clusters = options
+            .clusters
+            .iter()
+            .map(|(name, url)| Ok((name.clone(), authority(&format!("the cluster {name}"), url)?)))
+            .collect::<Result<_, ServeError>>()?;
         let listen_error = |source| ServeError::Listen { address: options.listen.clone(), source };
         let listener = TcpListener::bind(&options.listen).map_err(listen_error)?;
         listener.set_nonblocking(true).map_err(listen_error)?;
@@ -100,7 +121,13 @@ impl Server {
         let count = options.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let (shutdown, on_shutdown) = watch::channel(false);
         let (ready, on_ready) = mpsc::channel();
-        let common = Arc::new(Common { chain, authority, options, connections: AtomicU64::new(1) });
+        let common = Arc::new(Common {
+            chain,
+            authority: upstream_authority,
+            clusters,
+            options,
+            connections: AtomicU64::new(1),
+        });
         let mut server = Self { address, shutdown, workers: Vec::new() };
         for worker in 0..count.max(1) {
             let listener = listener.try_clone().map_err(ServeError::Worker)?;
@@ -153,8 +180,8 @@ impl Drop for Server {
     }
 }
 
-fn authority(upstream: &str) -> Result<String, ServeError> {
-    let refused = || ServeError::Upstream { upstream: upstream.to_owned() };
+fn authority(what: &str, upstream: &str) -> Result<String, ServeError> {
+    let refused = || ServeError::Upstream { what: what.to_owned(), upstream: upstream.to_owned() };
     let uri: http::Uri = upstream.parse().map_err(|_| refused())?;
     let bare = uri.path() == "/" && uri.query().is_none();
     match (uri.scheme_str(), uri.host()) {
@@ -168,6 +195,7 @@ fn authority(upstream: &str) -> Result<String, ServeError> {
 struct Common {
     chain: Chain,
     authority: Option<String>,
+    clusters: BTreeMap<String, String>,
     options: Options,
     connections: AtomicU64,
 }
@@ -182,10 +210,17 @@ fn run_worker(
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(ServeError::Worker)?;
     let chain = &common.chain;
     let vms = Vms::new(chain.surroundings.clone());
+    let services =
+        Rc::new(Services { clusters: Clusters::new(&common.clusters), sink: chain.surroundings.sink.clone() });
     let mut filters = Vec::new();
     for filter in &chain.filters {
         filters.push(match filter {
-            ChainFilter::DenyAll { name } => WorkerFilter::DenyAll { name: name.clone() },
+            ChainFilter::Native(plugin) => {
+                let name = plugin.name().to_owned();
+                let worker =
+                    plugin.start(&services).map_err(|reason| ServeError::Filter { filter: name.clone(), reason })?;
+                WorkerFilter::Native { name, worker }
+            }
             ChainFilter::Wasm(plugin) => {
                 let start_error = |source| ServeError::Plugin { plugin: plugin.name.clone(), source };
                 WorkerFilter::Wasm(vms.start(plugin).map_err(start_error)?)

@@ -22,6 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_IDLE: usize = 128;
 
 /// What a worker sends requests to.
+#[derive(Clone)]
 pub(crate) enum Upstream {
     Echo,
     Http(Pool),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use mesh::model::FailStrategy;
 
 use crate::abi::LogLevel;
+use crate::native::NativeWorker;
 use crate::plugin::Plugin;
 use crate::vm::{StartError, Surroundings, Vm};
 
@@ -19,7 +20,7 @@ type SharedVm = Rc<RefCell<Vm>>;
 /// A filter as a worker runs it.
 pub(crate) enum WorkerFilter {
     Wasm(PluginHandle),
-    DenyAll { name: String },
+    Native { name: String, worker: Rc<dyn NativeWorker> },
 }
 
 /// All VMs of one worker.

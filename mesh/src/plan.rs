@@ -20,6 +20,9 @@ pub struct Plan {
     pub listen: String,
     /// `http://HOST:PORT` of the upstream; `None` is the built-in echo.
     pub upstream: Option<String>,
+    /// Clusters that filters may call, by name, each `http://HOST:PORT`.
+    #[serde(default)]
+    pub clusters: BTreeMap<String, String>,
     /// Worker threads; `None` is one per core.
     pub workers: Option<usize>,
 }

@@ -8,6 +8,7 @@ use mesh::model::FailStrategy;
 
 use super::state::{Body, Direction, LocalReply, StreamState, View};
 use super::{BUFFER_LIMIT, Flow, Half, Paused, Stream};
+use crate::native::{Action, NativeFilter, NativeWorker, StreamHandle};
 use crate::vm::{Failed, Vm};
 use crate::worker::WorkerFilter;
 
@@ -28,14 +29,19 @@ enum Kind {
         /// The stream was failed on account of this filter, which is not called again.
         dead: bool,
     },
-    DenyAll,
+    Native {
+        worker: Rc<dyn NativeWorker>,
+        filter: Option<Box<dyn NativeFilter>>,
+    },
 }
 
 impl StreamFilter {
     /// The filter for a new stream; `None` when it is to be skipped.
     pub(super) fn new(filter: &WorkerFilter) -> Option<Self> {
         let (name, kind) = match filter {
-            WorkerFilter::DenyAll { name } => (name.clone(), Kind::DenyAll),
+            WorkerFilter::Native { name, worker } => {
+                (name.clone(), Kind::Native { worker: worker.clone(), filter: None })
+            }
             WorkerFilter::Wasm(handle) => {
                 let vm = handle.vm();
                 if vm.is_none() && handle.plugin().fail_strategy == FailStrategy::FailOpen {
@@ -64,7 +70,7 @@ impl StreamFilter {
     /// Runs a callback in the filter's stream context. `None`: this filter has nothing to call.
     fn call<T>(&mut self, f: impl FnOnce(&mut Vm, u32) -> Result<T, Failed>) -> Option<Result<T, Failed>> {
         match &mut self.kind {
-            Kind::Wasm { dead: true, .. } | Kind::DenyAll => None,
+            Kind::Wasm { dead: true, .. } | Kind::Native { .. } => None,
             Kind::Wasm { vm: Some((vm, _)), context: Some(context), .. } => Some(f(&mut vm.borrow_mut(), *context)),
             Kind::Wasm { .. } => Some(Err(Failed)),
         }
@@ -78,8 +84,25 @@ impl StreamFilter {
                 Ok(())
             }
             Kind::Wasm { vm: None, .. } => Err(Failed),
+            Kind::Native { worker, filter: filter @ None } => {
+                *filter = Some(worker.clone().stream(StreamHandle::new(stream, index)));
+                Ok(())
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Calls a native filter; `None` for a plugin.
+    fn native<T>(&mut self, f: impl FnOnce(&mut dyn NativeFilter) -> T) -> Option<T> {
+        match &mut self.kind {
+            Kind::Native { filter: Some(filter), .. } => Some(f(filter.as_mut())),
+            _ => None,
+        }
+    }
+
+    /// Whether it takes part in the response: the proxy's own filters always do, plugins that saw the request.
+    pub(super) fn takes_response(&self) -> bool {
+        self.saw_request || matches!(self.kind, Kind::Native { .. })
     }
 
     pub(super) fn finish(&mut self) {
@@ -124,11 +147,8 @@ impl Stream {
     pub(super) fn on_headers(&mut self, direction: Direction, filter: usize, end: bool) -> Flow<()> {
         if direction == Direction::Request {
             self.filters[filter].saw_request = true;
-            if let Kind::DenyAll = self.filters[filter].kind {
-                let details = "rbac_access_denied_matched_policy[none]";
-                self.send_local_reply(Some(filter), LocalReply::new(403, "RBAC: access denied", details));
-                return Flow::Stopped;
-            }
+        }
+        if direction == Direction::Request || !self.filters[filter].saw_request {
             let state = self.state.clone();
             if self.filters[filter].create(filter, &state) == Err(Failed) {
                 return self.fail(filter);
@@ -141,6 +161,12 @@ impl Stream {
                 self.state().response_headers.as_ref().map_or(0, super::super::header_map::HeaderMap::len)
             }
         };
+        if let Some(action) = self.filters[filter].native(|native| native.headers(direction, end)) {
+            if action == Action::StopIteration && !end {
+                self.filters[filter].half_mut(direction).headers_held = true;
+            }
+            return self.after_native(filter, direction, action);
+        }
         let called = self.filters[filter].call(|vm, id| match direction {
             Direction::Request => vm.request_headers(id, u32_len(count), end),
             Direction::Response => vm.response_headers(id, u32_len(count), end),
@@ -160,9 +186,12 @@ impl Stream {
             body.buffer.len()
         });
         let Some(size) = size else { return Flow::Continue(bytes) };
-        let called = self.filters[filter].call(|vm, id| match direction {
-            Direction::Request => vm.request_body(id, u32_len(size), end),
-            Direction::Response => vm.response_body(id, u32_len(size), end),
+        let native = self.filters[filter].native(|native| native.body(direction, end));
+        let called = native.map(|action| Ok(u32::from(action != Action::Continue))).or_else(|| {
+            self.filters[filter].call(|vm, id| match direction {
+                Direction::Request => vm.request_body(id, u32_len(size), end),
+                Direction::Response => vm.response_body(id, u32_len(size), end),
+            })
         });
         let action = match self.after(filter, direction, called) {
             Flow::Continue(action) => action,
@@ -206,6 +235,9 @@ impl Stream {
                 self.state().response_trailers.as_ref().map_or(0, super::super::header_map::HeaderMap::len)
             }
         };
+        if let Some(action) = self.filters[filter].native(|native| native.trailers(direction)) {
+            return self.after_native(filter, direction, action);
+        }
         let called = self.filters[filter].call(|vm, id| match direction {
             Direction::Request => vm.request_trailers(id, u32_len(count)),
             Direction::Response => vm.response_trailers(id, u32_len(count)),
@@ -231,6 +263,10 @@ impl Stream {
             Flow::Held if self.stopped(direction) => Flow::Stopped,
             Flow::Held => Flow::Continue(action),
         }
+    }
+
+    fn after_native(&mut self, filter: usize, direction: Direction, action: Action) -> Flow<()> {
+        self.after(filter, direction, Some(Ok(u32::from(action != Action::Continue)))).pause_unless_zero()
     }
 
     /// Does what a plugin asked for. `Continue`: it resumed the direction whose callback just returned.
@@ -291,6 +327,7 @@ impl Stream {
         }
         self.view(filter, |view| *view = View { logging: true, ..View::default() });
         let _ = self.filters[filter].call(Vm::log);
+        let _ = self.filters[filter].native(|native| native.log());
         self.view(filter, |view| *view = View::default());
     }
 }

@@ -58,6 +58,8 @@ enum Paused {
 #[derive(Debug, Default)]
 struct Half {
     paused: Option<Paused>,
+    /// Headers are held though the body is seen: they go first when either continues.
+    headers_held: bool,
     /// Data that arrived while paused and that the filter cannot see.
     held: Buffer,
     end: bool,
@@ -195,7 +197,7 @@ impl Stream {
         match direction {
             Direction::Request => Some(filter.map_or(0, |i| i + 1)).filter(|i| *i < self.filters.len()),
             Direction::Response => {
-                (0..filter.unwrap_or(self.filters.len())).rev().find(|i| self.filters[*i].saw_request)
+                (0..filter.unwrap_or(self.filters.len())).rev().find(|i| self.filters[*i].takes_response())
             }
         }
     }
@@ -218,9 +220,15 @@ impl Stream {
     fn headers(&mut self, direction: Direction, mut after: Option<usize>, end: bool) {
         while let Some(filter) = self.next(direction, after) {
             match self.on_headers(direction, filter, end) {
-                Flow::Continue(()) => after = Some(filter),
+                Flow::Continue(()) => {
+                    self.filters[filter].half_mut(direction).headers_held = false;
+                    after = Some(filter);
+                }
                 Flow::Held => {
-                    self.filters[filter].half_mut(direction).paused = Some(Paused::Headers { end });
+                    let half = self.filters[filter].half_mut(direction);
+                    if !half.headers_held {
+                        half.paused = Some(Paused::Headers { end });
+                    }
                     return;
                 }
                 Flow::Stopped => return,
@@ -241,6 +249,9 @@ impl Stream {
             match self.on_data(direction, filter, bytes, end) {
                 Flow::Continue(passed) => bytes = passed,
                 Flow::Held | Flow::Stopped => return,
+            }
+            if !self.pass_headers(direction, filter) {
+                return;
             }
             after = Some(filter);
             if end && !had_trailers && self.has_trailers(direction) {
@@ -272,6 +283,7 @@ impl Stream {
                 return;
             }
             match self.on_trailers(direction, filter) {
+                Flow::Continue(()) if !self.pass_headers(direction, filter) => return,
                 Flow::Continue(()) => self.release_body(direction, filter, false),
                 Flow::Held => {
                     self.filters[filter].half_mut(direction).paused = Some(Paused::Trailers);
@@ -289,6 +301,14 @@ impl Stream {
             Direction::Response => self.state().response_trailers.clone(),
         };
         self.emit(direction, Frame::Trailers(trailers.unwrap_or_default()));
+    }
+
+    /// Lets headers go on that a filter held while it saw the body. False: the stream was answered meanwhile.
+    fn pass_headers(&mut self, direction: Direction, filter: usize) -> bool {
+        if std::mem::take(&mut self.filters[filter].half_mut(direction).headers_held) {
+            self.headers(direction, Some(filter), false);
+        }
+        !self.stopped(direction)
     }
 
     /// Lets what a filter held of the body go on to the next one.
@@ -317,7 +337,12 @@ impl Stream {
         }
         let half = self.filters[filter].half_mut(direction);
         let (end, trailers) = (half.end, half.trailers);
-        match half.paused.take() {
+        let paused = half.paused.take();
+        if !self.pass_headers(direction, filter) {
+            return;
+        }
+        let half = self.filters[filter].half_mut(direction);
+        match paused {
             None => {}
             Some(Paused::Headers { end: headers_end }) => {
                 let held = std::mem::take(&mut half.held).take();

@@ -39,6 +39,7 @@ fn plan(directory: &Path, guest: Guest, listen: &str) -> Plan {
         host_env: BTreeMap::new(),
         listen: listen.to_owned(),
         upstream: None,
+        clusters: BTreeMap::new(),
         workers: Some(1),
     }
 }

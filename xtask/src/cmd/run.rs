@@ -72,6 +72,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         modules,
         listen: args.listen.clone(),
         upstream: args.upstream.clone(),
+        clusters: BTreeMap::new(),
         workers: args.workers,
     };
     let plan = unnamed_file(&plan)

@@ -1,0 +1,143 @@
+//! Named upstreams that filters may call, and whole HTTP calls to them.
+
+#![expect(dead_code, reason = "the filters that need it are on their way")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::{Future, poll_fn};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::header_map::HeaderMap;
+use crate::upstream::{Event, Failure, Upstream};
+
+/// More of a response body than this fails the call, as in Envoy.
+const MAX_RESPONSE: usize = 32 << 20;
+
+/// A worker's clusters, by name.
+pub(crate) struct Clusters(HashMap<String, Upstream>);
+
+/// A call with its whole body.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// With `:method`, `:path` and `:authority`.
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) trailers: Option<HeaderMap>,
+    /// `None`: wait for ever.
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// A whole response. A connection that fails and a timeout are responses too, as in Envoy: 503 and 504.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) trailers: Option<HeaderMap>,
+}
+
+/// Why a call is not made at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error("there is no cluster of that name")]
+    UnknownCluster,
+    #[error("a call needs :method, :path and :authority")]
+    MissingHeader,
+}
+
+/// The response broke off after its headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reset;
+
+impl Clusters {
+    /// Clusters by name, each at an authority `HOST:PORT`.
+    pub(crate) fn new(authorities: &BTreeMap<String, String>) -> Self {
+        Self(authorities.iter().map(|(name, authority)| (name.clone(), Upstream::http(authority))).collect())
+    }
+
+    /// Makes a call. Dropping the future cancels it.
+    pub(crate) fn call(
+        &self,
+        cluster: &str,
+        mut call: Call,
+    ) -> Result<impl Future<Output = Result<Response, Reset>> + use<>, CallError> {
+        let upstream = self.0.get(cluster).ok_or(CallError::UnknownCluster)?.clone();
+        if [":method", ":path", ":authority"].iter().any(|name| call.headers.get(name.as_bytes()).is_none()) {
+            return Err(CallError::MissingHeader);
+        }
+        // The map's bound is the same for everyone: what does not fit is left out.
+        let _ = call.headers.replace(b"x-envoy-internal", b"true");
+        if let Some(timeout) = call.timeout {
+            let timeout = timeout.as_millis().to_string();
+            let _ = call.headers.replace(b"x-envoy-expected-rq-timeout-ms", timeout.as_bytes());
+        }
+        if !call.body.is_empty() {
+            let _ = call.headers.replace(b"content-length", call.body.len().to_string().as_bytes());
+        }
+        Ok(async move {
+            let timeout = call.timeout;
+            let exchange = exchange(upstream, call);
+            match timeout {
+                None => exchange.await,
+                Some(timeout) => tokio::time::timeout(timeout, exchange)
+                    .await
+                    .unwrap_or_else(|_| Ok(proxy_made(504, "upstream request timeout"))),
+            }
+        })
+    }
+}
+
+async fn exchange(upstream: Upstream, call: Call) -> Result<Response, Reset> {
+    let end = call.body.is_empty() && call.trailers.is_none();
+    let mut exchange = match upstream.start(&call.headers, end) {
+        Ok(exchange) => exchange,
+        Err(failure) => return Ok(unreachable(failure)),
+    };
+    if !call.body.is_empty() {
+        exchange.data(call.body, call.trailers.is_none());
+    }
+    if let Some(trailers) = call.trailers {
+        exchange.trailers(trailers);
+    }
+    let mut response: Option<HeaderMap> = None;
+    let mut body = BytesMut::new();
+    let mut trailers = None;
+    loop {
+        match poll_fn(|cx| exchange.poll_event(cx)).await {
+            Event::Headers { headers, end } => {
+                response = Some(headers);
+                if end {
+                    break;
+                }
+            }
+            Event::Data(bytes) if body.len() + bytes.len() > MAX_RESPONSE => return Err(Reset),
+            Event::Data(bytes) => body.extend_from_slice(&bytes),
+            Event::Trailers(received) => {
+                trailers = Some(received);
+                break;
+            }
+            Event::End => break,
+            Event::Failed(_) if response.is_some() => return Err(Reset),
+            Event::Failed(failure) => return Ok(unreachable(failure)),
+        }
+    }
+    let headers = response.ok_or(Reset)?;
+    Ok(Response { headers, body: body.freeze(), trailers })
+}
+
+fn unreachable(failure: Failure) -> Response {
+    let reason = failure.reason();
+    proxy_made(503, &format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}"))
+}
+
+fn proxy_made(status: u16, body: &str) -> Response {
+    let mut headers = HeaderMap::default();
+    let length = body.len().to_string();
+    for (name, value) in
+        [(":status", status.to_string().as_str()), ("content-length", &length), ("content-type", "text/plain")]
+    {
+        // Three short headers fit any map.
+        let _ = headers.add(name.as_bytes(), value.as_bytes());
+    }
+    Response { headers, body: Bytes::copy_from_slice(body.as_bytes()), trailers: None }
+}
