@@ -22,6 +22,7 @@ pub mod plan;
 mod ports;
 mod proxy;
 mod resources;
+mod rule;
 mod scalar;
 mod secret;
 mod tetrate;
@@ -34,8 +35,8 @@ pub use attach::{AttachedService, GATEWAY_NAME_LABEL, MeshOptions, ServiceKind, 
 pub use chain::resolve;
 pub use diff::{Change, ChangeKind, diff};
 pub use fault::{Fault, Place, Problem};
-pub use locate::{FieldPath, Locator, Step};
+pub use locate::{FieldPath, Locator, Step, wasm_field};
 pub use ports::{DeclaredPort, PortOwner, protocol};
-pub use proxy::{Assumption, ProxyError, assume_proxy, assumed_listener, services_of, workload};
+pub use proxy::{Assumption, ProxyError, assume_proxy, assumed_listener, services_of, stated, workload};
 pub use resources::{Gateway, GatewayClass, Policy, PolicyKind, Reading, Resources, Service, Source, Workload, read};
 pub use secret::{DockerConfig, PullSecret};

@@ -74,8 +74,8 @@ impl Serialize for FieldPath {
     }
 }
 
-/// Where an extension's kind keeps its `url` and the like.
-pub(crate) fn wasm_field(extension: &Extension, field: &str) -> FieldPath {
+/// Where an extension's kind keeps what a `WasmPlugin` has under `spec`, such as `url`.
+pub fn wasm_field(extension: &Extension, field: &str) -> FieldPath {
     match (extension.origin.kind.as_str(), field) {
         ("TrafficExtension", _) => FieldPath::keys(&["spec", "wasm", field]),
         ("ServiceMeshExtension" | "WasmExtension", "url") => FieldPath::keys(&["spec", "image"]),

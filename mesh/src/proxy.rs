@@ -9,6 +9,10 @@ use crate::attach::{
 use crate::model::{Attach, Direction, Extension, Layer, Listener, Proxy, ProxyKind, TargetRef};
 use crate::resources::{GatewayClass, Resources, Service, Workload};
 
+mod stated;
+
+pub use stated::stated;
+
 const GATEWAY_CLASS_LABEL: &str = "gateway.networking.k8s.io/gateway-class-name";
 /// Istio's controller for waypoints, whatever a class of it is called.
 const WAYPOINT_CONTROLLER: &str = "istio.io/mesh-controller";

@@ -29,6 +29,7 @@ pub struct Warning {
     /// Whose it is, as [`Extension::id`] has it.
     pub resource: String,
     /// Where; the resource's first line until [`locate`] is asked for the field's own.
+    #[serde(flatten)]
     pub place: Place,
     /// The field.
     pub path: FieldPath,

@@ -37,6 +37,9 @@ pub const MODULE_FILE: &str = "plugin.wasm";
 /// The name of the runtime configuration's file in a layer.
 pub const RUNTIME_CONFIG_FILE: &str = "runtime-config.json";
 
+/// The key of the runtime configuration's `config` under which the JSON Schema of the plugin's own configuration is.
+pub const CONFIG_SCHEMA: &str = "config_schema";
+
 /// How an image carries its module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Variant {

@@ -1,6 +1,6 @@
 //! `cargo xtask run`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::PathBuf;
@@ -12,6 +12,7 @@ use packager::fetch::{Cache, FetchOptions};
 use packager::reference::Reference;
 use packager::verify::Asked;
 
+use super::images::{images, with_scheme};
 use super::registry_flags::{RegistryFlags, fetch_failure};
 use super::requests;
 use crate::report::{Failure, note};
@@ -115,33 +116,6 @@ fn wasm(chain: &FilterChain) -> impl Iterator<Item = (&Extension, &WasmFilter)> 
         FilterKind::Extension(extension) => Some((&**extension, extension.wasm()?)),
         FilterKind::BuiltIn(_) => None,
     })
-}
-
-/// `--image URL=REF`, by URL with its scheme. A URL that no resource has is a typing error.
-fn images(flags: &[String], resources: &Resources) -> Result<BTreeMap<String, Reference>, Failure> {
-    let wasm = resources.extensions.iter().filter_map(Extension::wasm);
-    let known: BTreeSet<String> = wasm.map(|wasm| with_scheme(&wasm.url)).collect();
-    let mut images = BTreeMap::new();
-    for flag in flags {
-        // A query in the URL may have a `=` too; references have none.
-        let (url, reference) =
-            flag.rsplit_once('=').ok_or_else(|| Failure::usage(format!("--image `{flag}`: expected URL=REF")))?;
-        let url = with_scheme(url);
-        if !known.contains(&url) {
-            let known = known.iter().cloned().collect::<Vec<_>>().join(", ");
-            return Err(Failure::usage(format!("--image: no resource has the url `{url}`; they have {known}")));
-        }
-        let reference =
-            Reference::parse(reference).map_err(|error| Failure::usage(error).context(&format!("--image `{flag}`")))?;
-        if images.insert(url.clone(), reference).is_some() {
-            return Err(Failure::usage(format!("--image: `{url}` is given twice")));
-        }
-    }
-    Ok(images)
-}
-
-fn with_scheme(url: &str) -> String {
-    if url.contains("://") { url.to_owned() } else { format!("oci://{url}") }
 }
 
 /// A module in the cache. Like Istio's agent, a fetch that fails is survived only by an extension that says FAIL_OPEN.
