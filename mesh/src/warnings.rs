@@ -267,9 +267,10 @@ pub fn of_chain(resources: &Resources, chain: &FilterChain, mesh: &MeshOptions) 
     sorted(warnings)
 }
 
-/// Finds each warning's own line, reading the files again that have one.
+/// Finds each warning's own line, reading the files again that have one, and sorts the warnings by it.
 pub fn locate(warnings: &mut [Warning], locator: &mut Locator<'_>) {
     warnings.iter_mut().for_each(|warning| warning.locate(locator));
+    warnings.sort_by(|a, b| (&a.place, &a.resource, a.rule).cmp(&(&b.place, &b.resource, b.rule)));
 }
 
 fn sorted(mut warnings: Vec<Warning>) -> Vec<Warning> {

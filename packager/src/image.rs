@@ -28,7 +28,7 @@ pub use extract::{ExtractError, extract_module, runtime_config, variant};
 pub use form::{Form, recognise};
 pub use maistra::{MaistraError, MaistraManifest, MaistraPhase};
 pub use manifest::{MAX_MANIFEST_SIZE, ManifestError, parse};
-pub use package::{PackageError, Packaged, package};
+pub use package::{PackageError, Packaged, SchemaError, package};
 pub use runtime_config::{RuntimeConfig, RuntimeConfigError};
 
 /// The name of the module's file in a layer.

@@ -68,6 +68,8 @@ pub mod testing;
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
 pub use proxy_wasm;
+#[cfg(not(target_family = "wasm"))]
+pub use schemars;
 
 pub use config::ConfigError;
 pub use field::{is_field_value, is_token, quoted};

@@ -25,9 +25,11 @@
 
 mod host;
 mod message;
+mod schema;
 
 pub use self::host::InMemoryHost;
 pub use self::message::{Message, get, post, request, response};
+pub use self::schema::{check_schema, schema};
 
 use self::host::Phase;
 use crate::plugin::{load, settle};

@@ -120,6 +120,10 @@ struct Fetch {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let is_stdin = |file: &PathBuf| file.as_os_str() == "-";
+    if args.files.iter().any(is_stdin) && args.before.iter().any(is_stdin) {
+        return Err(Failure::usage("standard input can be what is before or what is after, not both"));
+    }
     let sources = input::sources(&args.files)?;
     let resources = input::checked(&sources)?;
     let explained = if args.before.is_empty() {

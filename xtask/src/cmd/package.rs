@@ -120,7 +120,7 @@ fn crates(args: &Args, destination: Option<&Destination>) -> Result<(), Failure>
         let subject = Subject {
             name: built.plugin.name.clone(),
             origin: built.module.display().to_string(),
-            metadata: Metadata::of(built, revision.clone(), epoch),
+            metadata: Metadata::of(built, revision.clone(), epoch).map_err(Failure::bad)?,
             module: packager::module::read(&built.module).map_err(|error| read_failure(error, &built.plugin.name))?,
         };
         changed |= write(args, &subject, &layout, destination)?;
