@@ -273,7 +273,9 @@ fn the_cache_is_asked_and_nobody_else() {
     let text = run(&[]);
     let line = text.lines().find(|line| line.starts_with("  WasmPlugin istio-ingress/check-header: ")).unwrap();
     assert!(
-        line.contains("will be asked for: its url was not pulled before; key (private-registry:5000/check-header, ")
+        line.contains(
+            "will be asked for: its url was not pulled before; key (oci://private-registry:5000/check-header, "
+        )
     );
     assert!(line.contains("; with Secret istio-ingress/private-registry-pull-secret, which is not in the given files"));
     let document: Value = serde_json::from_str(&run(&["--json"])).unwrap();
