@@ -77,7 +77,7 @@ fn median(mut work: impl FnMut()) -> Duration {
 }
 
 /// What `explain --workload` does with what it has read.
-fn explain(resources: &Resources, sources: &[Source]) -> usize {
+fn explain(resources: &Resources, locator: &Locator) -> usize {
     let options = MeshOptions::default();
     let proxy = mesh::workload(resources, "ns-7/pod-7").expect("the pod is there");
     let mut listener =
@@ -85,7 +85,7 @@ fn explain(resources: &Resources, sources: &[Source]) -> usize {
     listener.protocol = mesh::protocol(resources, &proxy, listener);
     let chain = mesh::resolve(resources, &proxy, &listener, &options);
     let mut found = warnings::of_chain(resources, &chain, &options);
-    warnings::locate(&mut found, &mut Locator::new(sources));
+    warnings::locate(&mut found, locator);
     chain.filters.len() + found.len()
 }
 
@@ -98,11 +98,11 @@ fn main() {
     let mut before: Option<Duration> = None;
     for extensions in [5_000, 10_000, 20_000, 40_000] {
         let sources = [Source { file: "mesh.yaml".to_owned(), text: mesh(extensions) }];
-        let reading = mesh::read(&sources);
+        let (reading, locator) = mesh::read_located(&sources);
         assert_eq!(reading.errors, []);
         assert_eq!(reading.resources.extensions.len(), extensions);
-        let read = median(|| drop(black_box(mesh::read(&sources))));
-        let explained = median(|| _ = black_box(explain(&reading.resources, &sources)));
+        let read = median(|| drop(black_box(mesh::read_located(&sources))));
+        let explained = median(|| _ = black_box(explain(&reading.resources, &locator)));
         let linted = median(|| drop(black_box(warnings::all(&reading.resources, &MeshOptions::default()))));
         let both = read + explained;
         let growth =

@@ -20,7 +20,7 @@ const MAX_SCRIPT: usize = 65_536;
 /// Where and when an extension applies: the fields that both kinds have.
 const PLACEMENT: [&str; 5] = ["selector", "targetRefs", "phase", "priority", "match"];
 /// The fields of a wasm extension: under `spec` in a `WasmPlugin`, under `spec.wasm` in a `TrafficExtension`.
-const WASM: [&str; 10] = [
+pub(crate) const WASM: [&str; 10] = [
     "url",
     "sha256",
     "imagePullPolicy",

@@ -335,6 +335,20 @@ pub enum Fault {
         /// The strategy.
         strategy: String,
     },
+    /// Migration: there is a resource of that kind and name.
+    #[error("would become {resource}, which is already there, at {other}")]
+    Collision {
+        /// Kind, namespace and name.
+        resource: String,
+        /// The other one.
+        other: Box<Place>,
+    },
+    /// Migration: the other kind has no way to say the same.
+    #[error("cannot be written as a {kind} that means the same")]
+    NotMigrated {
+        /// The other kind.
+        kind: &'static str,
+    },
     /// NaN or an infinity where JSON is needed.
     #[error("{value} has no JSON form")]
     NotFinite {

@@ -16,6 +16,7 @@ mod fields;
 mod locate;
 mod maistra;
 mod metadata;
+pub mod migrate;
 pub mod model;
 mod order;
 pub mod plan;
@@ -38,5 +39,7 @@ pub use fault::{Fault, Place, Problem};
 pub use locate::{FieldPath, Locator, Step, wasm_field};
 pub use ports::{DeclaredPort, PortOwner, protocol};
 pub use proxy::{Assumption, ProxyError, assume_proxy, assumed_listener, services_of, stated, workload};
-pub use resources::{Gateway, GatewayClass, Policy, PolicyKind, Reading, Resources, Service, Source, Workload, read};
+pub use resources::{
+    Gateway, GatewayClass, Policy, PolicyKind, Reading, Resources, Service, Source, Workload, read, read_located,
+};
 pub use secret::{DockerConfig, PullSecret};

@@ -7,8 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::fault::Place;
 use crate::model::{Extension, Origin};
-use crate::resources::Source;
-use crate::yaml::{Entry, Mark, Node, Value, documents};
+use crate::yaml::{Entry, Mark, Node, Value};
 
 /// One step into a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,10 +83,11 @@ pub fn wasm_field(extension: &Extension, field: &str) -> FieldPath {
     }
 }
 
-/// Finds fields again by reading the files that they are in a second time, each once and only when it is asked for.
-pub struct Locator<'s> {
-    sources: &'s [Source],
-    read: HashMap<String, Vec<Resource>>,
+/// Finds the place of any field of what was read ([`crate::read_located`]).
+#[derive(Default)]
+pub struct Locator {
+    /// By file, then in the order of lines.
+    resources: HashMap<String, Vec<Resource>>,
 }
 
 struct Resource {
@@ -97,14 +97,23 @@ struct Resource {
     node: Node,
 }
 
-impl<'s> Locator<'s> {
-    /// A locator for what was read from these texts.
-    pub fn new(sources: &'s [Source]) -> Self {
-        Self { sources, read: HashMap::new() }
+impl Locator {
+    /// Keeps a document of a file.
+    pub(crate) fn keep(&mut self, file: &str, root: Node) {
+        match self.resources.get_mut(file) {
+            Some(resources) => collect(root, resources),
+            None => collect(root, self.resources.entry(file.to_owned()).or_default()),
+        }
+    }
+
+    /// Must follow on the last document.
+    pub(crate) fn sorted(mut self) -> Self {
+        self.resources.values_mut().for_each(|resources| resources.sort_by_key(|resource| resource.node.at.line));
+        self
     }
 
     /// Where a field of a resource is; where it would be, if the resource leaves it out.
-    pub fn place(&mut self, origin: &Origin, namespace: &str, name: &str, path: &FieldPath) -> Place {
+    pub fn place(&self, origin: &Origin, namespace: &str, name: &str, path: &FieldPath) -> Place {
         let whole = Place { file: origin.file.clone(), document: origin.document, line: origin.line, column: 1 };
         let resources = self.resources(&origin.file);
         let first = resources.partition_point(|resource| resource.node.at.line < origin.line);
@@ -119,24 +128,15 @@ impl<'s> Locator<'s> {
     }
 
     /// The resource that has a line, as `kind namespace/name`.
-    pub fn resource(&mut self, place: &Place) -> Option<String> {
+    pub fn resource(&self, place: &Place) -> Option<String> {
         let resources = self.resources(&place.file);
         let after = resources.partition_point(|resource| resource.node.at.line <= place.line);
         let Resource { kind, namespace, name, .. } = resources[..after].last()?;
         (!kind.is_empty() && !name.is_empty()).then(|| format!("{kind} {namespace}/{name}"))
     }
 
-    fn resources(&mut self, file: &str) -> &[Resource] {
-        self.read.entry(file.to_owned()).or_insert_with(|| {
-            let mut found = Vec::new();
-            for source in self.sources.iter().filter(|source| source.file == file) {
-                for document in documents(&source.text) {
-                    document.root.into_iter().for_each(|root| collect(root, &mut found));
-                }
-            }
-            found.sort_by_key(|resource| resource.node.at.line);
-            found
-        })
+    fn resources(&self, file: &str) -> &[Resource] {
+        self.resources.get(file).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -187,9 +187,9 @@ fn descend(node: &Node, path: &[Step]) -> Mark {
 
 #[cfg(test)]
 mod tests {
-    use super::{FieldPath, Locator};
+    use super::FieldPath;
     use crate::model::Origin;
-    use crate::resources::Source;
+    use crate::resources::{Source, read_located};
 
     const TEXT: &str = "\
 kind: List
@@ -214,7 +214,7 @@ metadata: {name: z}
         let sources = [Source { file: "f".to_owned(), text: TEXT.to_owned() }];
         let kind = if name == "z" { "B" } else { "A" };
         let origin = Origin { kind: kind.to_owned(), file: "f".to_owned(), document: 0, line };
-        let place = Locator::new(&sources).place(&origin, namespace, name, &path);
+        let place = read_located(&sources).1.place(&origin, namespace, name, &path);
         assert_eq!((place.line, place.column), expected, "{path}");
     }
 
@@ -240,9 +240,8 @@ metadata: {name: z}
     #[test]
     fn a_line_belongs_to_the_resource_that_starts_before_it() {
         let sources = [Source { file: "f".to_owned(), text: TEXT.to_owned() }];
-        let mut locator = Locator::new(&sources);
-        let mut at =
-            |line| locator.resource(&crate::fault::Place { file: "f".to_owned(), document: 0, line, column: 1 });
+        let locator = read_located(&sources).1;
+        let at = |line| locator.resource(&crate::fault::Place { file: "f".to_owned(), document: 0, line, column: 1 });
         assert_eq!(at(8).as_deref(), Some("A default/x"));
         assert_eq!(at(12).as_deref(), Some("A v/w"));
         assert_eq!(at(15).as_deref(), Some("B default/z"));

@@ -45,11 +45,8 @@ pub(crate) fn service_mesh_extension(
         None => Attach::Namespace,
     };
     let phase = spec.get("phase").filter(|field| !field.is_null());
-    if phase.is_none() {
-        let here = spec.get("image");
-        here.inspect(|field| {
-            Field { node: field.node, path: "spec.phase".to_owned() }.warning(report, Fault::PhaseOfImage)
-        });
+    if let (None, Some(field)) = (&phase, spec.get("image")) {
+        Field { node: field.node, path: "spec.phase".to_owned() }.warning(report, Fault::PhaseOfImage);
     }
     let phase = phase.and_then(|field| field.choice(&PHASES, report));
     // A pod's third policy, Never, cannot be carried out by a proxy that has no other way to the module.

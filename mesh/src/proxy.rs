@@ -404,7 +404,7 @@ fn workload_proxy(resources: &Resources, workload: &Workload) -> Proxy {
     }
 }
 
-fn kind_of_pod(resources: &Resources, namespace: &str, labels: &BTreeMap<String, String>) -> ProxyKind {
+pub(crate) fn kind_of_pod(resources: &Resources, namespace: &str, labels: &BTreeMap<String, String>) -> ProxyKind {
     if let Some(gateway) = labels.get(GATEWAY_NAME_LABEL) {
         return kind_of_gateway(resources, namespace, gateway, labels);
     }

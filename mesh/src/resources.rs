@@ -8,6 +8,7 @@ use crate::attach;
 use crate::extension::{traffic_extension, wasm_plugin};
 use crate::fault::{Fault, Place, Problem};
 use crate::fields::{Field, Object, Report};
+use crate::locate::Locator;
 use crate::maistra::{self, service_mesh_extension};
 use crate::metadata::{self, Metadata};
 use crate::model::{Attach, Extension, LeftOut, Origin};
@@ -169,6 +170,17 @@ pub enum PolicyKind {
 /// );
 /// ```
 pub fn read(sources: &[Source]) -> Reading {
+    read_documents(sources, |_, _| {})
+}
+
+/// The same, with what finds the place of any field afterwards.
+pub fn read_located(sources: &[Source]) -> (Reading, Locator) {
+    let mut locator = Locator::default();
+    let reading = read_documents(sources, |file, root| locator.keep(file, root));
+    (reading, locator.sorted())
+}
+
+fn read_documents(sources: &[Source], mut done: impl FnMut(&str, yaml::Node)) -> Reading {
     let mut reader = Reader::default();
     for source in sources {
         for document in yaml::documents(&source.text) {
@@ -176,10 +188,13 @@ pub fn read(sources: &[Source]) -> Reading {
             for (at, fault) in document.faults {
                 report.error(at, "", fault);
             }
-            match &document.root {
+            match document.root {
                 Ok(node) if node.value == Value::Null => {}
-                Ok(node) => reader.resource(&Field::root(node), None, &mut report),
-                Err((at, fault)) => report.error(*at, "", fault.clone()),
+                Ok(node) => {
+                    reader.resource(&Field::root(&node), None, &mut report);
+                    done(&source.file, node);
+                }
+                Err((at, fault)) => report.error(at, "", fault),
             }
             report.errors.sort_by(|a, b| a.place.cmp(&b.place));
             report.warnings.sort_by(|a, b| a.place.cmp(&b.place));

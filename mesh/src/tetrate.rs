@@ -86,14 +86,21 @@ struct Use {
     place: Place,
     path: String,
     fqn: String,
-    /// `Some` when given here, even as `{}`.
-    config: Option<Option<String>>,
+    config: UseConfig,
     traffic: Option<Vec<TrafficSelector>>,
     /// Kind, name and home of the resource.
     user: String,
     /// The tenant it belongs to; an organization's setting has none.
     tenant: Option<String>,
     reach: Reach,
+}
+
+/// The configuration at the point of use.
+#[derive(Debug)]
+enum UseConfig {
+    OfTheEntry,
+    /// Overwritten, if only with `{}`.
+    Own(Option<String>),
 }
 
 /// Where the extensions of a list run.
@@ -121,7 +128,8 @@ struct Home {
 }
 
 impl Home {
-    fn read(object: &Object<'_>, annotation_of_group: &str) -> Option<Self> {
+    fn read(object: &Object<'_>, group: &str) -> Option<Self> {
+        let annotation_of_group = if group == GATEWAY_GROUP { "gatewayGroup" } else { "securityGroup" };
         let part = |key: &str, annotation: &str| {
             let annotation = format!("tsb.tetrate.io/{annotation}");
             object
@@ -151,6 +159,43 @@ impl Home {
     }
 }
 
+fn missing(key: &'static str, annotation: &'static str) -> Fault {
+    Fault::HierarchyMissing { key, annotation }
+}
+
+/// What a resource of each kind belongs to, and so must say.
+fn place_of(home: &Home, group: &str, kind: &str) -> Result<String, Fault> {
+    let workspace = home.workspace().ok_or(missing("workspace", "workspace"));
+    let (collection, annotation) = match (group, kind) {
+        (HIERARCHY_GROUP, "OrganizationSetting") => return Ok(home.organization()),
+        (HIERARCHY_GROUP, "TenantSetting" | "Workspace") => return home.tenant().ok_or(missing("tenant", "tenant")),
+        (HIERARCHY_GROUP, _) | (SECURITY_GROUP, "Group") => return workspace,
+        (SECURITY_GROUP, _) => ("securitygroups", "securityGroup"),
+        _ => ("gatewaygroups", "gatewayGroup"),
+    };
+    let group = home.group.as_ref().ok_or(missing("group", annotation));
+    Ok(format!("{}/{collection}/{}", workspace?, group?))
+}
+
+/// Where under `spec` a kind has its list of extensions.
+fn list_path(group: &str, kind: &str) -> Option<&'static [&'static str]> {
+    match (group, kind) {
+        (HIERARCHY_GROUP, "Workspace") | (SECURITY_GROUP, "Group") | (EXTENSION_GROUP, _) => None,
+        (GATEWAY_GROUP, "Gateway") => Some(&["wasmPlugins"]),
+        (GATEWAY_GROUP | SECURITY_GROUP, _) => Some(&["extension"]),
+        _ => Some(&["defaultSecuritySetting", "extension"]),
+    }
+}
+
+/// What says that it uses extensions, as [`Dialect::Tetrate`](crate::model::Dialect) has it, and where in `spec`.
+pub(crate) fn user(object: &Object<'_>) -> Option<(String, &'static [&'static str])> {
+    let (group, _) = object.text_at(&["apiVersion"])?.rsplit_once('/')?;
+    let kind = object.text_at(&["kind"]).filter(|kind| is_read(group, kind))?;
+    let path = list_path(group, kind)?;
+    let place = place_of(&Home::read(object, group)?, group, kind).ok()?;
+    Some((format!("{kind} {place}/{}", object.text_at(&["metadata", "name"])?), path))
+}
+
 impl Tetrate {
     /// Reads one resource of a kind that [`is_read`]. Gives what tells it from others of its kind: home and name.
     pub(crate) fn read(
@@ -173,9 +218,7 @@ impl Tetrate {
             return None;
         }
         let metadata = metadata::read_with(object, &METADATA, report);
-        let annotation_of_group = if group == GATEWAY_GROUP { "gatewayGroup" } else { "securityGroup" };
-        let home = Home::read(object, annotation_of_group);
-        let missing = |key, annotation| Fault::HierarchyMissing { key, annotation };
+        let home = Home::read(object, group);
         let Some(home) = home else {
             report.error(object.at, "metadata", missing("organization", "organization"));
             return None;
@@ -200,51 +243,26 @@ impl Tetrate {
             }));
             return Some((home.organization, name));
         }
-        // What a resource of each kind belongs to, and so must say.
-        let place = match (group, kind) {
-            (HIERARCHY_GROUP, "OrganizationSetting") => Ok(home.organization()),
-            (HIERARCHY_GROUP, "TenantSetting" | "Workspace") => home.tenant().ok_or(missing("tenant", "tenant")),
-            (HIERARCHY_GROUP, _) | (SECURITY_GROUP, "Group") => {
-                home.workspace().ok_or(missing("workspace", "workspace"))
-            }
-            (SECURITY_GROUP, _) => match (home.workspace(), &home.group) {
-                (Some(workspace), Some(group)) => Ok(format!("{workspace}/securitygroups/{group}")),
-                (None, _) => Err(missing("workspace", "workspace")),
-                (_, None) => Err(missing("group", "securityGroup")),
-            },
-            _ => match (home.workspace(), &home.group) {
-                (Some(workspace), Some(group)) => Ok(format!("{workspace}/gatewaygroups/{group}")),
-                (None, _) => Err(missing("workspace", "workspace")),
-                (_, None) => Err(missing("group", "gatewayGroup")),
-            },
-        };
-        let place = match place {
+        let place = match place_of(&home, group, kind) {
             Ok(place) => place,
             Err(fault) => {
                 report.error(object.at, "metadata", fault);
                 return None;
             }
         };
-        let list = match (group, kind) {
-            (HIERARCHY_GROUP, "Workspace") => {
-                self.scope(format!("{place}/workspaces/{name}"), &spec, report);
-                None
-            }
-            (SECURITY_GROUP, "Group") => {
-                self.scope(format!("{place}/securitygroups/{name}"), &spec, report);
-                None
-            }
-            (GATEWAY_GROUP, "Gateway") => spec.get("wasmPlugins"),
-            (GATEWAY_GROUP, _) | (SECURITY_GROUP, _) => spec.get("extension"),
-            _ => spec.at(&["defaultSecuritySetting", "extension"]),
-        };
+        match (group, kind) {
+            (HIERARCHY_GROUP, "Workspace") => self.scope(format!("{place}/workspaces/{name}"), &spec, report),
+            (SECURITY_GROUP, "Group") => self.scope(format!("{place}/securitygroups/{name}"), &spec, report),
+            _ => {}
+        }
+        let list = list_path(group, kind).and_then(|path| spec.at(path));
         if let Some(list) = list {
             let reach =
                 if group == GATEWAY_GROUP { workloads(&spec, report) } else { Some(Reach::Scope(place.clone())) };
             check_propagation(&spec, report);
             let user = format!("{kind} {place}/{name}");
             let tenant = home.tenant();
-            self.uses(&list, reach, &user, tenant.as_deref(), report);
+            self.uses(&list, reach.as_ref(), &user, tenant.as_deref(), report);
         }
         Some((place, name))
     }
@@ -266,7 +284,7 @@ impl Tetrate {
     fn uses(
         &mut self,
         list: &Field<'_>,
-        reach: Option<Reach>,
+        reach: Option<&Reach>,
         user: &str,
         tenant: Option<&str>,
         report: &mut Report<'_>,
@@ -276,7 +294,7 @@ impl Tetrate {
             let Some(object) = item.object(report) else { continue };
             object.only(&["fqn", "config", "match"], report);
             let config = object.get("config").filter(|field| !field.is_null());
-            let config = config.map(|field| plugin_config(&field, report));
+            let config = config.map_or(UseConfig::OfTheEntry, |field| UseConfig::Own(plugin_config(&field, report)));
             let traffic = object.get("match").map(|field| traffic(&field, report));
             let Some(field) = object.required("fqn", report) else { continue };
             let Some(fqn) = field.text(report) else { continue };
@@ -288,7 +306,7 @@ impl Tetrate {
                 field.error(report, Fault::DuplicateUse { fqn: fqn.to_owned() });
                 continue;
             }
-            let Some(reach) = reach.clone() else { continue };
+            let Some(reach) = reach.cloned() else { continue };
             self.uses.push(Use {
                 place: report.place(field.node.at),
                 path: field.path.clone(),

@@ -59,7 +59,7 @@ impl Warning {
     }
 
     /// Finds the field's own line and column.
-    pub fn locate(&mut self, locator: &mut Locator<'_>) {
+    pub fn locate(&mut self, locator: &Locator) {
         let kind = self.resource.split(' ').next().unwrap_or_default().to_owned();
         let Place { file, document, line, .. } = self.place.clone();
         let origin = crate::model::Origin { kind, file, document, line };
@@ -267,8 +267,8 @@ pub fn of_chain(resources: &Resources, chain: &FilterChain, mesh: &MeshOptions) 
     sorted(warnings)
 }
 
-/// Finds each warning's own line, reading the files again that have one, and sorts the warnings by it.
-pub fn locate(warnings: &mut [Warning], locator: &mut Locator<'_>) {
+/// Finds each warning's own line, and sorts the warnings by it.
+pub fn locate(warnings: &mut [Warning], locator: &Locator) {
     warnings.iter_mut().for_each(|warning| warning.locate(locator));
     warnings.sort_by(|a, b| (&a.place, &a.resource, a.rule).cmp(&(&b.place, &b.resource, b.rule)));
 }

@@ -3,6 +3,7 @@
 //! Built on the parser's event stream, so that depth, aliases and repeated keys are bounded before anything grows.
 
 mod json;
+pub(crate) mod print;
 
 use std::collections::HashMap;
 
@@ -82,12 +83,52 @@ pub(crate) struct Document {
 pub(crate) fn documents(text: &str) -> Vec<Document> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut found = Vec::new();
-    for part in parts(text) {
-        for part in json::parts(part) {
-            read_part(part, &mut found);
-        }
+    for part in parts(text).flat_map(json::parts) {
+        read_part(part, &mut found);
     }
     found
+}
+
+/// One document's own text, or several documents' that cannot be told apart.
+pub(crate) struct Piece<'t> {
+    pub(crate) text: &'t str,
+    pub(crate) documents: Vec<Document>,
+}
+
+/// The same as [`documents`], each with its text: together, the texts are the whole.
+pub(crate) fn pieces(text: &str) -> Vec<Piece<'_>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut number = 0;
+    let mut pieces = Vec::new();
+    for part in parts(text).flat_map(json::parts) {
+        let mut documents = Vec::new();
+        read_part(part, &mut documents);
+        for document in &mut documents {
+            document.number = number;
+            number += 1;
+        }
+        pieces.push(Piece { text: part.text, documents });
+    }
+    pieces
+}
+
+/// Whether parts of a text are the same node (anchors, aliases, merges) or have tags.
+pub(crate) fn shares(text: &str) -> bool {
+    let mut parser = Parser::new_from_str(text);
+    while let Some(Ok((event, _))) = parser.next_event() {
+        let shares = match event {
+            Event::Alias(_) => true,
+            Event::Scalar(text, style, anchor, tag) => {
+                anchor > 0 || tag.is_some() || (style == ScalarStyle::Plain && text == "<<")
+            }
+            Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) => anchor > 0 || tag.is_some(),
+            _ => false,
+        };
+        if shares {
+            return true;
+        }
+    }
+    false
 }
 
 /// A piece of a text that is parsed on its own, and what stands before it.

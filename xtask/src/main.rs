@@ -30,6 +30,7 @@ enum Command {
     Explain(cmd::explain::Args),
     Registry(cmd::registry::Args),
     Run(cmd::run::Args),
+    Migrate(cmd::migrate::Args),
     Ci(cmd::ci::Args),
     Bench(cmd::bench::Args),
 }
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => cmd::explain::run(&args),
         Command::Registry(args) => cmd::registry::run(&args),
         Command::Run(args) => cmd::run::run(&args),
+        Command::Migrate(args) => cmd::migrate::run(&args),
         Command::Ci(args) => cmd::ci::run(&args),
         Command::Bench(args) => cmd::bench::run(&args),
     };

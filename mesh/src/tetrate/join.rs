@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Entry, Reach, Scope, Tetrate, Use};
+use super::{Entry, Reach, Scope, Tetrate, Use, UseConfig};
 use crate::fault::{Fault, Problem};
 use crate::model::{Attach, Dialect, Extension, ExtensionFilter, LeftOut, WasmFilter};
 
@@ -151,7 +151,10 @@ fn targets(
 
 fn extension(entry: &Entry, one: &Use, target: Target) -> Extension {
     let wasm = WasmFilter {
-        plugin_config: one.config.clone().unwrap_or_else(|| entry.wasm.plugin_config.clone()),
+        plugin_config: match &one.config {
+            UseConfig::OfTheEntry => entry.wasm.plugin_config.clone(),
+            UseConfig::Own(config) => config.clone(),
+        },
         ..entry.wasm.clone()
     };
     Extension {

@@ -3,9 +3,8 @@
 use super::{Rule, Warning, all, locate, of_chain};
 use crate::attach::{GATEWAY_NAME_LABEL, MeshOptions};
 use crate::chain::resolve;
-use crate::locate::Locator;
 use crate::model::{Direction, Layer, Listener, Proxy, ProxyKind};
-use crate::resources::{Reading, Source, read};
+use crate::resources::{Reading, Source, read, read_located};
 
 fn sources(text: &str) -> Vec<Source> {
     vec![Source { file: "f".to_owned(), text: text.to_owned() }]
@@ -393,9 +392,9 @@ fn what_a_trap_keeps_out_of_the_chain_is_warned_of() {
 #[test]
 fn warnings_find_their_lines() {
     let text = wasm("a/x", "phase: AUTHN, ", "\n, failStrategy: FAIL_OPEN, pluginConfig: {a: {\n password: s}}");
-    let mut warnings = all(&reading(&text).resources, &MeshOptions::default());
-    let sources = sources(&text);
-    locate(&mut warnings, &mut Locator::new(&sources));
+    let (reading, locator) = read_located(&sources(&text));
+    let mut warnings = all(&reading.resources, &MeshOptions::default());
+    locate(&mut warnings, &locator);
     let places: Vec<_> = warnings.iter().map(|w| (w.rule.id(), w.place.line, w.place.column)).collect();
     assert_eq!(places, [("fail-open-auth", 6, 3), ("fail-open-crash", 6, 3), ("secret-in-config", 7, 2)]);
     assert!(warnings[0].to_string().starts_with(

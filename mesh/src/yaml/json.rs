@@ -37,7 +37,6 @@ fn end_of_mapping(text: &str) -> Option<usize> {
         match (quote, letter) {
             (Some('"'), '\\') => _ = letters.next(),
             (Some(open), close) if open == close => quote = None,
-            (Some(_), _) => {}
             (None, '"') => quote = Some('"'),
             (None, '\'') if before.is_whitespace() || ",:[{".contains(before) => quote = Some('\''),
             (None, '#') if before.is_whitespace() => _ = letters.find(|(_, letter)| *letter == '\n'),
@@ -48,7 +47,7 @@ fn end_of_mapping(text: &str) -> Option<usize> {
                     return Some(start + offset + letter.len_utf8());
                 }
             }
-            (None, _) => {}
+            (Some(_) | None, _) => {}
         }
         before = letter;
     }

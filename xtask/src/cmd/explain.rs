@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use mesh::model::{Direction, Extension, FilterChain, FilterKind, Layer, Listener, Protocol, Proxy, ProxyKind};
 use mesh::warnings::{self, Warning};
-use mesh::{AttachedService, Locator, MeshOptions, ProxyError, Resources, ServiceKind, Source};
+use mesh::{AttachedService, Locator, MeshOptions, ProxyError, Resources, ServiceKind};
 use packager::fetch::Explanation;
 
 use super::requests;
@@ -124,11 +124,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if args.files.iter().any(is_stdin) && args.before.iter().any(is_stdin) {
         return Err(Failure::usage("standard input can be what is before or what is after, not both"));
     }
-    let sources = input::sources(&args.files)?;
-    let resources = input::checked(&sources)?;
+    let (resources, locator) = input::read_located(&args.files)?;
     let explained = if args.before.is_empty() {
         let proxy = proxy(args, &resources).map_err(|error| not_found(error, &resources, args))?;
-        Explained { changes: None, ..explain(args, &sources, &resources, proxy)? }
+        Explained { changes: None, ..explain(args, &locator, &resources, proxy)? }
     } else {
         let before = input::read(&args.before)?;
         // A workload may be in one of the two only: what is changed are the extensions.
@@ -138,7 +137,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             (Err(_), Err(error)) => return Err(not_found(error, &resources, args)),
         };
         let old = chain(args, &before, &old).0;
-        let explained = explain(args, &sources, &resources, new)?;
+        let explained = explain(args, &locator, &resources, new)?;
         Explained { changes: Some(mesh::diff(&old, &explained.chain)), ..explained }
     };
     if args.json {
@@ -151,11 +150,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn explain(args: &Args, sources: &[Source], resources: &Resources, proxy: Proxy) -> Result<Explained, Failure> {
+fn explain(args: &Args, locator: &Locator, resources: &Resources, proxy: Proxy) -> Result<Explained, Failure> {
     let (chain, mesh) = chain(args, resources, &proxy);
     tell(args, &chain, &mesh);
     let mut warnings = warnings::of_chain(resources, &chain, &mesh);
-    warnings::locate(&mut warnings, &mut Locator::new(sources));
+    warnings::locate(&mut warnings, locator);
     let fetches = if args.fetch { fetches(&chain, resources)? } else { BTreeMap::new() };
     Ok(Explained { chain, warnings, changes: None, fetches })
 }

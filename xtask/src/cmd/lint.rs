@@ -69,7 +69,7 @@ struct Findings {
 }
 
 impl Finding {
-    fn of_problem(problem: &Problem, locator: &mut Locator<'_>, why: Option<&str>) -> Self {
+    fn of_problem(problem: &Problem, locator: &Locator, why: Option<&str>) -> Self {
         Self {
             rule: problem.rule(),
             place: problem.place.clone(),
@@ -108,20 +108,19 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let allowed = args.allow.iter().map(|rule| rule.parse()).collect::<Result<Vec<Rule>, String>>();
     let allowed = allowed.map_err(|error| Failure::usage(format!("--allow: {error}")))?;
     let sources = input::sources(&args.files)?;
-    let reading = mesh::read(&sources);
+    let (reading, locator) = mesh::read_located(&sources);
     let mesh = MeshOptions { root_namespace: args.root_namespace.clone(), ..MeshOptions::default() };
-    let mut locator = Locator::new(&sources);
     let mut traps = warnings::all(&reading.resources, &mesh);
     traps.retain(|warning| !allowed.contains(&warning.rule));
-    warnings::locate(&mut traps, &mut locator);
+    warnings::locate(&mut traps, &locator);
     let refused = "a resource with an error is refused, and is in no chain";
     let mut found = Findings {
-        errors: reading.errors.iter().map(|error| Finding::of_problem(error, &mut locator, Some(refused))).collect(),
-        warnings: reading.warnings.iter().map(|warning| Finding::of_problem(warning, &mut locator, None)).collect(),
+        errors: reading.errors.iter().map(|error| Finding::of_problem(error, &locator, Some(refused))).collect(),
+        warnings: reading.warnings.iter().map(|warning| Finding::of_problem(warning, &locator, None)).collect(),
     };
     found.warnings.extend(traps.into_iter().map(Finding::of_warning));
     let unreachable =
-        if args.fetch { images::check(args, &reading.resources, &mut locator, &mut found)? } else { Vec::new() };
+        if args.fetch { images::check(args, &reading.resources, &locator, &mut found)? } else { Vec::new() };
     found.errors.sort_by(|a, b| a.place.cmp(&b.place));
     found.warnings.sort_by(|a, b| a.place.cmp(&b.place));
     if args.json {

@@ -8,6 +8,7 @@ pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod lint;
 pub(crate) mod metadata_flags;
+pub(crate) mod migrate;
 pub(crate) mod package;
 pub(crate) mod pull;
 pub(crate) mod push;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use packager::build::Built;
-use packager::image::{CarryError, Metadata, PackageError, Variant, carry, metadata_beside, package};
+use packager::fetch::FetchOptions;
+use packager::image::{CarryError, Metadata, PackageError, Packaged, Variant, carry, metadata_beside, package};
 use packager::layout::Layout;
 use packager::module::{EnvoyVersion, ReadError};
 use packager::reference::Reference;
@@ -81,13 +82,20 @@ impl From<Format> for Variant {
 }
 
 /// What is packaged.
-struct Subject {
+pub(crate) struct Subject {
     /// The image's name in the layout.
-    name: String,
+    pub(crate) name: String,
     /// Where the module comes from, for messages.
     origin: String,
-    metadata: Metadata,
+    pub(crate) metadata: Metadata,
     module: Vec<u8>,
+}
+
+impl Subject {
+    /// Make the image and put it into the layout.
+    pub(crate) fn put(&self, format: Variant, envoy: EnvoyVersion, layout: &Layout) -> Result<Packaged, Failure> {
+        package(format, &self.metadata, &self.module, envoy, layout, &self.name).map_err(|error| failure(error, self))
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -136,9 +144,8 @@ fn crates(args: &Args, destination: Option<&Destination>) -> Result<(), Failure>
 
 /// Make the image and put it where it belongs; says whether the layout has changed.
 fn write(args: &Args, subject: &Subject, layout: &Layout, destination: Option<&Destination>) -> Result<bool, Failure> {
-    let Subject { name, metadata, module, .. } = subject;
-    let packaged = package(args.format.into(), metadata, module, args.envoy, layout, name)
-        .map_err(|error| failure(error, subject))?;
+    let Subject { name, metadata, .. } = subject;
+    let packaged = subject.put(args.format.into(), args.envoy, layout)?;
     data(format!("{} {} {}", packaged.name, packaged.digest, packaged.size));
     if let Some(destination) = destination {
         let pushed = destination.push(layout, name, metadata.version.as_deref().unwrap_or("0.0.0"))?;
@@ -169,23 +176,32 @@ fn foreign(args: &Args, path: &Path, name: &str) -> Result<Subject, Failure> {
 /// What others have published, in whatever form.
 fn published(args: &Args, from: &str) -> Result<Subject, Failure> {
     let reference = reference(from)?;
-    let carried = carry(&reference, &args.registry.fetch_options()?).map_err(carry_failure)?;
+    let mut subject = carried(&reference, &args.registry.fetch_options()?)?;
+    args.metadata.apply(&mut subject.metadata);
+    if let Some(name) = &args.metadata.name {
+        subject.name.clone_from(name);
+    }
+    if subject.metadata.name.is_empty() {
+        subject.metadata.name.clone_from(&subject.name);
+    }
+    subject.metadata.revision = args.revision.clone().or(subject.metadata.revision);
+    subject.metadata.source_date_epoch = environment::source_date_epoch()?;
+    Ok(subject)
+}
+
+/// What can be taken out of a reference; named by where it was published.
+pub(crate) fn carried(reference: &Reference, options: &FetchOptions) -> Result<Subject, Failure> {
+    let carried = carry(reference, options).map_err(carry_failure)?;
     let form = carried.form.map_or_else(|| "a module".to_owned(), |form| form.to_string());
     note(format!("{reference} is {form}"));
     let mut metadata = carried.metadata;
     if metadata.version.is_none()
-        && let Reference::Image(image) = &reference
+        && let Reference::Image(image) = reference
     {
         metadata.version = image.tag().filter(|tag| *tag != "latest").map(str::to_owned);
     }
-    args.metadata.apply(&mut metadata);
-    let name = args.metadata.name.clone().unwrap_or_else(|| name_of(&reference));
-    if metadata.name.is_empty() {
-        metadata.name.clone_from(&name);
-    }
-    metadata.revision = args.revision.clone().or(metadata.revision);
-    metadata.source_date_epoch = environment::source_date_epoch()?;
-    Ok(Subject { name, origin: format!("{reference}, {form}"), metadata, module: carried.module })
+    let (name, origin) = (name_of(reference), format!("{reference}, {form}"));
+    Ok(Subject { name, origin, metadata, module: carried.module })
 }
 
 /// What something is called where it was published.

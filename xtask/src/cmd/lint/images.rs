@@ -44,7 +44,7 @@ enum PathStep {
 pub(super) fn check(
     args: &Args,
     resources: &Resources,
-    locator: &mut Locator<'_>,
+    locator: &Locator,
     found: &mut Findings,
 ) -> Result<Vec<Failure>, Failure> {
     let options = args.registry.fetch_options()?;
@@ -87,7 +87,7 @@ fn verified(
     extension: &Extension,
     asked: &Asked,
     options: &FetchOptions,
-    locator: &mut Locator<'_>,
+    locator: &Locator,
     found: &mut Findings,
 ) -> Result<bool, Failure> {
     let report =
@@ -96,7 +96,7 @@ fn verified(
     for check in &report.checks {
         let istio =
             if check.istio { "Istio checks this before it loads the module" } else { "Istio does not check this" };
-        let mut finding = || Finding {
+        let finding = || Finding {
             rule: check.name.to_owned(),
             place: place(extension, &at, locator),
             resource: Some(extension.id()),
@@ -145,7 +145,7 @@ fn schema(
 }
 
 /// Holds each configuration against its schema.
-fn judge(questions: Vec<(&Extension, Value)>, locator: &mut Locator<'_>, found: &mut Findings) -> Result<(), Failure> {
+fn judge(questions: Vec<(&Extension, Value)>, locator: &Locator, found: &mut Findings) -> Result<(), Failure> {
     if questions.is_empty() {
         return Ok(());
     }
@@ -192,7 +192,7 @@ fn judge(questions: Vec<(&Extension, Value)>, locator: &mut Locator<'_>, found: 
     Ok(())
 }
 
-fn place(extension: &Extension, path: &FieldPath, locator: &mut Locator<'_>) -> Place {
+fn place(extension: &Extension, path: &FieldPath, locator: &Locator) -> Place {
     locator.place(&extension.origin, &extension.namespace, &extension.name, path)
 }
 
