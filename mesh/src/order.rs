@@ -20,7 +20,8 @@ pub(crate) fn ordered<'e, T>(items: Vec<(&'e Extension, T)>, namespaces: &[&str]
             let gathered = namespaces.iter().position(|namespace| *namespace == extension.namespace)?;
             // `None` is less than every `Some`, so reversed it comes last.
             let key = (place(extension), Reverse(extension.priority), gathered, extension.created);
-            Some(((key, internal_name(extension)), item))
+            // Kinds that only other control planes have may share a name with one of Istio's.
+            Some(((key, internal_name(extension), extension.origin.kind.as_str()), item))
         })
         .collect();
     keyed.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -55,3 +56,6 @@ pub(crate) fn internal_name(extension: &Extension) -> String {
     let marker = if extension.origin.kind == "WasmPlugin" { TRANSLATED } else { "" };
     format!("{}{marker}", extension.name)
 }
+
+#[cfg(test)]
+mod tests;
