@@ -115,6 +115,11 @@ impl Extension {
         }
     }
 
+    /// Which chain it runs in. Lua is an HTTP filter.
+    pub fn layer(&self) -> Layer {
+        self.wasm().map_or(Layer::Http, |wasm| wasm.layer)
+    }
+
     /// Tells it from every other: `WasmPlugin default/basic-auth`.
     pub fn id(&self) -> String {
         let used_by = match &self.dialect {
@@ -137,7 +142,7 @@ pub enum Attach {
 }
 
 /// One entry of `targetRefs` (`istio.type.v1beta1.PolicyTargetReference`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TargetRef {
     /// API group; empty for the core group.
     pub group: String,
@@ -251,7 +256,7 @@ pub enum EnvValue {
 }
 
 /// Where a wasm extension sits: `type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Layer {
     /// An HTTP filter.
@@ -295,6 +300,19 @@ pub struct Listener {
     pub port: Option<u16>,
     /// Which chain is asked for.
     pub layer: Layer,
+    /// What the port carries, which says how its network chain ends; `None` when nothing says it.
+    #[serde(default)]
+    pub protocol: Option<Protocol>,
+}
+
+/// What a port carries, as far as its chains differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP of any version, gRPC included: the network chain ends in the HTTP connection manager.
+    Http,
+    /// Everything else: the network chain ends in the TCP proxy.
+    Tcp,
 }
 
 /// Traffic direction at a sidecar.

@@ -20,7 +20,8 @@ pub(crate) fn ordered<'e, T>(items: Vec<(&'e Extension, T)>, namespaces: &[&str]
             let gathered = namespaces.iter().position(|namespace| *namespace == extension.namespace)?;
             // `None` is less than every `Some`, so reversed it comes last.
             let key = (place(extension), Reverse(extension.priority), gathered, extension.created);
-            Some(((key, internal_name(extension)), item))
+            // Kinds that only other control planes have may share a name with one of Istio's.
+            Some(((key, internal_name(extension), extension.origin.kind.as_str()), item))
         })
         .collect();
     keyed.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -48,10 +49,13 @@ fn maistra(extension: &Extension) -> Option<MaistraPhase> {
 }
 
 /// What decides between equal priorities: Istio's name for the extension, or Tetrate's fully qualified one.
-fn internal_name(extension: &Extension) -> String {
+pub(crate) fn internal_name(extension: &Extension) -> String {
     if let Dialect::Tetrate { fqn, used_by } = &extension.dialect {
         return format!("{fqn} {used_by}");
     }
     let marker = if extension.origin.kind == "WasmPlugin" { TRANSLATED } else { "" };
     format!("{}{marker}", extension.name)
 }
+
+#[cfg(test)]
+mod tests;

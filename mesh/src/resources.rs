@@ -8,9 +8,11 @@ use crate::attach;
 use crate::extension::{traffic_extension, wasm_plugin};
 use crate::fault::{Fault, Place, Problem};
 use crate::fields::{Field, Object, Report};
+use crate::locate::Locator;
 use crate::maistra::{self, service_mesh_extension};
 use crate::metadata::{self, Metadata};
 use crate::model::{Attach, Extension, LeftOut, Origin};
+use crate::ports::{self, DeclaredPort};
 use crate::secret::{self, PullSecret};
 use crate::tetrate::{self, Tetrate};
 use crate::yaml::{self, Value};
@@ -58,6 +60,9 @@ pub struct Resources {
     pub services: Vec<Service>,
     /// Istio's `ServiceEntry` resources.
     pub service_entries: Vec<Service>,
+    /// The ports that Services and Gateways declare.
+    #[serde(default)]
+    pub ports: Vec<DeclaredPort>,
     /// Namespaces' labels, by name.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// `RequestAuthentication` and `AuthorizationPolicy`: which of the proxy's own filters there are.
@@ -165,6 +170,17 @@ pub enum PolicyKind {
 /// );
 /// ```
 pub fn read(sources: &[Source]) -> Reading {
+    read_documents(sources, |_, _| {})
+}
+
+/// The same, with what finds the place of any field afterwards.
+pub fn read_located(sources: &[Source]) -> (Reading, Locator) {
+    let mut locator = Locator::default();
+    let reading = read_documents(sources, |file, root| locator.keep(file, root));
+    (reading, locator.sorted())
+}
+
+fn read_documents(sources: &[Source], mut done: impl FnMut(&str, yaml::Node)) -> Reading {
     let mut reader = Reader::default();
     for source in sources {
         for document in yaml::documents(&source.text) {
@@ -172,10 +188,13 @@ pub fn read(sources: &[Source]) -> Reading {
             for (at, fault) in document.faults {
                 report.error(at, "", fault);
             }
-            match &document.root {
+            match document.root {
                 Ok(node) if node.value == Value::Null => {}
-                Ok(node) => reader.resource(&Field::root(node), None, &mut report),
-                Err((at, fault)) => report.error(*at, "", fault.clone()),
+                Ok(node) => {
+                    reader.resource(&Field::root(&node), None, &mut report);
+                    done(&source.file, node);
+                }
+                Err((at, fault)) => report.error(at, "", fault),
             }
             report.errors.sort_by(|a, b| a.place.cmp(&b.place));
             report.warnings.sort_by(|a, b| a.place.cmp(&b.place));
@@ -256,6 +275,7 @@ impl Reader {
             ("gateway.networking.k8s.io", "Gateway") => {
                 let class = object.text_at(&["spec", "gatewayClassName"]).unwrap_or_default().to_owned();
                 if let Some((namespace, name)) = identity(&object, report) {
+                    self.reading.resources.ports.extend(ports::of_gateway(&object, &namespace, &name));
                     self.reading.resources.gateways.push(Gateway { name, namespace, class });
                 }
             }
@@ -271,7 +291,12 @@ impl Reader {
                     self.reading.resources.gateway_classes.push(GatewayClass { name, controller });
                 }
             }
-            ("", "Service") => self.reading.resources.services.extend(service(&object, report)),
+            ("", "Service") => {
+                if let Some(service) = service(&object, report) {
+                    self.reading.resources.ports.extend(ports::of_service(&object, &service.namespace));
+                    self.reading.resources.services.push(service);
+                }
+            }
             ("networking.istio.io", "ServiceEntry") => {
                 self.reading.resources.service_entries.extend(service(&object, report));
             }

@@ -42,7 +42,7 @@ fn gateway(kind: ProxyKind, name: &str) -> Proxy {
 }
 
 fn on(port: Option<u16>) -> Listener {
-    Listener { direction: Some(Direction::Outbound), port, layer: Layer::Http }
+    Listener { direction: Some(Direction::Outbound), port, layer: Layer::Http, protocol: None }
 }
 
 fn chain(resources: &Resources, proxy: &Proxy) -> FilterChain {
@@ -152,7 +152,7 @@ fn lua_at_a_waypoint_runs_for_its_service_only() {
         let service =
             AttachedService { kind: ServiceKind::Service, namespace: "default".to_owned(), name: name.to_owned() };
         let mesh = MeshOptions { services: vec![service], ..MeshOptions::default() };
-        let listener = Listener { direction: Some(Direction::Inbound), port: None, layer: Layer::Http };
+        let listener = Listener { direction: Some(Direction::Inbound), port: None, layer: Layer::Http, protocol: None };
         assert_eq!(drawn(&resolve(&resources, &waypoint, &listener, &mesh)), expected);
     }
     assert_eq!(drawn(&chain(&resources, &proxy(ProxyKind::Sidecar, "default", ("app", "reviews")))), "-> router");
@@ -202,7 +202,7 @@ fn openshifts_before_and_after_are_the_same_but_for_the_priority_and_outbound_tr
 #[test]
 fn in_the_control_planes_namespace_openshifts_extension_counts_everywhere() {
     let resources = resources(&[&text("openshift-before")]);
-    let inbound = Listener { direction: Some(Direction::Inbound), port: None, layer: Layer::Http };
+    let inbound = Listener { direction: Some(Direction::Inbound), port: None, layer: Layer::Http, protocol: None };
     for (app, expected) in [("httpbin", "-> header-append -> router"), ("other", "-> router")] {
         let proxy = proxy(ProxyKind::Sidecar, "bookinfo", ("app", app));
         assert_eq!(drawn(&resolve(&resources, &proxy, &inbound, &MeshOptions::default())), expected);

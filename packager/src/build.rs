@@ -39,6 +39,9 @@ pub struct Plugin {
     pub priority: Option<i32>,
     /// Image repository, for example `ghcr.io/acme/plugins/basic-auth`.
     pub image: Option<String>,
+    /// The file with the JSON Schema of its configuration.
+    #[serde(default)]
+    pub config_schema: Option<PathBuf>,
 }
 
 /// A module that cargo has built.

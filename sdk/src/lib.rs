@@ -69,6 +69,8 @@ pub mod testing;
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
 pub use proxy_wasm;
+#[cfg(not(target_family = "wasm"))]
+pub use schemars;
 
 pub use asynchronous::{
     Answer, AsyncPlugin, Body, BodyError, Call, CallError, CallResponse, Latch, Request, RequestBody, Response, Root,

@@ -3,13 +3,19 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use mesh::{Problem, Resources, Source};
+use mesh::{Locator, Problem, Reading, Resources, Source};
 
 use crate::report::{Failure, note};
 
 /// Read and validate everything, telling warnings on the way. All errors are in the one failure.
 pub(crate) fn read(files: &[PathBuf]) -> Result<Resources, Failure> {
     checked(&sources(files)?)
+}
+
+/// The same, with what finds the place of any field afterwards.
+pub(crate) fn read_located(files: &[PathBuf]) -> Result<(Resources, Locator), Failure> {
+    let (reading, locator) = mesh::read_located(&sources(files)?);
+    Ok((told(reading)?, locator))
 }
 
 /// Read the texts only.
@@ -35,7 +41,10 @@ pub(crate) fn sources(files: &[PathBuf]) -> Result<Vec<Source>, Failure> {
 
 /// Validate everything, telling warnings on the way. All errors are in the one failure.
 pub(crate) fn checked(sources: &[Source]) -> Result<Resources, Failure> {
-    let reading = mesh::read(sources);
+    told(mesh::read(sources))
+}
+
+fn told(reading: Reading) -> Result<Resources, Failure> {
     for warning in &reading.warnings {
         note(format!("warning: {}", with_hint(warning)));
     }

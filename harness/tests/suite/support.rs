@@ -229,7 +229,7 @@ pub(crate) fn chain(mut filters: Vec<Filter>) -> FilterChain {
             labels: BTreeMap::new(),
             kind: ProxyKind::Waypoint,
         },
-        listener: Listener { direction: None, port: None, layer: Layer::Http },
+        listener: Listener { direction: None, port: None, layer: Layer::Http, protocol: None },
         filters,
         left_out: Vec::new(),
     }

@@ -120,7 +120,7 @@ fn another_version_is_refused() {
 fn names(resources: &Resources, direction: Direction, namespace: &str) -> Vec<String> {
     let proxy =
         Proxy { name: "p".to_owned(), namespace: namespace.to_owned(), labels: [].into(), kind: ProxyKind::Sidecar };
-    let listener = Listener { direction: Some(direction), port: None, layer: Layer::Http };
+    let listener = Listener { direction: Some(direction), port: None, layer: Layer::Http, protocol: None };
     let chain = resolve(
         resources,
         &proxy,

@@ -83,7 +83,7 @@ fn name(extension: &Extension) -> String {
 }
 
 fn listeners(proxy: &Proxy, network: bool) -> Vec<(Listener, &'static str)> {
-    let listener = |direction, layer| Listener { direction: Some(direction), port: None, layer };
+    let listener = |direction, layer| Listener { direction: Some(direction), port: None, layer, protocol: None };
     let mut listeners = match proxy.kind {
         ProxyKind::Sidecar => vec![
             (listener(Direction::Inbound, Layer::Http), "inbound"),

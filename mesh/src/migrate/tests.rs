@@ -179,7 +179,7 @@ fn chains(resources: &Resources) -> Vec<Vec<String>> {
             if proxy.kind == ProxyKind::Gateway && resources.extensions.iter().any(|one| !one.traffic.is_empty()) {
                 continue;
             }
-            let listener = Listener { direction: Some(direction), port: None, layer: Layer::Http };
+            let listener = Listener { direction: Some(direction), port: None, layer: Layer::Http, protocol: None };
             let chain = resolve(resources, &proxy, &listener, &MeshOptions::default());
             let label = |kind: &FilterKind| match kind {
                 FilterKind::BuiltIn(name) => name.clone(),

@@ -82,7 +82,7 @@ fn an_entry_that_nothing_uses_is_left_out_with_the_reason() {
     assert_eq!((left_out.namespace.as_str(), left_out.name.as_str()), ("org", "auth"));
     let proxy =
         Proxy { name: "p".to_owned(), namespace: "apps".to_owned(), labels: [].into(), kind: ProxyKind::Sidecar };
-    let listener = Listener { direction: Some(Direction::Inbound), port: None, layer: Layer::Http };
+    let listener = Listener { direction: Some(Direction::Inbound), port: None, layer: Layer::Http, protocol: None };
     let chain = resolve(&resources, &proxy, &listener, &MeshOptions::default());
     assert_eq!(chain.left_out.len(), 1);
     assert!(chain.left_out[0].reason.contains("no gateway or setting of the input uses it"));
@@ -183,7 +183,7 @@ fn equal_priorities_are_ordered_by_the_fully_qualified_name() {
         labels: [("app".to_owned(), "gw".to_owned())].into(),
         kind: ProxyKind::Gateway,
     };
-    let listener = Listener { direction: None, port: None, layer: Layer::Http };
+    let listener = Listener { direction: None, port: None, layer: Layer::Http, protocol: None };
     let chain = resolve(&resources, &proxy, &listener, &MeshOptions::default());
     let extensions = chain.filters.iter().filter(|filter| matches!(filter.kind, FilterKind::Extension(_)));
     assert_eq!(extensions.map(crate::model::Filter::name).collect::<Vec<_>>(), ["z", "foo", "foo-bar"]);

@@ -88,6 +88,7 @@ struct Table {
     phase: Option<PluginPhase>,
     priority: Option<i32>,
     image: Option<String>,
+    config_schema: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -181,13 +182,15 @@ fn plugin(package: &Package) -> Result<Option<Plugin>, DiscoverError> {
     if !cdylib {
         return Err(DiscoverError::NotCdylib { manifest });
     }
+    let root = manifest.parent().map(Path::to_owned).unwrap_or_default();
     Ok(Some(Plugin {
         name: package.name.to_string(),
         version: package.version.to_string(),
         description: table.description.or_else(|| package.description.clone()),
         license: package.license.clone(),
         source: package.repository.clone(),
-        root: manifest.parent().map(Path::to_owned).unwrap_or_default(),
+        config_schema: table.config_schema.map(|path| root.join(path)),
+        root,
         root_ids: table.root_ids,
         phase: table.phase.map(|phase| phase.as_str().to_owned()),
         priority: table.priority,

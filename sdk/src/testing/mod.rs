@@ -26,12 +26,14 @@
 mod asynchronous;
 mod host;
 mod message;
+mod schema;
 mod waits;
 
 pub(crate) use self::asynchronous::Active;
 pub use self::asynchronous::AsyncProxy;
 pub use self::host::InMemoryHost;
 pub use self::message::{Message, get, post, request, response};
+pub use self::schema::{check_schema, schema};
 pub use self::waits::Reply;
 
 use self::host::Phase;

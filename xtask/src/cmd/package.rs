@@ -152,7 +152,7 @@ fn crates(args: &Args, destination: Option<&Destination>) -> Result<(), Failure>
         let subject = Subject {
             name: built.plugin.name.clone(),
             origin: built.module.display().to_string(),
-            metadata: Metadata::of(built, revision.clone(), epoch),
+            metadata: Metadata::of(built, revision.clone(), epoch).map_err(Failure::bad)?,
             module: Module::File(built.module.clone()),
         };
         changed |= write(args, &subject, &subject.checked(args.envoy)?, &layout, destination)?;
