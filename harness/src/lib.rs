@@ -14,18 +14,23 @@
 //! ```
 
 pub mod abi;
+mod admission;
 mod body;
 mod buffer;
 pub mod chain;
 mod cluster;
+mod connection;
 mod echo;
 pub mod engine;
 mod exchange;
+pub mod hazard;
 mod header_map;
 mod hostcalls;
+mod listener;
 pub mod log;
 pub mod module;
 mod native;
+mod network;
 pub mod plugin;
 mod properties;
 mod request_path;

@@ -46,6 +46,29 @@ pub fn resolve(resources: &Resources, proxy: &Proxy, listener: &Listener, mesh: 
     FilterChain { proxy: proxy.clone(), listener: *listener, filters: chain.build(), left_out }
 }
 
+/// The network filters in front of an HTTP listener's own chain, or `None` when there are none.
+///
+/// Istio puts network extensions of all phases there, and none of its own network filters: what would decide about a
+/// connection's bytes decides about its requests.
+pub fn resolve_in_front(
+    resources: &Resources,
+    proxy: &Proxy,
+    listener: &Listener,
+    mesh: &MeshOptions,
+) -> Option<FilterChain> {
+    let listener = Listener { layer: Layer::Network, ..*listener };
+    let mut chain = resolve(resources, proxy, &listener, mesh);
+    chain.filters.retain(|filter| matches!(filter.kind, FilterKind::Extension(_)));
+    if chain.filters.is_empty() {
+        return None;
+    }
+    chain.filters.push(Filter {
+        kind: FilterKind::BuiltIn("envoy.filters.network.http_connection_manager".to_owned()),
+        reason: "Part of every HTTP listener: reads requests and runs the HTTP chain; always last.".to_owned(),
+    });
+    Some(chain)
+}
+
 /// Why an extension is in the chain, or why it is not.
 fn why(extension: &Extension, proxy: &Proxy, listener: Listener, mesh: &MeshOptions) -> Result<String, String> {
     let attached = attaches(&extension.attach, &extension.namespace, proxy, mesh)?;

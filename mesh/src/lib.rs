@@ -24,7 +24,7 @@ mod url;
 mod yaml;
 
 pub use attach::{AttachedService, GATEWAY_NAME_LABEL, MeshOptions, ServiceKind, WAYPOINT_CLASS};
-pub use chain::resolve;
+pub use chain::{resolve, resolve_in_front};
 pub use fault::{Fault, Place, Problem};
 pub use proxy::{Assumption, ProxyError, assume_proxy, assumed_listener, services_of, workload};
 pub use resources::{Gateway, Policy, PolicyKind, Reading, Resources, Service, Source, Workload, read};

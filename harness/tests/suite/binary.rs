@@ -35,11 +35,13 @@ fn plan(directory: &Path, guest: Guest, listen: &str) -> Plan {
     });
     Plan {
         chain: chain(vec![wasm("a", |_| {})]),
+        network: None,
         modules: BTreeMap::from([("WasmPlugin default/a".to_owned(), Module::File { path, sha256 })]),
         host_env: BTreeMap::new(),
         listen: listen.to_owned(),
         upstream: None,
         clusters: BTreeMap::new(),
+        ca_certificates: Vec::new(),
         workers: Some(1),
     }
 }
