@@ -12,10 +12,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::exchange::{Connection, Site, serve};
-use crate::upstream::LocalExecutor;
 
 /// What every HTTP/2 connection begins with, and no HTTP/1.1 request does.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -50,7 +49,7 @@ pub(crate) async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     let service = service_fn(|request| serve(site.clone(), connection, request));
     // A connection's failure is the client's to see; the streams' own ends have been reported.
     if is_http2 {
-        let mut builder = http2::Builder::new(LocalExecutor);
+        let mut builder = http2::Builder::new(StreamExecutor { patience: site.idle_timeout * 2 });
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
@@ -79,6 +78,30 @@ pub(crate) async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + 'static>(
             _ = on_shutdown.wait_for(|shutdown| *shutdown) => served.as_mut().graceful_shutdown(),
         }
         let _ = served.await;
+    }
+}
+
+/// Runs HTTP/2 streams, and resets those whose client takes nothing of what is ready for it.
+///
+/// A stream that waits for anything else is polled when its own idle timeout is over, which is sooner.
+#[derive(Debug, Clone, Copy)]
+struct StreamExecutor {
+    patience: Duration,
+}
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor {
+    fn execute(&self, stream: F) {
+        let (patience, mut stream) = (self.patience, Box::pin(stream));
+        let mut stalled = Box::pin(tokio::time::sleep(patience));
+        tokio::task::spawn_local(std::future::poll_fn(move |cx| {
+            let expired = stalled.is_elapsed();
+            if stream.as_mut().poll(cx).is_ready() || expired {
+                return Poll::Ready(());
+            }
+            stalled.as_mut().reset(Instant::now() + patience);
+            // Registers the task; a timer that was just set is not over.
+            stalled.as_mut().poll(cx)
+        }));
     }
 }
 

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::resolve;
+use super::{resolve, resolve_in_front};
 use crate::attach::{GATEWAY_NAME_LABEL, MeshOptions};
-use crate::model::{Direction, FilterChain, FilterKind, Layer, Listener, Proxy, ProxyKind};
+use crate::model::{Direction, Filter, FilterChain, FilterKind, Layer, Listener, Proxy, ProxyKind};
 use crate::resources::{Resources, Source, read};
 
 fn resources(text: &str) -> Resources {
@@ -148,6 +148,18 @@ fn network_chain() {
         "envoy.filters.network.rbac envoy.filters.network.ext_authz authn authz envoy.filters.network.rbac stats none \
          istio.stats envoy.filters.network.tcp_proxy",
     );
+}
+
+#[test]
+fn only_extensions_are_in_front_of_http() {
+    let text = all_phases(", type: NETWORK") + &extension("apps/http -") + &policies("");
+    let proxy = proxy(ProxyKind::Sidecar);
+    let chain = resolve_in_front(&resources(&text), &proxy, &INBOUND, &MeshOptions::default()).unwrap();
+    let names: Vec<_> = chain.filters.iter().map(Filter::name).collect();
+    assert_eq!(names, ["authn", "authz", "stats", "none", "envoy.filters.network.http_connection_manager"]);
+    assert_eq!(chain.listener.layer, Layer::Network);
+    let none = resolve_in_front(&resources(&extension("apps/http -")), &proxy, &INBOUND, &MeshOptions::default());
+    assert_eq!(none, None);
 }
 
 #[test]
