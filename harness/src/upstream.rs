@@ -16,7 +16,7 @@ use hyper::body::{Body as _, Frame, Incoming};
 use hyper::{Request, Uri};
 
 pub(crate) use address::{Address, Scheme};
-pub(crate) use pool::{Dialer, LocalExecutor, Pool, dial};
+pub(crate) use pool::{Dialer, Pool, dial};
 pub(crate) use tls::Tls;
 
 use crate::body::{self, QueueBody, Writer};
@@ -77,6 +77,7 @@ pub(crate) enum Exchange {
         complete: bool,
         answer: Option<Bytes>,
         headers_sent: bool,
+        ended: bool,
     },
     Http {
         pool: Pool,
@@ -100,7 +101,7 @@ impl Upstream {
         let pool = match self {
             Self::Echo => {
                 let echo = Echo::new(headers.clone());
-                return Ok(Exchange::Echo { echo, complete: end, answer: None, headers_sent: false });
+                return Ok(Exchange::Echo { echo, complete: end, answer: None, headers_sent: false, ended: false });
             }
             Self::Http(pool) => pool.clone(),
         };
@@ -212,7 +213,14 @@ impl Exchange {
                 *answer = Some(body);
                 Poll::Ready(Event::Headers { headers, end: echo.is_head() })
             }
-            Self::Echo { answer, .. } => Poll::Ready(answer.take().map_or(Event::End, Event::Data)),
+            Self::Echo { ended: true, .. } => Poll::Pending,
+            Self::Echo { answer, ended, .. } => Poll::Ready(answer.take().map_or_else(
+                || {
+                    *ended = true;
+                    Event::End
+                },
+                Event::Data,
+            )),
             Self::Http { sending: Some(sending), response, peer, started, .. } => {
                 let sent = ready!(sending.as_mut().poll(cx));
                 let answer = match sent {

@@ -38,7 +38,7 @@ pub(super) fn send_local_response(
         return Ok(());
     }
     let Some(view) = stream.view(filter) else { return Ok(()) };
-    let done = view.logging;
+    let done = view.logging || view.over;
     let second = view.local_reply.is_some();
     match &mut view.local_reply {
         _ if done => {}

@@ -384,7 +384,7 @@ impl Stream {
         self.view(filter, |view| *view = View { logging: true, ..View::default() });
         let _ = self.filters[filter].call(Vm::log);
         let _ = self.filters[filter].native(|native| native.log());
-        self.view(filter, |view| *view = View::default());
+        self.view(filter, |view| *view = View { over: true, ..View::default() });
     }
 }
 

@@ -90,6 +90,8 @@ pub(crate) struct View {
     pub(crate) response_body: Option<Body>,
     /// In `on_log` every map is readable and none is writable.
     pub(crate) logging: bool,
+    /// The stream has ended and this filter has logged it.
+    pub(crate) over: bool,
     pub(crate) local_reply: Option<LocalReply>,
     pub(crate) resume_request: bool,
     pub(crate) resume_response: bool,

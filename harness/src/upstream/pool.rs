@@ -33,7 +33,7 @@ const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 
 /// Runs hyper's tasks on the worker's own thread.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LocalExecutor;
+struct LocalExecutor;
 
 impl<F> hyper::rt::Executor<F> for LocalExecutor
 where

