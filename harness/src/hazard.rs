@@ -146,7 +146,7 @@ impl MemoryWatch {
     /// One more stream is over; `size` gives the memory's bytes. What it grew from and to, when it only grows.
     pub(crate) fn ended(&mut self, size: impl FnOnce() -> usize) -> Option<(usize, usize)> {
         self.streams += 1;
-        if self.streams % Self::WINDOW != 0 {
+        if !self.streams.is_multiple_of(Self::WINDOW) {
             return None;
         }
         let (size, window) = (size(), self.streams / Self::WINDOW);

@@ -70,6 +70,8 @@ pub(crate) enum Event {
     Failed(Failure),
 }
 
+type Sending = Pin<Box<dyn Future<Output = Result<Answer, Failure>>>>;
+
 /// One request in flight.
 pub(crate) enum Exchange {
     Echo {
@@ -84,7 +86,7 @@ pub(crate) enum Exchange {
         writer: Writer,
         /// What content-length promises, and what has been sent.
         length: (Option<u64>, u64),
-        sending: Option<Pin<Box<dyn Future<Output = Result<Answer, Failure>>>>>,
+        sending: Option<Sending>,
         response: Option<(Incoming, Option<Idle>)>,
         peer: Option<SocketAddr>,
         started: Instant,
@@ -112,7 +114,8 @@ impl Upstream {
             Some(authority) => Some(HeaderValue::from_bytes(authority).map_err(|_| Failure::Request)?),
             None => None,
         };
-        let sending = Some(Box::pin(pool.clone().send(request, authority)) as Pin<Box<_>>);
+        let sending: Sending = Box::pin(pool.clone().send(request, authority));
+        let sending = Some(sending);
         Ok(Exchange::Http { pool, writer, length, sending, response: None, peer: None, started: Instant::now() })
     }
 }

@@ -173,7 +173,7 @@ impl<T: AsyncRead + AsyncWrite + Connect + Unpin> Driver<T> {
         out.end = true;
         let flushed = poll_fn(|cx| {
             while !out.ended {
-                if let Poll::Pending = out.poll_write(cx, client) {
+                if out.poll_write(cx, client).is_pending() {
                     return Poll::Pending;
                 }
             }

@@ -238,14 +238,14 @@ impl Chain {
         let data = self.data_mut(side);
         let end = data.end;
         let body = Body { buffer: std::mem::take(&mut data.buffer), end_of_stream: end };
-        let size = u32::try_from(body.buffer.len()).unwrap_or(u32::MAX);
+        let len = u32::try_from(body.buffer.len()).unwrap_or(u32::MAX);
         data.holder = Some(filter);
         if let Some(view) = self.state_mut().view(filter) {
             *slot(view, side) = Some(body);
         }
         let called = self.filters[filter].call(|vm, id| match side {
-            Side::Downstream => vm.downstream_data(id, size, end),
-            Side::Upstream => vm.upstream_data(id, size, end),
+            Side::Downstream => vm.downstream_data(id, len, end),
+            Side::Upstream => vm.upstream_data(id, len, end),
         });
         self.flow(side, filter, called)
     }

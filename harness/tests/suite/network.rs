@@ -23,9 +23,9 @@ fn recorder(name: &str) -> Guest {
 }
 
 fn said_data(guest: &mut Guest, name: &str, side: &str, action: &str) -> String {
-    let size = guest.say_number(&format!("{name} {side}"), "(local.get 1)");
+    let said = guest.say_number(&format!("{name} {side}"), "(local.get 1)");
     let end = guest.say(&format!("{name} {side} end"));
-    format!("{size} (if (local.get 2) (then {end})) {action}")
+    format!("{said} (if (local.get 2) (then {end})) {action}")
 }
 
 fn tcp(filters: &[(&str, Guest)], upstream: SocketAddr) -> Harness {

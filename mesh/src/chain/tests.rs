@@ -318,8 +318,7 @@ metadata: {name: jwt, namespace: istio-ingress}
     let chain = resolve(&resources, &assumed.proxy, &assumed.listener, &mesh);
     let documented =
         ["openid-connect", "envoy.filters.http.jwt_authn", "acl-check", "check-header", "envoy.filters.http.router"];
-    let names: Vec<_> =
-        chain.filters.iter().map(super::Filter::name).filter(|name| documented.contains(name)).collect();
+    let names: Vec<_> = chain.filters.iter().map(Filter::name).filter(|name| documented.contains(name)).collect();
     assert_eq!(names, documented);
     assert_eq!(chain.left_out, []);
 }
@@ -355,7 +354,7 @@ proptest! {
     ) {
         let chain = |texts: &[String]| {
             let chain = resolve(&resources(&texts.concat()), &proxy(ProxyKind::Sidecar), &INBOUND, &MeshOptions::default());
-            let extension = |filter: &super::Filter| match &filter.kind {
+            let extension = |filter: &Filter| match &filter.kind {
                 FilterKind::Extension(extension) => format!("{} {}/{}", extension.origin.kind, extension.namespace, extension.name),
                 FilterKind::BuiltIn(name) => name.clone(),
             };
