@@ -1,6 +1,6 @@
 //! What Envoy answers with a hang, a crash or a broken response is said, by name.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -192,4 +192,34 @@ fn a_network_plugin_that_reads_headers() {
     let expected = "header-map-out-of-phase default.a proxy_on_new_connection proxy_get_header_map_value: \
                     the map RequestHeaders is not there in this callback";
     assert_eq!(harness.log.hazards(), [expected]);
+}
+
+#[test]
+fn memory_that_only_grows() {
+    // A page more for every 250 requests.
+    let guest = Guest::default().on("request_headers", |g| {
+        let reply = local_response(g, 200, "", "");
+        format!(
+            "(global.set $count (i32.add (global.get $count) (i32.const 1)))
+            (if (i32.eqz (i32.rem_u (global.get $count) (i32.const 250)))
+                (then (drop (memory.grow (i32.const 1)))))
+            {reply} (i32.const 1)"
+        )
+    });
+    let harness = Harness::of(guest);
+    let mut client = TcpStream::connect(harness.server.address()).unwrap();
+    let requests = "GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);
+    for _ in 0..100 {
+        client.write_all(requests.as_bytes()).unwrap();
+        let mut seen = Vec::new();
+        while seen.windows(4).filter(|window| window == b"\r\n\r\n").count() < 100 {
+            let mut chunk = [0; 16 << 10];
+            let read = client.read(&mut chunk).unwrap();
+            assert_ne!(read, 0);
+            seen.extend_from_slice(&chunk[..read]);
+        }
+    }
+    let hazards = harness.log.hazards();
+    let start = "memory-growth default.a  -: over the last 10000 requests its memory grew from ";
+    assert!(hazards.len() == 1 && hazards[0].starts_with(start), "{hazards:?}");
 }
