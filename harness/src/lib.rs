@@ -14,13 +14,18 @@
 //! ```
 
 pub mod abi;
+mod admin;
 mod body;
 mod buffer;
+mod callouts;
+mod cel;
 pub mod chain;
 mod cluster;
+mod crypto;
 mod echo;
 pub mod engine;
 mod exchange;
+mod grpc;
 mod header_map;
 mod hostcalls;
 pub mod log;
@@ -28,6 +33,7 @@ pub mod module;
 mod native;
 pub mod plugin;
 mod properties;
+mod proto;
 mod request_path;
 pub mod server;
 mod shared;

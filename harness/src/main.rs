@@ -176,7 +176,9 @@ fn run() -> Result<(), Failure> {
     let sink = Arc::new(Stderr { quiet: arguments.quiet });
     let engine = Engine::new(Limits::default())?;
     let progress = Progress::start();
-    let chain = Chain::load(&engine, &plan.chain, &plan, &plan.host_env, sink, arguments.log_level)?;
+    let node = plan.node.clone();
+    let chain =
+        Chain::load_for_node(&engine, &plan.chain, &plan, &plan.host_env, sink, arguments.log_level, node)?;
     drop(progress);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
@@ -186,11 +188,15 @@ fn run() -> Result<(), Failure> {
         let options = Options {
             upstream: plan.upstream,
             clusters: plan.clusters,
+            admin: plan.admin,
             workers: plan.workers,
             ..Options::listen_on(plan.listen)
         };
         let server = Server::start(chain, options)?;
         let mut stdout = std::io::stdout();
+        if let Some(admin) = server.admin_address() {
+            say(&format!("metrics on http://{admin}/stats/prometheus"));
+        }
         writeln!(stdout, "listening on http://{}", server.address())?;
         stdout.flush()?;
         tokio::select! {

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 
+use crate::admin;
 use crate::chain::{Chain, ChainFilter};
 use crate::cluster::Clusters;
 use crate::exchange::{Connection, Site, serve};
@@ -33,6 +34,8 @@ pub struct Options {
     pub upstream: Option<String>,
     /// Clusters that filters may call, by name: `http://HOST:PORT`.
     pub clusters: BTreeMap<String, String>,
+    /// Address of the administration endpoint, which has the metrics; `None`: there is none. Port 0 picks one.
+    pub admin: Option<String>,
     /// Worker threads; `None` is one per core.
     pub workers: Option<usize>,
     /// A request on which nothing happens for this long is answered with 504 (408 when it is incomplete).
@@ -48,6 +51,7 @@ impl Options {
             listen: address.into(),
             upstream: None,
             clusters: BTreeMap::new(),
+            admin: None,
             workers: None,
             idle_timeout: Duration::from_mins(5),
             drain: Duration::from_secs(5),
@@ -101,6 +105,7 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    admin: Option<SocketAddr>,
     shutdown: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -114,10 +119,8 @@ impl Server {
             .iter()
             .map(|(name, url)| Ok((name.clone(), authority(&format!("the cluster {name}"), url)?)))
             .collect::<Result<_, ServeError>>()?;
-        let listen_error = |source| ServeError::Listen { address: options.listen.clone(), source };
-        let listener = TcpListener::bind(&options.listen).map_err(listen_error)?;
-        listener.set_nonblocking(true).map_err(listen_error)?;
-        let address = listener.local_addr().map_err(listen_error)?;
+        let (listener, address) = listen(&options.listen)?;
+        let (mut admin_listener, admin) = options.admin.as_deref().map(listen).transpose()?.unzip();
         let count = options.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let (shutdown, on_shutdown) = watch::channel(false);
         let (ready, on_ready) = mpsc::channel();
@@ -128,15 +131,17 @@ impl Server {
             options,
             connections: AtomicU64::new(1),
         });
-        let mut server = Self { address, shutdown, workers: Vec::new() };
+        let mut server = Self { address, admin, shutdown, workers: Vec::new() };
         for worker in 0..count.max(1) {
             let listener = listener.try_clone().map_err(ServeError::Worker)?;
             let (common, on_shutdown, ready) = (common.clone(), on_shutdown.clone(), ready.clone());
+            // The first worker has the administration endpoint too.
+            let listeners = (listener, admin_listener.take());
             let thread = std::thread::Builder::new()
                 .name(format!("wrk:worker_{worker}"))
                 .stack_size(8 << 20)
                 .spawn(move || {
-                    if let Err(error) = run_worker(&common, listener, on_shutdown, &ready) {
+                    if let Err(error) = run_worker(&common, listeners, on_shutdown, &ready) {
                         // The starter has gone away only when another worker failed before.
                         let _ = ready.send(Err(error));
                     }
@@ -160,6 +165,11 @@ impl Server {
         self.address
     }
 
+    /// Where the administration endpoint is.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
     /// Stops listening, lets requests in flight end within the drain time, and returns when all workers have.
     pub fn shut_down(mut self) {
         self.stop();
@@ -178,6 +188,14 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn listen(address: &str) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let listen_error = |source| ServeError::Listen { address: address.to_owned(), source };
+    let listener = TcpListener::bind(address).map_err(listen_error)?;
+    listener.set_nonblocking(true).map_err(listen_error)?;
+    let local = listener.local_addr().map_err(listen_error)?;
+    Ok((listener, local))
 }
 
 fn authority(what: &str, upstream: &str) -> Result<String, ServeError> {
@@ -202,23 +220,48 @@ struct Common {
 
 fn run_worker(
     common: &Arc<Common>,
-    listener: TcpListener,
+    (listener, admin): (TcpListener, Option<TcpListener>),
     on_shutdown: watch::Receiver<bool>,
     ready: &mpsc::Sender<Result<(), ServeError>>,
 ) -> Result<(), ServeError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(ServeError::Worker)?;
     let chain = &common.chain;
-    let vms = Vms::new(chain.surroundings.clone());
     let services =
         Rc::new(Services { clusters: Clusters::new(&common.clusters), sink: chain.surroundings.sink.clone() });
+    LocalSet::new().block_on(&runtime, async {
+        let (vms, on_queue_ready) = Vms::new(chain.surroundings.clone(), services.clone());
+        let site = Rc::new(Site {
+            filters: start_filters(chain, &services, &vms)?,
+            upstream: common.authority.as_deref().map_or(Upstream::Echo, Upstream::http),
+            proxy: chain.proxy.clone(),
+            sink: chain.surroundings.sink.clone(),
+            idle_timeout: common.options.idle_timeout,
+        });
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Worker)?;
+        if let Some(admin) = admin {
+            let admin = tokio::net::TcpListener::from_std(admin).map_err(ServeError::Worker)?;
+            let shared = chain.surroundings.shared.clone();
+            tokio::task::spawn_local(admin::serve(admin, shared, on_shutdown.clone()));
+        }
+        let running = tokio::task::spawn_local(vms.clone().run(on_queue_ready));
+        // The starter has gone away only when another worker failed.
+        let _ = ready.send(Ok(()));
+        accept(common, site, listener, on_shutdown).await;
+        vms.stop(common.options.drain).await;
+        running.abort();
+        Ok(())
+    })
+}
+
+fn start_filters(chain: &Chain, services: &Rc<Services>, vms: &Vms) -> Result<Vec<WorkerFilter>, ServeError> {
     let mut filters = Vec::new();
     for filter in &chain.filters {
         filters.push(match filter {
             ChainFilter::Native(plugin) => {
                 let name = plugin.name().to_owned();
                 let worker =
-                    plugin.start(&services).map_err(|reason| ServeError::Filter { filter: name.clone(), reason })?;
+                    plugin.start(services).map_err(|reason| ServeError::Filter { filter: name.clone(), reason })?;
                 WorkerFilter::Native { name, worker }
             }
             ChainFilter::Wasm(plugin) => {
@@ -227,33 +270,7 @@ fn run_worker(
             }
         });
     }
-    let upstream = common.authority.as_deref().map_or(Upstream::Echo, Upstream::http);
-    let site = Rc::new(Site {
-        filters,
-        upstream,
-        proxy: chain.proxy.clone(),
-        sink: chain.surroundings.sink.clone(),
-        idle_timeout: common.options.idle_timeout,
-    });
-    LocalSet::new().block_on(&runtime, async {
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Worker)?;
-        let ticking = tokio::task::spawn_local(tick(vms.clone()));
-        // The starter has gone away only when another worker failed.
-        let _ = ready.send(Ok(()));
-        accept(common, site, listener, on_shutdown).await;
-        ticking.abort();
-        Ok(())
-    })?;
-    vms.stop();
-    Ok(())
-}
-
-async fn tick(vms: Vms) {
-    let mut due = Vec::new();
-    loop {
-        let pause = vms.tick(&mut due);
-        tokio::time::sleep(pause).await;
-    }
+    Ok(filters)
 }
 
 /// Accepts connections until shutdown, then waits for those in flight.

@@ -23,6 +23,12 @@ pub struct Plan {
     /// Clusters that filters may call, by name, each `http://HOST:PORT`.
     #[serde(default)]
     pub clusters: BTreeMap<String, String>,
+    /// The proxy's node in Envoy's JSON form (`xds.node`); `None` is one made from the chain's proxy.
+    #[serde(default)]
+    pub node: Option<serde_json::Value>,
+    /// Address of the administration endpoint, which has the metrics; `None`: there is none.
+    #[serde(default)]
+    pub admin: Option<String>,
     /// Worker threads; `None` is one per core.
     pub workers: Option<usize>,
 }

@@ -40,6 +40,8 @@ fn plan(directory: &Path, guest: Guest, listen: &str) -> Plan {
         listen: listen.to_owned(),
         upstream: None,
         clusters: BTreeMap::new(),
+        node: None,
+        admin: None,
         workers: Some(1),
     }
 }

@@ -73,6 +73,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         listen: args.listen.clone(),
         upstream: args.upstream.clone(),
         clusters: BTreeMap::new(),
+        node: None,
+        admin: None,
         workers: args.workers,
     };
     let plan = unnamed_file(&plan)
