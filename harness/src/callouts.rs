@@ -153,8 +153,7 @@ impl Callouts {
     }
 
     fn insert(&mut self, token: u32, root: u32, bytes: usize, task: Option<AbortHandle>, request: Option<Writer>) {
-        let pending =
-            Pending { root, bytes, task, request, message: None, local_closed: false, remote_closed: false };
+        let pending = Pending { root, bytes, task, request, message: None, local_closed: false, remote_closed: false };
         self.pending.insert(token, pending);
     }
 

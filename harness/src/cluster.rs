@@ -64,7 +64,8 @@ pub(crate) struct Reset;
 impl Clusters {
     /// Clusters by name, each at an authority `HOST:PORT`.
     pub(crate) fn new(authorities: &BTreeMap<String, String>) -> Self {
-        let cluster = |authority: &String| Cluster { http: Upstream::http(authority), grpc: grpc::Client::new(authority) };
+        let cluster =
+            |authority: &String| Cluster { http: Upstream::http(authority), grpc: grpc::Client::new(authority) };
         Self(authorities.iter().map(|(name, authority)| (name.clone(), cluster(authority))).collect())
     }
 

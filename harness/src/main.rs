@@ -177,8 +177,7 @@ fn run() -> Result<(), Failure> {
     let engine = Engine::new(Limits::default())?;
     let progress = Progress::start();
     let node = plan.node.clone();
-    let chain =
-        Chain::load_for_node(&engine, &plan.chain, &plan, &plan.host_env, sink, arguments.log_level, node)?;
+    let chain = Chain::load_for_node(&engine, &plan.chain, &plan, &plan.host_env, sink, arguments.log_level, node)?;
     drop(progress);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {

@@ -140,7 +140,13 @@ mod tests {
 
     #[test]
     fn malformed_messages_are_none() {
-        for bad in [&b"\x0a\x05ab"[..], b"\x08", b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"\x02\x00", b"outbound|80||x"] {
+        for bad in [
+            &b"\x0a\x05ab"[..],
+            b"\x08",
+            b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+            b"\x02\x00",
+            b"outbound|80||x",
+        ] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
     }

@@ -27,12 +27,7 @@ pub(crate) struct Shared {
 
 impl Default for Shared {
     fn default() -> Self {
-        Self {
-            tables: Mutex::default(),
-            queues: Mutex::default(),
-            metrics: Mutex::default(),
-            started: Instant::now(),
-        }
+        Self { tables: Mutex::default(), queues: Mutex::default(), metrics: Mutex::default(), started: Instant::now() }
     }
 }
 

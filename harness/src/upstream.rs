@@ -245,7 +245,14 @@ impl Exchange {
                 *answer = Some(body);
                 Poll::Ready(Event::Headers { headers, end: echo.is_head() })
             }
-            Self::Echo { answer, .. } => Poll::Ready(answer.take().map_or(Event::End, Event::Data)),
+            Self::Echo { answer, complete, .. } => Poll::Ready(match answer.take() {
+                Some(body) => Event::Data(body),
+                None => {
+                    // Nothing comes after the end.
+                    *complete = false;
+                    Event::End
+                }
+            }),
             Self::Http { sending: Some(sending), response, started, .. } => {
                 let sent = ready!(sending.as_mut().poll(cx));
                 let (received, sender) = match sent {

@@ -7,6 +7,7 @@
 
 mod attach;
 mod chain;
+mod clusters;
 mod config;
 mod extension;
 mod fault;
@@ -25,6 +26,7 @@ mod yaml;
 
 pub use attach::{AttachedService, GATEWAY_NAME_LABEL, MeshOptions, ServiceKind, WAYPOINT_CLASS};
 pub use chain::resolve;
+pub use clusters::clusters;
 pub use fault::{Fault, Place, Problem};
 pub use proxy::{Assumption, ProxyError, assume_proxy, assumed_listener, services_of, workload};
 pub use resources::{Gateway, Policy, PolicyKind, Reading, Resources, Service, Source, Workload, read};

@@ -129,11 +129,7 @@ fn target(
     timeout: u64,
 ) -> Result<Target, Fault> {
     let upstream = memory::range(memory, upstream.0, upstream.1)?;
-    let path = format!(
-        "/{}/{}",
-        name(memory, service_name.0, service_name.1)?,
-        name(memory, method.0, method.1)?
-    );
+    let path = format!("/{}/{}", name(memory, service_name.0, service_name.1)?, name(memory, method.0, method.1)?);
     let metadata = pairs::deserialize(memory::range(memory, metadata.0, metadata.1)?);
     let service = service(state, upstream)?;
     let authority = service.authority.as_deref().unwrap_or(&service.cluster);

@@ -198,9 +198,8 @@ fn token(arguments: &[u8]) -> Result<u32, Status> {
 fn expr_evaluate(state: &HostState, arguments: &[u8]) -> Answer {
     let token = token(arguments)?;
     let expression = state.root().and_then(|root| root.expressions.get(token)).ok_or(Status::NotFound)?;
-    let value = properties::scoped(state, |scope| {
-        cel::evaluate(expression, scope).map_err(|_| Status::InternalFailure)
-    })?;
+    let value =
+        properties::scoped(state, |scope| cel::evaluate(expression, scope).map_err(|_| Status::InternalFailure))?;
     value.serialize().map(Some)
 }
 

@@ -17,14 +17,7 @@ pub(super) fn register(call: &mut Call<'_>, name: u32, len: u32, token: u32) -> 
     memory::write_u32(memory, token, registered)
 }
 
-pub(super) fn resolve(
-    call: &mut Call<'_>,
-    vm: u32,
-    vm_len: u32,
-    name: u32,
-    len: u32,
-    token: u32,
-) -> Result<(), Fault> {
+pub(super) fn resolve(call: &mut Call<'_>, vm: u32, vm_len: u32, name: u32, len: u32, token: u32) -> Result<(), Fault> {
     let (memory, state) = memory::split(call)?;
     let (vm, name) = (memory::range(memory, vm, vm_len)?, memory::range(memory, name, len)?);
     let vm = if vm.is_empty() { Ok(state.vm.vm_id.as_str()) } else { std::str::from_utf8(vm) };

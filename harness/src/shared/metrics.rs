@@ -10,8 +10,25 @@ const MAX_NAME: usize = 4096;
 
 /// Envoy's default buckets.
 const BUCKETS: [f64; 19] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 30_000.0, 60_000.0,
-    300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1000.0,
+    2500.0,
+    5000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -208,19 +225,33 @@ mod tests {
         }
         let wrong = Err(SharedError::NotForThisType);
         assert_eq!([0, -1].map(|by| vm.increment(&shared, 4, by)), [wrong, Err(SharedError::NotForThisType)]);
-        assert_eq!([6, 7, 10].map(|id| vm.increment(&shared, id, 1).is_err_and(|e| e == SharedError::NotForThisType)), [true; 3]);
-        assert_eq!([0, 8, 9].map(|id| vm.increment(&shared, id, 1).is_err_and(|e| e == SharedError::Unknown)), [true; 3]);
+        assert_eq!(
+            [6, 7, 10].map(|id| vm.increment(&shared, id, 1).is_err_and(|e| e == SharedError::NotForThisType)),
+            [true; 3]
+        );
+        assert_eq!(
+            [0, 8, 9].map(|id| vm.increment(&shared, id, 1).is_err_and(|e| e == SharedError::Unknown)),
+            [true; 3]
+        );
         assert_eq!(vm.increment(&shared, 5, -1), Ok(()));
         assert_eq!(vm.get(&shared, 5), Ok(u64::MAX));
         assert_eq!((vm.record(&shared, 4, 3), vm.record(&shared, 4, 3), vm.get(&shared, 4)), (Ok(()), Ok(()), Ok(6)));
-        assert_eq!((vm.record(&shared, 7, 3), vm.record(&shared, 10, 3)), (Err(SharedError::Unknown), Err(SharedError::Unknown)));
-        assert_eq!((vm.get(&shared, 6), vm.get(&shared, 8)), (Err(SharedError::NotForThisType), Err(SharedError::Unknown)));
+        assert_eq!(
+            (vm.record(&shared, 7, 3), vm.record(&shared, 10, 3)),
+            (Err(SharedError::Unknown), Err(SharedError::Unknown))
+        );
+        assert_eq!(
+            (vm.get(&shared, 6), vm.get(&shared, 8)),
+            (Err(SharedError::NotForThisType), Err(SharedError::Unknown))
+        );
     }
 
     #[test]
     fn prometheus_text_has_every_metric_under_its_own_name() {
         let (shared, mut vm) = (Shared::default(), VmMetrics::default());
-        for (kind, name) in [(MetricType::Counter, "my.requests"), (MetricType::Histogram, "ms"), (MetricType::Gauge, "9")] {
+        for (kind, name) in
+            [(MetricType::Counter, "my.requests"), (MetricType::Histogram, "ms"), (MetricType::Gauge, "9")]
+        {
             vm.define(&shared, kind, name.as_bytes()).unwrap();
         }
         vm.increment(&shared, 4, 7).unwrap();

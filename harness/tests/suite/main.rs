@@ -3,9 +3,15 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says so by failing")]
 
 mod binary;
+mod callouts;
+mod contexts;
 mod failure;
+mod foreign;
+mod grpc;
 mod hazards;
 mod hostcalls;
 mod http;
 mod module;
+mod shared;
 mod support;
+mod wasi;

@@ -14,6 +14,7 @@ use packager::verify::Asked;
 
 use super::registry_flags::{RegistryFlags, fetch_failure};
 use super::requests;
+use super::surroundings::Surroundings;
 use crate::report::{Failure, note};
 use crate::{handover, input};
 
@@ -50,10 +51,13 @@ pub(crate) struct Args {
     #[arg(long, short)]
     quiet: bool,
     #[command(flatten)]
+    surroundings: Surroundings,
+    #[command(flatten)]
     registry: RegistryFlags,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let (clusters, node) = (args.surroundings.clusters()?, args.surroundings.node()?);
     let resources = input::read(&args.files)?;
     let chain = resolve(&resources, args)?;
     let images = images(&args.images, &resources)?;
@@ -72,9 +76,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         modules,
         listen: args.listen.clone(),
         upstream: args.upstream.clone(),
-        clusters: BTreeMap::new(),
-        node: None,
-        admin: None,
+        clusters,
+        node,
+        admin: args.surroundings.admin.clone(),
         workers: args.workers,
     };
     let plan = unnamed_file(&plan)
