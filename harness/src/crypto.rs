@@ -32,7 +32,7 @@ pub(crate) struct PublicKey {
 
 /// A private key from its PKCS #8.
 pub(crate) enum PrivateKey {
-    Rsa(RsaKeyPair),
+    Rsa(Box<RsaKeyPair>),
     P256(Vec<u8>),
     P384(Vec<u8>),
 }
@@ -85,7 +85,7 @@ impl PrivateKey {
     /// Reads a key in DER; `None` when it is none, or of a kind that is not supported.
     pub(crate) fn from_der(der: &[u8]) -> Option<Self> {
         if let Ok(pair) = RsaKeyPair::from_pkcs8(der).or_else(|_| RsaKeyPair::from_der(der)) {
-            return Some(Self::Rsa(pair));
+            return Some(Self::Rsa(pair.into()));
         }
         let random = SystemRandom::new();
         let is_on = |curve| EcdsaKeyPair::from_pkcs8(curve, der, &random).is_ok();

@@ -137,14 +137,14 @@ impl Client {
         mut on: impl FnMut(Event),
     ) {
         let Some(request) = request(&headers, body) else {
-            return local_reply(Failure::Request.message(), Failure::Request.details(), &mut on);
+            return local_reply(&Failure::Request.message(), &Failure::Request.details(), &mut on);
         };
         let exchange = self.run(request, &mut on);
         match timeout {
             None => exchange.await,
             Some(timeout) => {
                 if tokio::time::timeout(timeout, exchange).await.is_err() {
-                    local_reply("upstream request timeout".to_owned(), "response_timeout".to_owned(), &mut on);
+                    local_reply("upstream request timeout", "response_timeout", &mut on);
                 }
             }
         }
@@ -154,7 +154,7 @@ impl Client {
         let started = Instant::now();
         let response = match self.send(request).await {
             Ok(response) => response,
-            Err(failure) => return local_reply(failure.message(), failure.details(), on),
+            Err(failure) => return local_reply(&failure.message(), &failure.details(), on),
         };
         receive(response, started.elapsed(), on).await;
     }
@@ -276,17 +276,17 @@ fn broken(status: u32, on: &mut impl FnMut(Event)) {
 }
 
 /// What stands for a response when there is none: trailers only, as the router answers a gRPC request.
-fn local_reply(message: String, details: String, on: &mut impl FnMut(Event)) {
+fn local_reply(message: &str, details: &str, on: &mut impl FnMut(Event)) {
     let mut map = HeaderMap::default();
     let status = UNAVAILABLE.to_string();
     for (name, value) in
-        [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", &status), ("grpc-message", &message)]
+        [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", &status), ("grpc-message", message)]
     {
         // Four short headers fit any map.
         let _ = map.add(name.as_bytes(), value.as_bytes());
     }
     on(Event::InitialMetadata(HeaderMap::default()));
-    close(map, &details, on);
+    close(map, details, on);
 }
 
 /// The gRPC status for an answer that is none of gRPC's.

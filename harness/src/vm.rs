@@ -62,6 +62,9 @@ pub(crate) struct Failed;
 
 type HeadersCallback = Result<TypedFunc<(u32, u32, u32), u32>, TypedFunc<(u32, u32), u32>>;
 
+/// Root, token, and the sizes of headers, body and trailers.
+type HttpCallResponse = (u32, u32, u32, u32, u32);
+
 /// The callbacks the module exports; an absent one means "continue" or "true".
 struct Callbacks {
     context_create: Option<TypedFunc<(u32, u32), ()>>,
@@ -74,7 +77,7 @@ struct Callbacks {
     response_headers: Option<HeadersCallback>,
     response_body: Option<TypedFunc<(u32, u32, u32), u32>>,
     response_trailers: Option<TypedFunc<(u32, u32), u32>>,
-    http_call_response: Option<TypedFunc<(u32, u32, u32, u32, u32), ()>>,
+    http_call_response: Option<TypedFunc<HttpCallResponse, ()>>,
     grpc_initial_metadata: Option<TypedFunc<(u32, u32, u32), ()>>,
     grpc_receive: Option<TypedFunc<(u32, u32, u32), ()>>,
     grpc_trailing_metadata: Option<TypedFunc<(u32, u32, u32), ()>>,

@@ -32,7 +32,7 @@ pub(crate) enum WorkerFilter {
 /// All VMs of one worker. Their callouts run on the `LocalSet` in which a VM is started.
 #[derive(Clone)]
 pub(crate) struct Vms {
-    vms: Rc<RefCell<Vec<SharedVm>>>,
+    all: Rc<RefCell<Vec<SharedVm>>>,
     surroundings: Surroundings,
     services: Rc<Services>,
     ticks: Rc<Notify>,
@@ -45,7 +45,7 @@ impl Vms {
     pub(crate) fn new(surroundings: Surroundings, services: Rc<Services>) -> (Self, mpsc::Receiver<QueueReady>) {
         let (queue_ready, on_queue_ready) = mpsc::channel(MAX_QUEUES_READY);
         let vms = Self {
-            vms: Rc::default(),
+            all: Rc::default(),
             surroundings,
             services,
             ticks: Rc::default(),
@@ -68,8 +68,8 @@ impl Vms {
     }
 
     fn start_in_vm(&self, plugin: &Arc<Plugin>) -> Result<(SharedVm, u32), StartError> {
-        self.vms.borrow_mut().retain(|vm| !vm.borrow().failed());
-        let shared = self.vms.borrow().iter().find(|vm| vm.borrow().runs(plugin)).cloned();
+        self.all.borrow_mut().retain(|vm| !vm.borrow().failed());
+        let shared = self.all.borrow().iter().find(|vm| vm.borrow().runs(plugin)).cloned();
         if let Some(vm) = shared {
             let root = vm.borrow_mut().start(plugin)?;
             return Ok((vm, root));
@@ -84,7 +84,7 @@ impl Vms {
             ticks: self.ticks.clone(),
         });
         let root = vm.borrow_mut().start(plugin)?;
-        self.vms.borrow_mut().push(vm.clone());
+        self.all.borrow_mut().push(vm.clone());
         Ok((vm, root))
     }
 
@@ -102,7 +102,7 @@ impl Vms {
                 () = due => {}
                 () = self.ticks.notified() => {}
                 Some(QueueReady { vm: id, root, token }) = on_queue_ready.recv() => {
-                    let vm = self.vms.borrow().iter().find(|vm| vm.borrow().id() == Some(id)).cloned();
+                    let vm = self.all.borrow().iter().find(|vm| vm.borrow().id() == Some(id)).cloned();
                     if let Some(vm) = vm {
                         vm.borrow_mut().queue_ready(root, token);
                     }
@@ -114,13 +114,13 @@ impl Vms {
     /// Runs the ticks that are due and says when the next one is.
     fn tick(&self) -> Option<Instant> {
         let now = Instant::now();
-        let vms = self.vms.borrow().clone();
+        let vms = self.all.borrow().clone();
         vms.iter().filter_map(|vm| vm.borrow_mut().tick(now)).min()
     }
 
     /// `on_done` and `on_delete` of all root contexts. Those that are not done yet have `patience` to say so.
     pub(crate) async fn stop(&self, patience: Duration) {
-        let vms = self.vms.borrow().clone();
+        let vms = self.all.borrow().clone();
         for vm in &vms {
             vm.borrow_mut().stop();
         }

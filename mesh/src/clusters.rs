@@ -13,13 +13,13 @@ use crate::yaml::{self, Mark, Value};
 /// let clusters = mesh::clusters(&mesh::Source { file: "clusters.yaml".to_owned(), text }).unwrap();
 /// assert_eq!(clusters["outbound|80||auth.ns.svc.cluster.local"], "http://127.0.0.1:9000");
 /// ```
-pub fn clusters(source: &Source) -> Result<BTreeMap<String, String>, Problem> {
+pub fn clusters(source: &Source) -> Result<BTreeMap<String, String>, Box<Problem>> {
     let mut clusters = BTreeMap::new();
     for document in yaml::documents(&source.text) {
-        let problem = |at: Mark, path: &str, fault: Fault| Problem {
-            place: Place { file: source.file.clone(), document: document.number, line: at.line, column: at.column },
-            path: path.to_owned(),
-            fault,
+        let problem = |at: Mark, path: &str, fault: Fault| {
+            let Mark { line, column } = at;
+            let place = Place { file: source.file.clone(), document: document.number, line, column };
+            Box::new(Problem { place, path: path.to_owned(), fault })
         };
         if let Some((at, fault)) = document.faults.into_iter().next() {
             return Err(problem(at, "", fault));

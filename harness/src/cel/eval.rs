@@ -177,7 +177,6 @@ fn equal(left: &Value, right: &Value) -> bool {
 #[expect(clippy::cast_precision_loss, reason = "integers and doubles are compared as doubles")]
 fn compare(left: &Value, right: &Value) -> Result<Option<Ordering>, EvalError> {
     Ok(match (left, right) {
-        (Value::Int(a), Value::Int(b)) => Some(a.cmp(b)),
         (Value::Uint(a), Value::Uint(b)) => Some(a.cmp(b)),
         (Value::Int(a), Value::Uint(b)) => Some(i128::from(*a).cmp(&i128::from(*b))),
         (Value::Uint(a), Value::Int(b)) => Some(i128::from(*a).cmp(&i128::from(*b))),
@@ -188,7 +187,9 @@ fn compare(left: &Value, right: &Value) -> Result<Option<Ordering>, EvalError> {
         (Value::Double(a), Value::Uint(b)) => a.partial_cmp(&(*b as f64)),
         (Value::Text(a), Value::Text(b)) | (Value::Bytes(a), Value::Bytes(b)) => Some(a.cmp(b)),
         (Value::Bool(a), Value::Bool(b)) => Some(a.cmp(b)),
-        (Value::Duration(a), Value::Duration(b)) | (Value::Timestamp(a), Value::Timestamp(b)) => Some(a.cmp(b)),
+        (Value::Int(a), Value::Int(b))
+        | (Value::Duration(a), Value::Duration(b))
+        | (Value::Timestamp(a), Value::Timestamp(b)) => Some(a.cmp(b)),
         _ => return error("values of different types have no order"),
     })
 }
@@ -220,8 +221,8 @@ fn arithmetic(operator: &str, left: Value, right: Value) -> Evaluated {
         ("-", Value::Double(a), Value::Double(b)) => Ok(Value::Double(a - b)),
         ("*", Value::Double(a), Value::Double(b)) => Ok(Value::Double(a * b)),
         ("/", Value::Double(a), Value::Double(b)) => Ok(Value::Double(a / b)),
-        ("+", Value::Text(a), Value::Text(b)) => joined(a, b).map(Value::Text),
-        ("+", Value::Bytes(a), Value::Bytes(b)) => joined(a, b).map(Value::Bytes),
+        ("+", Value::Text(a), Value::Text(b)) => joined(a, &b).map(Value::Text),
+        ("+", Value::Bytes(a), Value::Bytes(b)) => joined(a, &b).map(Value::Bytes),
         ("+", Value::List(a), Value::List(b)) if a.len() + b.len() <= MAX_SIZE / 64 => {
             Ok(Value::List(a.into_iter().chain(b).collect()))
         }
@@ -237,11 +238,11 @@ fn arithmetic(operator: &str, left: Value, right: Value) -> Evaluated {
     }
 }
 
-fn joined(mut a: Vec<u8>, b: Vec<u8>) -> Result<Vec<u8>, EvalError> {
+fn joined(mut a: Vec<u8>, b: &[u8]) -> Result<Vec<u8>, EvalError> {
     if a.len() + b.len() > MAX_SIZE {
         return error("a string became too long");
     }
-    a.extend_from_slice(&b);
+    a.extend_from_slice(b);
     Ok(a)
 }
 

@@ -38,11 +38,14 @@ pub(crate) enum MetricType {
     Histogram,
 }
 
+/// Type, name and labels.
+type Key = (MetricType, Vec<u8>, Vec<(String, String)>);
+
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
     metrics: Vec<Metric>,
-    /// By Prometheus name and labels, so that they come out sorted.
-    indices: BTreeMap<(MetricType, Vec<u8>, Vec<(String, String)>), usize>,
+    /// In the order in which they come out.
+    indices: BTreeMap<Key, usize>,
 }
 
 #[derive(Debug)]

@@ -33,7 +33,7 @@ pub(crate) struct QueueReady {
 pub(super) struct Queues {
     tokens: HashMap<(String, Vec<u8>), u32>,
     /// By token, which starts at 1.
-    queues: Vec<Queue>,
+    all: Vec<Queue>,
     bytes: usize,
 }
 
@@ -45,7 +45,7 @@ struct Queue {
 
 impl Queues {
     fn queue(&mut self, token: u32) -> Option<&mut Queue> {
-        self.queues.get_mut((token as usize).checked_sub(1)?)
+        self.all.get_mut((token as usize).checked_sub(1)?)
     }
 }
 
@@ -61,10 +61,10 @@ impl Shared {
         let key = (vm_id.to_owned(), name.to_vec());
         let token = match queues.tokens.get(&key) {
             Some(token) => *token,
-            None if name.len() > MAX_NAME || queues.queues.len() >= MAX_QUEUES => return Err(SharedError::TooMuch),
+            None if name.len() > MAX_NAME || queues.all.len() >= MAX_QUEUES => return Err(SharedError::TooMuch),
             None => {
-                queues.queues.push(Queue::default());
-                let token = u32::try_from(queues.queues.len()).map_err(|_| SharedError::TooMuch)?;
+                queues.all.push(Queue::default());
+                let token = u32::try_from(queues.all.len()).map_err(|_| SharedError::TooMuch)?;
                 queues.tokens.insert(key, token);
                 token
             }
@@ -108,17 +108,17 @@ impl Shared {
 mod tests {
     use super::*;
 
-    fn target(worker: &mpsc::Sender<QueueReady>, root: u32) -> Option<QueueTarget> {
-        Some(QueueTarget { worker: worker.clone(), vm: 7, root })
+    fn target(worker: &mpsc::Sender<QueueReady>, root: u32) -> QueueTarget {
+        QueueTarget { worker: worker.clone(), vm: 7, root }
     }
 
     #[test]
     fn the_last_to_register_is_told_and_values_come_out_in_order() {
         let (sender, mut receiver) = mpsc::channel(8);
         let shared = Shared::default();
-        assert_eq!(shared.register_queue("", b"q", target(&sender, 1)), Ok(1));
+        assert_eq!(shared.register_queue("", b"q", Some(target(&sender, 1))), Ok(1));
         assert_eq!(shared.register_queue("", b"other", None), Ok(2));
-        assert_eq!(shared.register_queue("", b"q", target(&sender, 2)), Ok(1));
+        assert_eq!(shared.register_queue("", b"q", Some(target(&sender, 2))), Ok(1));
         assert_eq!((shared.resolve_queue("", b"q"), shared.resolve_queue("vm", b"q")), (Some(1), None));
         assert_eq!([b"a", b"b"].map(|value| shared.enqueue(1, value)), [Ok(()), Ok(())]);
         assert_eq!(receiver.try_recv().unwrap(), QueueReady { vm: 7, root: 2, token: 1 });

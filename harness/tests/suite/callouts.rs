@@ -1,5 +1,6 @@
 //! HTTP calls to clusters: what is sent, what comes back, and to whom.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
@@ -172,11 +173,11 @@ fn a_call_needs_method_path_and_authority_and_no_negative_timeout() {
         for missing in 0..3 {
             let mut headers = HEADERS.to_vec();
             headers.remove(missing);
-            body += &format!("(call $number {})", call(g, "c", &headers, "", 0));
+            let _ = write!(body, "(call $number {})", call(g, "c", &headers, "", 0));
         }
-        body += &format!("(call $number {})", call(g, "c", HEADERS, "", -1));
+        let _ = write!(body, "(call $number {})", call(g, "c", HEADERS, "", -1));
         let host = [(":method", "GET"), (":path", "/"), ("host", "h")];
-        body += &format!("(call $number {})", call(g, "c", &host, "", 0));
+        let _ = write!(body, "(call $number {})", call(g, "c", &host, "", 0));
         body + "(i32.const 0)"
     });
     let harness = with_cluster(guest, "c", address);

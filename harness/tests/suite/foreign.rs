@@ -30,12 +30,8 @@ fn properties(guest: &mut Guest, paths: &[&str]) -> String {
 
 #[track_caller]
 fn check_properties(callback: &str, paths: &[&str], expected: &[&str]) {
-    let guest = Guest::default().on(callback, |g| properties(g, paths) + "(i32.const 1)");
-    let guest = if callback == "configure" {
-        guest
-    } else {
-        Guest::default().on(callback, |g| properties(g, paths) + "(i32.const 0)")
-    };
+    let result = if callback == "configure" { "(i32.const 1)" } else { "(i32.const 0)" };
+    let guest = Guest::default().on(callback, |g| properties(g, paths) + result);
     let harness = Harness::new(vec![wasm("a", |w| w.plugin_name = "root".to_owned())], &[("a", guest.build())]);
     if callback == "configure" {
         // What the worker's VM said, after the canary.

@@ -129,8 +129,7 @@ impl Guest {
         let (params, result) = match callback {
             "tick" | "log" | "delete" => (1, ""),
             "done" => (1, "(result i32)"),
-            "context_create" => (2, ""),
-            "queue_ready" => (2, ""),
+            "context_create" | "queue_ready" => (2, ""),
             "http_call_response" => (5, ""),
             "grpc_receive_initial_metadata"
             | "grpc_receive"
@@ -211,10 +210,15 @@ impl Guest {
 
 /// Address and length of a serialized map. Its sizes are below 128, so that it is text.
 pub(crate) fn pairs(guest: &mut Guest, pairs: &[(&str, &str)]) -> String {
-    let number = |n: usize| format!("{}\0\0\0", char::from(u8::try_from(n).unwrap()));
-    let sizes: String = pairs.iter().map(|(k, v)| number(k.len()) + &number(v.len())).collect();
-    let content: String = pairs.iter().map(|(k, v)| format!("{k}\0{v}\0")).collect();
-    guest.text(&format!("{}{sizes}{content}", number(pairs.len())))
+    let number = |n: usize| char::from(u8::try_from(n).unwrap());
+    let mut text = format!("{}\0\0\0", number(pairs.len()));
+    for (k, v) in pairs {
+        let _ = write!(text, "{}\0\0\0{}\0\0\0", number(k.len()), number(v.len()));
+    }
+    for (k, v) in pairs {
+        let _ = write!(text, "{k}\0{v}\0");
+    }
+    guest.text(&text)
 }
 
 /// `proxy_send_local_response` without headers.
