@@ -32,7 +32,7 @@ fn properties(guest: &mut Guest, paths: &[&str]) -> String {
 fn check_properties(callback: &str, paths: &[&str], expected: &[&str]) {
     let result = if callback == "configure" { "(i32.const 1)" } else { "(i32.const 0)" };
     let guest = Guest::default().on(callback, |g| properties(g, paths) + result);
-    let harness = Harness::new(vec![wasm("a", |w| w.plugin_name = "root".to_owned())], &[("a", guest.build())]);
+    let harness = Harness::new(vec![wasm("a", |w| "root".clone_into(&mut w.plugin_name))], &[("a", guest.build())]);
     if callback == "configure" {
         // What the worker's VM said, after the canary.
         let messages = harness.log.messages();
