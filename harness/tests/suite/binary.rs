@@ -199,7 +199,7 @@ fn a_plan_has_clusters_a_node_and_an_administration_endpoint() {
     stderr.read_line(&mut line).unwrap();
     let admin =
         line.trim_end().strip_prefix("metrics on http://").and_then(|rest| rest.strip_suffix("/stats/prometheus"));
-    let admin: SocketAddr = admin.unwrap_or_else(|| panic!("{line:?}")).parse().unwrap();
+    let admin: SocketAddr = shown.unwrap_or_else(|| panic!("{line:?}")).parse().unwrap();
     assert_eq!(support::send(address, "GET", "/", &[], "").unwrap().status, 200);
     line.clear();
     stderr.read_line(&mut line).unwrap();
