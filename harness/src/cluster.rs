@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::grpc;
 use crate::header_map::HeaderMap;
-use crate::upstream::{Event, Failure, Upstream};
+use crate::upstream::{Address, Dialer, Event, Failure, Upstream};
 
 /// More of a response body than this fails the call, as in Envoy.
 const MAX_RESPONSE: usize = 32 << 20;
@@ -62,11 +62,13 @@ pub(crate) enum CallError {
 pub(crate) struct Reset;
 
 impl Clusters {
-    /// Clusters by name, each at an authority `HOST:PORT`.
-    pub(crate) fn new(authorities: &BTreeMap<String, String>) -> Self {
-        let cluster =
-            |authority: &String| Cluster { http: Upstream::http(authority), grpc: grpc::Client::new(authority) };
-        Self(authorities.iter().map(|(name, authority)| (name.clone(), cluster(authority))).collect())
+    /// Clusters by name, each at an address.
+    pub(crate) fn new(addresses: &BTreeMap<String, Address>, dialer: &Dialer) -> Self {
+        let cluster = |address: &Address| Cluster {
+            http: Upstream::new(address.clone(), dialer.clone()),
+            grpc: grpc::Client::new(address.clone(), dialer.clone()),
+        };
+        Self(addresses.iter().map(|(name, address)| (name.clone(), cluster(address))).collect())
     }
 
     /// The client for gRPC calls to a cluster, which is spoken to in HTTP/2.

@@ -1,22 +1,18 @@
 //! gRPC calls to clusters: HTTP/2 with prior knowledge, and what Envoy's gRPC client makes of the answers.
 
-use std::cell::RefCell;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use http::HeaderValue;
 use hyper::body::{Body as _, Incoming};
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper::{Request, Response, Uri, Version};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper::{Request, Response};
 
 use crate::body::QueueBody;
 use crate::header_map::HeaderMap;
 use crate::proto::{self, Field};
-use crate::upstream::{CONNECT_TIMEOUT, Failure, response_headers};
+use crate::upstream::{Address, Dialer, Failure, Pool, Scheme, response_headers};
 
 /// A longer message ends the stream.
 const MAX_MESSAGE: usize = 32 << 20;
@@ -108,24 +104,15 @@ pub(crate) fn frame(message: &[u8]) -> Bytes {
 
 /// A worker's connection to one cluster, opened when it is first needed.
 #[derive(Clone)]
-pub(crate) struct Client {
-    authority: Rc<str>,
-    connection: Rc<RefCell<Option<SendRequest<QueueBody>>>>,
-}
-
-/// Runs connection tasks on the worker they belong to.
-#[derive(Clone, Copy)]
-struct OnWorker;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnWorker {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
+pub(crate) struct Client(Pool);
 
 impl Client {
-    pub(crate) fn new(authority: &str) -> Self {
-        Self { authority: authority.into(), connection: Rc::default() }
+    /// A cluster in the clear is spoken to in HTTP/2 without asking first.
+    pub(crate) fn new(mut address: Address, dialer: Dialer) -> Self {
+        if address.scheme == Scheme::Http {
+            address.scheme = Scheme::H2c;
+        }
+        Self(Pool::new(address, dialer))
     }
 
     /// Makes one call. Dropping the future cancels it.
@@ -150,58 +137,22 @@ impl Client {
         }
     }
 
-    async fn run(self, request: Request<QueueBody>, on: &mut impl FnMut(Event)) {
+    async fn run(self, (request, authority): (Request<QueueBody>, HeaderValue), on: &mut impl FnMut(Event)) {
         let started = Instant::now();
-        let response = match self.send(request).await {
-            Ok(response) => response,
-            Err(failure) => return local_reply(&failure.message(), &failure.details(), on),
-        };
-        receive(response, started.elapsed(), on).await;
-    }
-
-    async fn send(&self, request: Request<QueueBody>) -> Result<Response<Incoming>, Failure> {
-        let open = self.connection.borrow().clone().filter(|sender| !sender.is_closed());
-        let mut sender = match open {
-            Some(sender) => sender,
-            None => self.connect().await?,
-        };
-        sender.ready().await.map_err(|_| Failure::Terminated)?;
-        sender.send_request(request).await.map_err(|_| Failure::Terminated)
-    }
-
-    async fn connect(&self) -> Result<SendRequest<QueueBody>, Failure> {
-        let connecting = TcpStream::connect(&*self.authority);
-        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-            Err(_) => return Err(Failure::ConnectTimeout),
-            Ok(Err(_)) => return Err(Failure::Connect),
-            Ok(Ok(stream)) => stream,
-        };
-        // Latency only; a socket that refuses it still works.
-        let _ = stream.set_nodelay(true);
-        let (sender, connection) =
-            http2::handshake(OnWorker, TokioIo::new(stream)).await.map_err(|_| Failure::Terminated)?;
-        tokio::task::spawn_local(async move {
-            // Its failure reaches whoever waits for a response.
-            let _ = connection.await;
-        });
-        *self.connection.borrow_mut() = Some(sender.clone());
-        Ok(sender)
+        match self.0.send(request, Some(authority)).await {
+            Ok(answer) => receive(answer.response, started.elapsed(), on).await,
+            Err(failure) => local_reply(&failure.message(), &failure.details(), on),
+        }
     }
 }
 
-fn request(headers: &HeaderMap, body: QueueBody) -> Option<Request<QueueBody>> {
+fn request(headers: &HeaderMap, body: QueueBody) -> Option<(Request<QueueBody>, HeaderValue)> {
     let mut request = Request::new(body);
-    *request.version_mut() = Version::HTTP_2;
     *request.method_mut() = http::Method::POST;
-    *request.uri_mut() = Uri::builder()
-        .scheme("http")
-        .authority(headers.text(":authority")?)
-        .path_and_query(headers.text(":path")?)
-        .build()
-        .ok()?;
+    *request.uri_mut() = headers.text(":path")?.parse().ok()?;
     *request.headers_mut() = headers.to_http().ok()?;
-    request.headers_mut().insert(http::header::TE, http::HeaderValue::from_static("trailers"));
-    Some(request)
+    request.headers_mut().insert(http::header::TE, HeaderValue::from_static("trailers"));
+    Some((request, HeaderValue::from_bytes(headers.get(b":authority")?).ok()?))
 }
 
 async fn receive(response: Response<Incoming>, took: Duration, on: &mut impl FnMut(Event)) {

@@ -1,6 +1,7 @@
 //! One instance of a module with its contexts, and the callbacks a host makes into it.
 
 mod callouts;
+pub(crate) mod network;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,6 +13,7 @@ use wasmtime::{Extern, ExternType, Instance, Memory, Store, Table, Trap, TypedFu
 use crate::abi::{AbiVersion, LogLevel};
 use crate::callouts::Host;
 use crate::engine::epochs;
+use crate::hazard::{Hazard, HazardKind, MemoryWatch};
 use crate::hostcalls::RestrictedCallback;
 use crate::log::Sink;
 use crate::module::Module;
@@ -19,6 +21,7 @@ use crate::plugin::Plugin;
 use crate::shared::Shared;
 use crate::state::{Context, HostState, Limits, Phase, Root, Tick};
 use crate::stream::state::{ProxyFacts, StreamState};
+use network::NetworkCallbacks;
 
 /// What every VM of a process is created with.
 #[derive(Clone)]
@@ -87,6 +90,7 @@ struct Callbacks {
     done: Option<TypedFunc<u32, u32>>,
     log: Option<TypedFunc<u32, ()>>,
     delete: Option<TypedFunc<u32, ()>>,
+    network: NetworkCallbacks,
 }
 
 pub(crate) struct Vm {
@@ -97,6 +101,7 @@ pub(crate) struct Vm {
     next_context: u32,
     failed: bool,
     roots: Vec<(Arc<Plugin>, u32)>,
+    memory_watch: MemoryWatch,
 }
 
 impl Vm {
@@ -142,6 +147,7 @@ impl Vm {
             next_context: 1,
             failed: false,
             roots: Vec::new(),
+            memory_watch: MemoryWatch::default(),
         };
         vm.run_start_functions(&instance)?;
         vm.store.data_mut().phase = Phase::Callback;
@@ -163,7 +169,7 @@ impl Vm {
 
     fn start_function<P: WasmParams, R: WasmResults>(
         &mut self,
-        name: &str,
+        name: &'static str,
         function: Option<TypedFunc<P, R>>,
         params: P,
     ) -> Result<(), StartError> {
@@ -179,7 +185,7 @@ impl Vm {
     /// Calls into the guest with `context` as the current one. Any trap fails the whole VM.
     fn enter<R>(
         &mut self,
-        name: &str,
+        name: &'static str,
         context: u32,
         epochs: u64,
         f: impl FnOnce(&mut Store<HostState>) -> wasmtime::Result<R>,
@@ -190,10 +196,12 @@ impl Vm {
         self.store.set_epoch_deadline(epochs);
         let state = self.store.data_mut();
         state.current = context;
+        state.callback = name;
         state.effective = 0;
         let result = f(&mut self.store);
         let state = self.store.data_mut();
         state.current = 0;
+        state.callback = "";
         state.effective = 0;
         result.map_err(|error| {
             self.failed = true;
@@ -211,7 +219,7 @@ impl Vm {
 
     fn call<P: WasmParams, R: WasmResults>(
         &mut self,
-        name: &str,
+        name: &'static str,
         context: u32,
         callback: impl FnOnce(&Callbacks) -> &Option<TypedFunc<P, R>>,
         params: P,
@@ -310,7 +318,7 @@ impl Vm {
 
     fn headers(
         &mut self,
-        name: &str,
+        name: &'static str,
         callback: Option<HeadersCallback>,
         id: u32,
         count: u32,
@@ -354,6 +362,19 @@ impl Vm {
             let _ = self.call("proxy_on_delete", id, |c| &c.delete, id);
         }
         self.store.data_mut().contexts.remove(&id);
+        self.watch_memory();
+    }
+
+    fn watch_memory(&mut self) {
+        let memory = self.store.data().memory;
+        let store = &self.store;
+        let grown = self.memory_watch.ended(|| memory.map_or(0, |memory| memory.data_size(store)));
+        if let (Some((from, to)), Some((plugin, _))) = (grown, self.roots.first()) {
+            let explanation = format!("over the last 10000 requests its memory grew from {from} to {to} bytes");
+            let (kind, filter) = (HazardKind::MemoryGrowth, plugin.name.as_str());
+            let hazard = Hazard { kind, filter, callback: "", hostcall: None, explanation: &explanation };
+            self.store.data().sink.hazard(&hazard);
+        }
     }
 
     /// Runs the ticks that are due and says when the next one is.
@@ -469,6 +490,7 @@ fn callbacks(instance: &Instance, store: &mut Store<HostState>, abi: AbiVersion)
         done: func(instance, store, "proxy_on_done"),
         log: func(instance, store, "proxy_on_log"),
         delete: func(instance, store, "proxy_on_delete"),
+        network: NetworkCallbacks::of(instance, store),
     }
 }
 

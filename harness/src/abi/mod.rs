@@ -141,8 +141,10 @@ pub enum BufferType {
     RequestBody,
     /// 1
     ResponseBody,
-    /// 2 and 3: only within network callbacks.
-    Network,
+    /// 2
+    DownstreamData,
+    /// 3
+    UpstreamData,
     /// 4
     HttpCallResponseBody,
     /// 5
@@ -161,7 +163,8 @@ impl BufferType {
         Some(match buffer {
             0 => Self::RequestBody,
             1 => Self::ResponseBody,
-            2 | 3 => Self::Network,
+            2 => Self::DownstreamData,
+            3 => Self::UpstreamData,
             4 => Self::HttpCallResponseBody,
             5 => Self::GrpcMessage,
             6 => Self::VmConfiguration,

@@ -3,8 +3,12 @@
 pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod ci;
+pub(crate) mod explain;
+pub(crate) mod images;
 pub(crate) mod inspect;
+pub(crate) mod lint;
 pub(crate) mod metadata_flags;
+pub(crate) mod migrate;
 pub(crate) mod package;
 pub(crate) mod pull;
 pub(crate) mod push;
