@@ -107,9 +107,22 @@ impl Chain {
         sink: Arc<dyn Sink>,
         log_level: LogLevel,
     ) -> Result<Self, ChainError> {
-        let surroundings = Surroundings { sink, shared: Arc::new(Shared::default()), log_level };
+        Self::load_for_node(engine, chain, source, host_env, sink, log_level, None)
+    }
+
+    /// As [`Self::load`], for a proxy whose `xds.node` is given in Envoy's JSON form rather than made from the chain's.
+    pub fn load_for_node(
+        engine: &Engine,
+        chain: &FilterChain,
+        source: &dyn ModuleSource,
+        host_env: &BTreeMap<String, String>,
+        sink: Arc<dyn Sink>,
+        log_level: LogLevel,
+        node: Option<serde_json::Value>,
+    ) -> Result<Self, ChainError> {
+        let proxy = Arc::new(facts(chain, node));
+        let surroundings = Surroundings { sink, shared: Arc::new(Shared::default()), log_level, proxy: proxy.clone() };
         let is_tcp = chain.listener.layer == Layer::Network;
-        let proxy = Arc::new(facts(chain));
         let loaded = Self { filters: Vec::new(), network: Vec::new(), is_tcp, proxy, surroundings };
         if is_tcp {
             return loaded.in_front(engine, chain, source, host_env);
@@ -258,17 +271,36 @@ fn env(wasm: &WasmFilter, host_env: &BTreeMap<String, String>) -> Vec<(String, S
         .collect()
 }
 
-fn facts(chain: &FilterChain) -> ProxyFacts {
+fn facts(chain: &FilterChain, node: Option<serde_json::Value>) -> ProxyFacts {
     let inbound = match chain.listener.direction {
         Some(direction) => direction == Direction::Inbound,
         None => chain.proxy.kind != ProxyKind::Gateway,
     };
     let port = chain.listener.port.unwrap_or(80);
-    ProxyFacts {
+    let mut facts = ProxyFacts {
         name: chain.proxy.name.clone(),
         namespace: chain.proxy.namespace.clone(),
         labels: chain.proxy.labels.clone().into_iter().collect(),
         direction: if inbound { 1 } else { 2 },
         cluster: format!("{}|{port}||", if inbound { "inbound" } else { "outbound" }),
-    }
+        node: serde_json::Value::Null,
+    };
+    facts.node = node.unwrap_or_else(|| node_of(&facts, chain.proxy.kind));
+    facts
+}
+
+/// The node as Istio's agent would describe the proxy.
+fn node_of(facts: &ProxyFacts, kind: ProxyKind) -> serde_json::Value {
+    let ProxyFacts { name, namespace, labels, .. } = facts;
+    let kind = match kind {
+        ProxyKind::Sidecar => "sidecar",
+        ProxyKind::Gateway => "router",
+        ProxyKind::Waypoint => "waypoint",
+    };
+    let labels: BTreeMap<_, _> = labels.iter().cloned().collect();
+    serde_json::json!({
+        "id": format!("{kind}~127.0.0.1~{name}.{namespace}~{namespace}.svc.cluster.local"),
+        "cluster": format!("{name}.{namespace}"),
+        "metadata": {"NAME": name, "NAMESPACE": namespace, "LABELS": labels},
+    })
 }

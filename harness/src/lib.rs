@@ -15,15 +15,20 @@
 //! ```
 
 pub mod abi;
+mod admin;
 mod admission;
 mod body;
 mod buffer;
+mod callouts;
+mod cel;
 pub mod chain;
 mod cluster;
 mod connection;
+mod crypto;
 mod echo;
 pub mod engine;
 mod exchange;
+mod grpc;
 pub mod hazard;
 mod header_map;
 mod hostcalls;
@@ -34,6 +39,7 @@ mod native;
 mod network;
 pub mod plugin;
 mod properties;
+mod proto;
 mod request_path;
 pub mod server;
 mod shared;

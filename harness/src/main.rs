@@ -254,7 +254,8 @@ fn run() -> Result<(), Failure> {
     let sink = Arc::new(Stderr { quiet: arguments.quiet, ..Stderr::default() });
     let engine = Engine::new(Limits::default())?;
     let progress = Progress::start();
-    let mut chain = Chain::load(&engine, &plan.chain, &plan, &plan.host_env, sink.clone(), arguments.log_level)?;
+    let (level, node) = (arguments.log_level, plan.node.clone());
+    let mut chain = Chain::load_for_node(&engine, &plan.chain, &plan, &plan.host_env, sink.clone(), level, node)?;
     if let Some(network) = &plan.network {
         chain = chain.in_front(&engine, network, &plan, &plan.host_env)?;
     }
@@ -267,12 +268,16 @@ fn run() -> Result<(), Failure> {
         let options = Options {
             upstream: plan.upstream,
             clusters: plan.clusters,
+            admin: plan.admin,
             ca_certificates: plan.ca_certificates,
             workers: plan.workers,
             ..Options::listen_on(plan.listen)
         };
         let server = Server::start(chain, options)?;
         let mut stdout = std::io::stdout();
+        if let Some(admin) = server.admin_address() {
+            say(&format!("metrics on http://{admin}/stats/prometheus"));
+        }
         let scheme = if plan.chain.listener.layer == Layer::Network { "tcp" } else { "http" };
         writeln!(stdout, "listening on {scheme}://{}", server.address())?;
         stdout.flush()?;

@@ -11,10 +11,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
+use crate::admin;
 use crate::chain::{Chain, ChainFilter, NetworkFilter};
 use crate::cluster::Clusters;
 use crate::exchange::Site;
 use crate::listener::{Accepting, Balance, Inbox};
+use crate::log::Sink;
 use crate::native::Services;
 use crate::network;
 use crate::upstream::{Address, Dialer, Scheme, Tls, Upstream};
@@ -31,6 +33,8 @@ pub struct Options {
     pub upstream: Option<String>,
     /// Clusters that filters may call, by name: `http://`, `h2c://` or `https://HOST[:PORT]`.
     pub clusters: BTreeMap<String, String>,
+    /// Address of the administration endpoint, which has the metrics; `None`: there is none. Port 0 picks one.
+    pub admin: Option<String>,
     /// PEM certificates to trust beside the public roots, for `https://`.
     pub ca_certificates: Vec<String>,
     /// Worker threads; `None` is one per core.
@@ -48,6 +52,7 @@ impl Options {
             listen: address.into(),
             upstream: None,
             clusters: BTreeMap::new(),
+            admin: None,
             ca_certificates: Vec::new(),
             workers: None,
             idle_timeout: Duration::from_mins(5),
@@ -107,6 +112,7 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    admin: Option<SocketAddr>,
     shutdown: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -126,24 +132,24 @@ impl Server {
         let encrypted = upstream.iter().chain(clusters.values()).any(|address| address.scheme == Scheme::Https);
         let tls =
             encrypted.then(|| Tls::new(&options.ca_certificates)).transpose().map_err(ServeError::Certificates)?;
-        let listen_error = |source| ServeError::Listen { address: options.listen.clone(), source };
-        let listener = TcpListener::bind(&options.listen).map_err(listen_error)?;
-        listener.set_nonblocking(true).map_err(listen_error)?;
-        let address = listener.local_addr().map_err(listen_error)?;
+        let (listener, address) = listen(&options.listen)?;
+        let (mut admin_listener, admin) = options.admin.as_deref().map(listen).transpose()?.unzip();
         let count = options.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let (shutdown, on_shutdown) = watch::channel(false);
         let (ready, on_ready) = mpsc::channel();
         let (balance, inboxes) = Balance::new(count.max(1));
         let common = Arc::new(Common { chain, upstream, clusters, tls, options, balance: Arc::new(balance) });
-        let mut server = Self { address, shutdown, workers: Vec::new() };
+        let mut server = Self { address, admin, shutdown, workers: Vec::new() };
         for (worker, inbox) in inboxes.into_iter().enumerate() {
             let listener = listener.try_clone().map_err(ServeError::Worker)?;
             let (common, on_shutdown, ready) = (common.clone(), on_shutdown.clone(), ready.clone());
+            // The first worker has the administration endpoint too.
+            let listeners = (listener, admin_listener.take());
             let thread = std::thread::Builder::new()
                 .name(format!("wrk:worker_{worker}"))
                 .stack_size(8 << 20)
                 .spawn(move || {
-                    if let Err(error) = run_worker(&common, worker, listener, inbox, on_shutdown, &ready) {
+                    if let Err(error) = run_worker(&common, worker, listeners, inbox, on_shutdown, &ready) {
                         // The starter has gone away only when another worker failed before.
                         let _ = ready.send(Err(error));
                     }
@@ -167,6 +173,11 @@ impl Server {
         self.address
     }
 
+    /// Where the administration endpoint is.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
     /// Stops listening, lets requests in flight end within the drain time, and returns when all workers have.
     pub fn shut_down(mut self) {
         self.stop();
@@ -185,6 +196,14 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn listen(address: &str) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let listen_error = |source| ServeError::Listen { address: address.to_owned(), source };
+    let listener = TcpListener::bind(address).map_err(listen_error)?;
+    listener.set_nonblocking(true).map_err(listen_error)?;
+    let local = listener.local_addr().map_err(listen_error)?;
+    Ok((listener, local))
 }
 
 /// Reads where to connect to. A network chain has bytes for it, anything else HTTP.
@@ -210,7 +229,7 @@ struct Common {
 fn run_worker(
     common: &Arc<Common>,
     worker: usize,
-    listener: TcpListener,
+    (listener, admin): (TcpListener, Option<TcpListener>),
     inbox: Inbox,
     on_shutdown: watch::Receiver<bool>,
     ready: &mpsc::Sender<Result<(), ServeError>>,
@@ -218,13 +237,42 @@ fn run_worker(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(ServeError::Worker)?;
     let chain = &common.chain;
-    let sink = chain.surroundings.sink.clone();
-    let vms = Vms::new(chain.surroundings.clone());
-    let dialer = Dialer { tls: common.tls.clone(), sink: sink.clone() };
-    let services = Rc::new(Services { clusters: Clusters::new(&common.clusters, &dialer), sink: sink.clone() });
+    LocalSet::new().block_on(&runtime, async {
+        let sink = chain.surroundings.sink.clone();
+        let dialer = Dialer { tls: common.tls.clone(), sink: sink.clone() };
+        let services = Rc::new(Services { clusters: Clusters::new(&common.clusters, &dialer), sink: sink.clone() });
+        let (vms, on_queue_ready) = Vms::new(chain.surroundings.clone(), services.clone());
+        let site = site(common, &vms, &services, dialer, sink)?;
+        let drain = common.options.drain;
+        if let Some(admin) = admin {
+            let admin = tokio::net::TcpListener::from_std(admin).map_err(ServeError::Worker)?;
+            let shared = chain.surroundings.shared.clone();
+            tokio::task::spawn_local(admin::serve(admin, shared, on_shutdown.clone()));
+        }
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Worker)?;
+        let running = tokio::task::spawn_local(vms.clone().run(on_queue_ready));
+        // The starter has gone away only when another worker failed.
+        let _ = ready.send(Ok(()));
+        let accepting = Accepting { site, balance: common.balance.clone(), worker, on_shutdown, drain };
+        accepting.run(listener, inbox).await;
+        vms.stop(drain).await;
+        running.abort();
+        Ok(())
+    })
+}
+
+/// What the requests of a worker share, its plugins started.
+fn site(
+    common: &Common,
+    vms: &Vms,
+    services: &Rc<Services>,
+    dialer: Dialer,
+    sink: Arc<dyn Sink>,
+) -> Result<Rc<Site>, ServeError> {
+    let chain = &common.chain;
     // A plugin's VM starts in the order of the chain: what is in front of HTTP first.
-    let network = network_filters(&vms, chain)?;
-    let filters = chain.filters.iter().map(|filter| start(&vms, &services, filter)).collect::<Result<_, _>>()?;
+    let network = network_filters(vms, chain)?;
+    let filters = chain.filters.iter().map(|filter| start(vms, services, filter)).collect::<Result<_, _>>()?;
     let terminal = match &common.upstream {
         Some(address) if chain.is_tcp => network::Terminal::Tcp(address.clone()),
         _ => network::Terminal::Http,
@@ -233,7 +281,7 @@ fn run_worker(
         Some(address) if !chain.is_tcp => Upstream::new(address.clone(), dialer),
         _ => Upstream::Echo,
     };
-    let site = Rc::new(Site {
+    Ok(Rc::new(Site {
         filters,
         network,
         terminal,
@@ -241,20 +289,7 @@ fn run_worker(
         proxy: chain.proxy.clone(),
         sink,
         idle_timeout: common.options.idle_timeout,
-    });
-    let accepting =
-        Accepting { site, balance: common.balance.clone(), worker, on_shutdown, drain: common.options.drain };
-    LocalSet::new().block_on(&runtime, async {
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Worker)?;
-        let ticking = tokio::task::spawn_local(tick(vms.clone()));
-        // The starter has gone away only when another worker failed.
-        let _ = ready.send(Ok(()));
-        accepting.run(listener, inbox).await;
-        ticking.abort();
-        Ok(())
-    })?;
-    vms.stop();
-    Ok(())
+    }))
 }
 
 fn start(vms: &Vms, services: &Rc<Services>, filter: &ChainFilter) -> Result<WorkerFilter, ServeError> {
@@ -281,12 +316,4 @@ fn network_filters(vms: &Vms, chain: &Chain) -> Result<Vec<network::Filter>, Ser
         }
     };
     chain.network.iter().map(start).collect()
-}
-
-async fn tick(vms: Vms) {
-    let mut due = Vec::new();
-    loop {
-        let pause = vms.tick(&mut due);
-        tokio::time::sleep(pause).await;
-    }
 }

@@ -59,6 +59,16 @@ impl Failure {
             Self::Request => "protocol error",
         }
     }
+
+    /// The body of the router's answer.
+    pub(crate) fn message(self) -> String {
+        format!("upstream connect error or disconnect/reset before headers. reset reason: {}", self.reason())
+    }
+
+    /// The response code details of the router's answer.
+    pub(crate) fn details(self) -> String {
+        format!("upstream_reset_before_response_started{{{}}}", self.reason().replace(' ', "_"))
+    }
 }
 
 /// What comes back.
@@ -289,7 +299,7 @@ impl Exchange {
     }
 }
 
-fn response_headers(parts: &http::response::Parts, elapsed_ms: u128) -> Option<HeaderMap> {
+pub(crate) fn response_headers(parts: &http::response::Parts, elapsed_ms: u128) -> Option<HeaderMap> {
     let mut headers = HeaderMap::default();
     headers.add(b":status", parts.status.as_str().as_bytes()).ok()?;
     headers.extend_from_http(&parts.headers).ok()?;

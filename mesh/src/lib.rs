@@ -8,6 +8,7 @@
 mod attach;
 mod brief;
 mod chain;
+mod clusters;
 mod config;
 mod diff;
 mod extension;
@@ -34,6 +35,7 @@ mod yaml;
 
 pub use attach::{AttachedService, GATEWAY_NAME_LABEL, MeshOptions, ServiceKind, WAYPOINT_CLASS};
 pub use chain::{resolve, resolve_in_front};
+pub use clusters::clusters;
 pub use diff::{Change, ChangeKind, diff};
 pub use fault::{Fault, Place, Problem};
 pub use locate::{FieldPath, Locator, Step, wasm_field};

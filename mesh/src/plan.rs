@@ -27,6 +27,12 @@ pub struct Plan {
     /// Clusters that filters may call, by name, each `http://`, `h2c://` or `https://HOST[:PORT]`.
     #[serde(default)]
     pub clusters: BTreeMap<String, String>,
+    /// The proxy's node in Envoy's JSON form (`xds.node`); `None` is one made from the chain's proxy.
+    #[serde(default)]
+    pub node: Option<serde_json::Value>,
+    /// Address of the administration endpoint, which has the metrics; `None`: there is none.
+    #[serde(default)]
+    pub admin: Option<String>,
     /// Certificates to trust beside the public roots, for `https://`, in PEM.
     #[serde(default)]
     pub ca_certificates: Vec<String>,

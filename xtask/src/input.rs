@@ -71,7 +71,8 @@ fn with_hint(problem: &Problem) -> String {
     }
 }
 
-fn source(file: &Path) -> Result<Source, Failure> {
+/// Reads one file of text.
+pub(crate) fn source(file: &Path) -> Result<Source, Failure> {
     let bytes = std::fs::read(file)
         .map_err(|error| Failure::environment(format!("failed to read {}: {error}", file.display())))?;
     let text = String::from_utf8(bytes).map_err(|error| {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::{Call, Fault, memory};
 use crate::abi::{BufferType, Status};
 use crate::buffer::SetError;
+use crate::callouts::Received;
 use crate::state::HostState;
 use crate::stream::state::{Body, View};
 
@@ -27,8 +28,18 @@ fn content(state: &HostState, buffer: BufferType) -> Result<Bytes, Fault> {
             let body = stream.view(filter).and_then(|view| body(view, buffer));
             Ok(body.map(|body| body.buffer.contiguous()).unwrap_or_default())
         }
-        BufferType::OutOfPhase => Ok(Bytes::new()),
-        BufferType::HttpCallResponseBody => Err(Status::NotFound.into()),
+        BufferType::HttpCallResponseBody => match state.received() {
+            Received::Http(response) => Ok(response.body.clone()),
+            _ => Err(Status::NotFound.into()),
+        },
+        BufferType::GrpcMessage => match state.received() {
+            Received::Message(message) => Ok(message.clone()),
+            _ => Ok(Bytes::new()),
+        },
+        BufferType::CallData => match state.received() {
+            Received::Addresses(addresses) => Ok(addresses.clone()),
+            _ => Ok(Bytes::new()),
+        },
         BufferType::VmConfiguration => Ok(state.vm.configuration.clone()),
         BufferType::PluginConfiguration => match state.root() {
             Some(root) if root.configuring => Ok(root.plugin.configuration.clone()),

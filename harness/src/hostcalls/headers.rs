@@ -2,6 +2,7 @@
 
 use super::{Call, Fault, memory};
 use crate::abi::{MapType, Status, pairs};
+use crate::callouts::Received;
 use crate::hazard::{self, HazardKind};
 use crate::header_map::{HeaderMap, TooLarge};
 use crate::state::HostState;
@@ -26,6 +27,9 @@ enum Readable<'a> {
 }
 
 fn read<T>(state: &HostState, map: MapType, f: impl FnOnce(Readable<'_>, bool) -> T) -> T {
+    if let Some(headers) = received(state, map) {
+        return f(Readable::Map(headers), false);
+    }
     let Some((stream, filter)) = state.stream() else { return f(Readable::Unavailable, false) };
     let stream = stream.borrow();
     let Some(view) = stream.views.get(filter) else { return f(Readable::Unavailable, false) };
@@ -34,7 +38,7 @@ fn read<T>(state: &HostState, map: MapType, f: impl FnOnce(Readable<'_>, bool) -
         MapType::RequestTrailers => (view.request_trailers, stream.request_trailers.as_ref()),
         MapType::ResponseHeaders => (view.response_headers, stream.response_headers.as_ref()),
         MapType::ResponseTrailers => (view.response_trailers, stream.response_trailers.as_ref()),
-        MapType::Callout => (false, None),
+        _ => (false, None),
     };
     let found = match headers {
         Some(headers) if open || view.logging => Readable::Map(headers),
@@ -42,6 +46,17 @@ fn read<T>(state: &HostState, map: MapType, f: impl FnOnce(Readable<'_>, bool) -
         _ => Readable::Unavailable,
     };
     f(found, view.logging)
+}
+
+/// The map of the callout that the running callback is about.
+fn received(state: &HostState, map: MapType) -> Option<&HeaderMap> {
+    match (map, state.received()) {
+        (MapType::GrpcInitialMetadata, Received::InitialMetadata(map))
+        | (MapType::GrpcTrailingMetadata, Received::TrailingMetadata(map)) => Some(map),
+        (MapType::HttpCallHeaders, Received::Http(response)) => Some(&response.headers),
+        (MapType::HttpCallTrailers, Received::Http(response)) => response.trailers.as_ref(),
+        _ => None,
+    }
 }
 
 fn modify(
@@ -81,7 +96,7 @@ fn modify_open(
         }
         MapType::RequestTrailers => request_trailers.as_mut().filter(|_| view.request_trailers),
         MapType::ResponseTrailers => response_trailers.as_mut().filter(|_| view.response_trailers),
-        MapType::Callout => None,
+        _ => None,
     };
     Some(f(headers?))
 }

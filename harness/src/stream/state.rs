@@ -1,6 +1,6 @@
 //! One request as hostcalls see it: its maps, and what each filter may touch right now.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
@@ -13,7 +13,7 @@ use crate::exchange::Connection;
 use crate::header_map::HeaderMap;
 
 /// All values a request's plugins may keep with `proxy_set_property`.
-pub(crate) const MAX_FILTER_STATE: usize = 1 << 20;
+const MAX_FILTER_STATE: usize = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -43,7 +43,22 @@ pub(crate) struct ProxyFacts {
     pub(crate) direction: i64,
     /// `xds.cluster_name`
     pub(crate) cluster: String,
+    /// `xds.node`, in Envoy's JSON form.
+    pub(crate) node: serde_json::Value,
 }
+
+/// What a plugin has said of a property of its own.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Declared {
+    /// It is set once.
+    pub(crate) read_only: bool,
+    /// It is text and not bytes.
+    pub(crate) text: bool,
+}
+
+/// A request's plugins keep as much as they may.
+#[derive(Debug)]
+pub(crate) struct TooMuchState;
 
 #[derive(Debug)]
 pub(crate) struct StreamState {
@@ -69,8 +84,14 @@ pub(crate) struct StreamState {
     /// The filters that changed the bodies last.
     pub(crate) request_body_set_by: Option<usize>,
     pub(crate) response_body_set_by: Option<usize>,
+    /// What plugins keep with `proxy_set_property`, and which of it is text.
     pub(crate) filter_state: HashMap<Vec<u8>, Bytes>,
+    pub(crate) text_state: HashSet<Vec<u8>>,
     pub(crate) filter_state_bytes: usize,
+    /// Objects of Envoy's own, by key, in their serialized form.
+    pub(crate) envoy_filter_state: HashMap<Vec<u8>, Bytes>,
+    /// What filters tell each other, by namespace.
+    pub(crate) dynamic_metadata: serde_json::Map<String, serde_json::Value>,
     pub(crate) views: Vec<View>,
     /// Wakes the task that drives the stream.
     pub(crate) waker: Option<Waker>,
@@ -151,7 +172,10 @@ impl StreamState {
             request_body_set_by: None,
             response_body_set_by: None,
             filter_state: HashMap::new(),
+            text_state: HashSet::new(),
             filter_state_bytes: 0,
+            envoy_filter_state: HashMap::new(),
+            dynamic_metadata: serde_json::Map::new(),
             views: Vec::new(),
             waker: None,
             woken: false,
@@ -160,6 +184,18 @@ impl StreamState {
 
     pub(crate) fn view(&mut self, filter: usize) -> Option<&mut View> {
         self.views.get_mut(filter)
+    }
+
+    /// Keeps a value for the rest of the request.
+    pub(crate) fn keep(&mut self, key: &[u8], value: Bytes) -> Result<(), TooMuchState> {
+        let old = self.filter_state.get(key).map_or(0, |old| key.len() + old.len());
+        let bytes = self.filter_state_bytes - old + key.len() + value.len();
+        if bytes + self.filter_state.len() * 64 > MAX_FILTER_STATE {
+            return Err(TooMuchState);
+        }
+        self.filter_state_bytes = bytes;
+        self.filter_state.insert(key.to_vec(), value);
+        Ok(())
     }
 
     pub(crate) fn wake(&mut self) {

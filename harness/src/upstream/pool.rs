@@ -81,7 +81,7 @@ enum Connection {
 
 /// A response's head, its body to come, and the connection to give back after it if it is not shared.
 pub(crate) struct Answer {
-    pub(super) response: Response<Incoming>,
+    pub(crate) response: Response<Incoming>,
     pub(super) peer: SocketAddr,
     pub(super) idle: Option<Idle>,
 }
@@ -100,7 +100,7 @@ impl Pool {
 
     /// Sends a request, whose target is a path alone. A kept connection that turns out closed costs nothing; one that
     /// was just opened is not tried again.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         self,
         mut request: Request<QueueBody>,
         authority: Option<HeaderValue>,

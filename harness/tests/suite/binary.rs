@@ -41,6 +41,8 @@ fn plan(directory: &Path, guest: Guest, listen: &str) -> Plan {
         listen: listen.to_owned(),
         upstream: None,
         clusters: BTreeMap::new(),
+        node: None,
+        admin: None,
         ca_certificates: Vec::new(),
         workers: Some(1),
     }
@@ -212,4 +214,51 @@ fn other_arguments_and_other_input_are_two() {
     ] {
         check_refused(&spawn(arguments, input).wait_with_output().unwrap(), 2, message);
     }
+}
+
+#[test]
+fn a_plan_has_clusters_a_node_and_an_administration_endpoint() {
+    let backend = support::Harness::new(vec![], &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let guest = Guest::default()
+        .on("request_headers", |g| {
+            let cluster = g.text("outbound|80||auth.ns.svc.cluster.local");
+            let headers = support::pairs(g, &[(":method", "GET"), (":path", "/"), (":authority", "h")]);
+            let (none, wanted) = ("(i32.const 0) (i32.const 0)", g.text("xds\0node\0id"));
+            format!(
+                "(drop (call $proxy_get_property {wanted} (i32.const 512) (i32.const 516))) (call $value)
+                 (drop (call $proxy_http_call {cluster} {headers} {none} {none} (i32.const 0) (i32.const 520)))
+                 (global.set $count (local.get 0)) (i32.const 1)"
+            )
+        })
+        .on("http_call_response", |g| {
+            let name = g.text("answers");
+            format!(
+                "(drop (call $proxy_define_metric (i32.const 0) {name} (i32.const 520)))
+                 (drop (call $proxy_increment_metric (i32.load (i32.const 520)) (i64.const 1)))
+                 (drop (call $proxy_set_effective_context (global.get $count)))
+                 (drop (call $proxy_continue_stream (i32.const 0)))"
+            )
+        });
+    let mut plan = plan(directory.path(), guest, "127.0.0.1:0");
+    plan.clusters
+        .insert("outbound|80||auth.ns.svc.cluster.local".to_owned(), format!("http://{}", backend.server.address()));
+    plan.node = Some(serde_json::json!({"id": "the-node"}));
+    plan.admin = Some("127.0.0.1:0".to_owned());
+    let mut child = spawn(&["serve"], &json(&plan));
+    let address = address(&mut child);
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    let admin =
+        line.trim_end().strip_prefix("metrics on http://").and_then(|rest| rest.strip_suffix("/stats/prometheus"));
+    let admin: SocketAddr = admin.unwrap_or_else(|| panic!("{line:?}")).parse().unwrap();
+    assert_eq!(support::send(address, "GET", "/", &[], "").unwrap().status, 200);
+    line.clear();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.ends_with(": the-node\n"), "{line:?}");
+    let metrics = support::send(admin, "GET", "/stats/prometheus", &[], "").unwrap();
+    assert_eq!(metrics.body, "# TYPE answers counter\nanswers 1\n");
+    signal(&child, "-TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

@@ -3,7 +3,11 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says so by failing")]
 
 mod binary;
+mod callouts;
+mod contexts;
 mod failure;
+mod foreign;
+mod grpc;
 mod h2;
 mod hazards;
 mod hostcalls;
@@ -11,7 +15,9 @@ mod hostile;
 mod http;
 mod module;
 mod network;
+mod shared;
 mod streams;
 mod support;
 mod tls;
+mod wasi;
 mod workers;

@@ -59,22 +59,56 @@ pub(crate) const IMPORTS: &[(&str, &str, &str)] = &[
     ("env", "proxy_set_effective_context", "i"),
     ("env", "proxy_done", ""),
     ("env", "proxy_call_foreign_function", "iiiiii"),
+    ("env", "envoy_resolve_dns", "iii"),
     ("wasi_snapshot_preview1", "fd_write", "iiii"),
+    ("wasi_snapshot_preview1", "fd_pwrite", "iiili"),
     ("wasi_snapshot_preview1", "fd_read", "iiii"),
+    ("wasi_snapshot_preview1", "fd_pread", "iiili"),
+    ("wasi_snapshot_preview1", "fd_seek", "ilii"),
+    ("wasi_snapshot_preview1", "fd_close", "i"),
+    ("wasi_snapshot_preview1", "fd_advise", "illi"),
+    ("wasi_snapshot_preview1", "fd_allocate", "ill"),
+    ("wasi_snapshot_preview1", "fd_datasync", "i"),
+    ("wasi_snapshot_preview1", "fd_sync", "i"),
+    ("wasi_snapshot_preview1", "fd_tell", "ii"),
+    ("wasi_snapshot_preview1", "fd_readdir", "iiili"),
+    ("wasi_snapshot_preview1", "fd_renumber", "ii"),
     ("wasi_snapshot_preview1", "fd_fdstat_get", "ii"),
+    ("wasi_snapshot_preview1", "fd_fdstat_set_flags", "ii"),
+    ("wasi_snapshot_preview1", "fd_fdstat_set_rights", "ill"),
+    ("wasi_snapshot_preview1", "fd_filestat_get", "ii"),
+    ("wasi_snapshot_preview1", "fd_filestat_set_size", "il"),
+    ("wasi_snapshot_preview1", "fd_filestat_set_times", "illi"),
     ("wasi_snapshot_preview1", "fd_prestat_get", "ii"),
+    ("wasi_snapshot_preview1", "fd_prestat_dir_name", "iii"),
     ("wasi_snapshot_preview1", "environ_get", "ii"),
     ("wasi_snapshot_preview1", "environ_sizes_get", "ii"),
+    ("wasi_snapshot_preview1", "args_get", "ii"),
     ("wasi_snapshot_preview1", "args_sizes_get", "ii"),
     ("wasi_snapshot_preview1", "clock_time_get", "ili"),
     ("wasi_snapshot_preview1", "clock_res_get", "ii"),
     ("wasi_snapshot_preview1", "random_get", "ii"),
-    ("wasi_snapshot_preview1", "path_open", "iiiiillii"),
-    ("wasi_snapshot_preview1", "sock_send", "iiiii"),
     ("wasi_snapshot_preview1", "sched_yield", ""),
+    ("wasi_snapshot_preview1", "poll_oneoff", "iiii"),
+    ("wasi_snapshot_preview1", "path_open", "iiiiillii"),
+    ("wasi_snapshot_preview1", "path_filestat_get", "iiiii"),
+    ("wasi_snapshot_preview1", "path_filestat_set_times", "iiiilli"),
+    ("wasi_snapshot_preview1", "path_create_directory", "iii"),
+    ("wasi_snapshot_preview1", "path_remove_directory", "iii"),
+    ("wasi_snapshot_preview1", "path_unlink_file", "iii"),
+    ("wasi_snapshot_preview1", "path_rename", "iiiiii"),
+    ("wasi_snapshot_preview1", "path_link", "iiiiii"),
+    ("wasi_snapshot_preview1", "path_symlink", "iiii"),
+    ("wasi_snapshot_preview1", "path_readlink", "iiiiii"),
+    ("wasi_snapshot_preview1", "sock_accept", "iii"),
+    ("wasi_snapshot_preview1", "sock_recv", "iiiiii"),
+    ("wasi_snapshot_preview1", "sock_send", "iiiii"),
+    ("wasi_snapshot_preview1", "sock_shutdown", "ii"),
 ];
 
 /// A plugin in WebAssembly text: callbacks are added, strings become data.
+///
+/// `$value` logs the bytes whose address and size are at 512 and 516, `$number` a number.
 #[derive(Default, Clone)]
 pub(crate) struct Guest {
     data: Vec<u8>,
@@ -97,12 +131,19 @@ impl Guest {
         let (params, result) = match callback {
             "tick" | "log" | "delete" => (1, ""),
             "done" | "new_connection" => (1, "(result i32)"),
-            "context_create" | "downstream_connection_close" | "upstream_connection_close" => (2, ""),
+            "context_create" | "downstream_connection_close" | "upstream_connection_close" | "queue_ready" => (2, ""),
+            "http_call_response" => (5, ""),
+            "grpc_receive_initial_metadata"
+            | "grpc_receive"
+            | "grpc_receive_trailing_metadata"
+            | "grpc_close"
+            | "resolve_dns" => (3, ""),
             "vm_start" | "configure" | "request_trailers" | "response_trailers" => (2, "(result i32)"),
             _ => (3, "(result i32)"),
         };
         let params = "i32 ".repeat(params);
-        let function = format!("(func (export \"proxy_on_{callback}\") (param {params}) {result} {body})");
+        let owner = if callback == "resolve_dns" { "envoy" } else { "proxy" };
+        let function = format!("(func (export \"{owner}_on_{callback}\") (param {params}) {result} {body})");
         self.functions.insert(callback.to_owned(), function);
         self
     }
@@ -164,6 +205,17 @@ impl Guest {
                 (global.set $heap (i32.add (local.get $at) (local.get $size)))
                 (if (i32.gt_u (global.get $heap) (i32.const 250000)) (then (global.set $heap (i32.const 65536))))
                 (local.get $at))
+            (func $value
+                (drop (call $proxy_log (i32.const 2) (i32.load (i32.const 512)) (i32.load (i32.const 516)))))
+            (func $number (param $n i32)
+                (local $at i32)
+                (local.set $at (i32.const 3016))
+                (loop $more
+                    (local.set $at (i32.sub (local.get $at) (i32.const 1)))
+                    (i32.store8 (local.get $at) (i32.add (i32.const 48) (i32.rem_u (local.get $n) (i32.const 10))))
+                    (local.set $n (i32.div_u (local.get $n) (i32.const 10)))
+                    (br_if $more (local.get $n)))
+                (drop (call $proxy_log (i32.const 2) (local.get $at) (i32.sub (i32.const 3016) (local.get $at)))))
             (data (i32.const {DATA}) "{data}")
             {}
             )"#,
@@ -171,6 +223,19 @@ impl Guest {
         );
         wat::parse_str(&wat).unwrap_or_else(|error| panic!("{error}\n{wat}"))
     }
+}
+
+/// Address and length of a serialized map. Its sizes are below 128, so that it is text.
+pub(crate) fn pairs(guest: &mut Guest, pairs: &[(&str, &str)]) -> String {
+    let number = |n: usize| char::from(u8::try_from(n).unwrap());
+    let mut text = format!("{}\0\0\0", number(pairs.len()));
+    for (k, v) in pairs {
+        let _ = write!(text, "{}\0\0\0{}\0\0\0", number(k.len()), number(v.len()));
+    }
+    for (k, v) in pairs {
+        let _ = write!(text, "{k}\0{v}\0");
+    }
+    guest.text(&text)
 }
 
 /// `proxy_send_local_response` without headers.

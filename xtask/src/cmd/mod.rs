@@ -16,5 +16,6 @@ pub(crate) mod registry;
 pub(crate) mod registry_flags;
 pub(crate) mod requests;
 pub(crate) mod run;
+pub(crate) mod surroundings;
 pub(crate) mod toolchain;
 pub(crate) mod verify;

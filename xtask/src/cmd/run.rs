@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
-use mesh::model::{EnvValue, Extension, FailStrategy, FilterChain, FilterKind, Layer, LeftOut, Protocol, Listener, WasmFilter};
+use mesh::model::{
+    EnvValue, Extension, FailStrategy, FilterChain, FilterKind, Layer, LeftOut, Listener, Protocol, WasmFilter,
+};
 use mesh::plan::{Module, Plan};
 use mesh::{MeshOptions, ProxyError, Resources};
 use packager::fetch::{Cache, FetchOptions};
@@ -15,6 +17,7 @@ use packager::verify::Asked;
 use super::images::{images, with_scheme};
 use super::registry_flags::{RegistryFlags, fetch_failure};
 use super::requests;
+use super::surroundings::Surroundings;
 use crate::report::{Failure, note};
 use crate::{handover, input};
 
@@ -58,10 +61,13 @@ pub(crate) struct Args {
     #[arg(long, short)]
     quiet: bool,
     #[command(flatten)]
+    surroundings: Surroundings,
+    #[command(flatten)]
     registry: RegistryFlags,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let (clusters, node) = (args.surroundings.clusters()?, args.surroundings.node()?);
     let resources = input::read(&args.files)?;
     let (chain, network) = resolve(&resources, args)?;
     let images = images(&args.images, &resources)?;
@@ -81,7 +87,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         modules,
         listen: args.listen.clone(),
         upstream: args.upstream.clone(),
-        clusters: BTreeMap::new(),
+        clusters,
+        node,
+        admin: args.surroundings.admin.clone(),
         ca_certificates: args.upstream_ca.as_deref().map(certificates).transpose()?.into_iter().collect(),
         workers: args.workers,
     };
