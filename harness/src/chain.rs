@@ -98,8 +98,7 @@ impl Chain {
         let proxy = Arc::new(facts(chain));
         let policies = &chain.policies;
         let not_executed = |filter| ChainError::NotExecuted { filter };
-        let keys =
-            Keys::new(&policies.jwt_rules, Box::new(Web), surroundings.sink.clone()).map_err(not_executed)?;
+        let keys = Keys::new(&policies.jwt_rules, Box::new(Web), surroundings.sink.clone()).map_err(not_executed)?;
         let built_in = BuiltIn { policies, proxy: &proxy, surroundings: &surroundings, keys: keys.clone() };
         let mut compiled = HashMap::new();
         let mut filters = Vec::new();

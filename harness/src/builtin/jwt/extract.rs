@@ -163,7 +163,8 @@ fn decode(text: &str) -> String {
 }
 
 fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
-    let values = headers.iter().filter(|(header, _)| *header == b"cookie").map(|(_, value)| Bytes::copy_from_slice(value));
+    let values =
+        headers.iter().filter(|(header, _)| *header == b"cookie").map(|(_, value)| Bytes::copy_from_slice(value));
     for value in values {
         let text = String::from_utf8_lossy(&value).into_owned();
         for pair in text.split(';') {

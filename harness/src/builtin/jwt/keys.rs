@@ -130,7 +130,9 @@ impl Store {
         let documents: BTreeMap<_, _> = std::thread::scope(|scope| {
             let fetched: Vec<_> = wanted
                 .iter()
-                .map(|(&(issuer, uri), &timeout)| (issuer, uri, scope.spawn(move || self.document(issuer, uri, timeout))))
+                .map(|(&(issuer, uri), &timeout)| {
+                    (issuer, uri, scope.spawn(move || self.document(issuer, uri, timeout)))
+                })
                 .collect();
             let joined = |thread: std::thread::ScopedJoinHandle<'_, _>| {
                 thread.join().unwrap_or_else(|_| Err("fetching it panicked".to_owned()))
@@ -140,7 +142,8 @@ impl Store {
         for ((issuer, uri), document) in &documents {
             if let Err(reason) = document {
                 let from = if uri.is_empty() { format!("{issuer}{DISCOVERY}") } else { (*uri).to_owned() };
-                let line = format!("the keys of issuer {issuer} cannot be fetched from {}: {reason}", without_secrets(&from));
+                let line =
+                    format!("the keys of issuer {issuer} cannot be fetched from {}: {reason}", without_secrets(&from));
                 self.sink.log(LogLevel::Warn, &line);
             }
         }
@@ -165,7 +168,8 @@ impl Store {
         }
         let discovery = self.fetch.fetch(&format!("{issuer}{DISCOVERY}"), timeout)?;
         let discovery: serde_json::Value = serde_json::from_str(&discovery).map_err(|_| "the answer is not JSON")?;
-        let uri = discovery.get("jwks_uri").and_then(serde_json::Value::as_str).ok_or("the answer has no `jwks_uri`")?;
+        let uri =
+            discovery.get("jwks_uri").and_then(serde_json::Value::as_str).ok_or("the answer has no `jwks_uri`")?;
         self.fetch.fetch(uri, timeout)
     }
 }

@@ -5,8 +5,6 @@ mod extract;
 mod jwks;
 pub(crate) mod keys;
 mod status;
-#[cfg(test)]
-mod tests;
 mod token;
 
 use std::cell::RefCell;
@@ -103,8 +101,13 @@ impl NativeFilter for OneRequest {
             }
             let realm = realm(&state.request_headers);
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            let mut request =
-                Verification { providers: &self.worker.providers, keys, now, headers: &mut state.request_headers, payload: None };
+            let mut request = Verification {
+                providers: &self.worker.providers,
+                keys,
+                now,
+                headers: &mut state.request_headers,
+                payload: None,
+            };
             match request.verify() {
                 Ok(()) => {
                     if let Some(payload) = request.payload.take() {
@@ -129,7 +132,8 @@ fn is_cors_preflight(headers: &HeaderMap) -> bool {
 }
 
 fn realm(headers: &HeaderMap) -> String {
-    let text = |name: &[u8]| headers.get(name).map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default();
+    let text =
+        |name: &[u8]| headers.get(name).map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default();
     let path: String = text(b":path").chars().take(MAX_REALM).collect();
     format!("{}://{}{path}", text(b":scheme"), text(b":authority"))
 }
@@ -169,9 +173,7 @@ impl Verification<'_> {
         if count > 1 && (0..count).any(|provider| self.tokens_of(provider, true).is_ok()) {
             return Ok(());
         }
-        (0..count).try_for_each(|provider| {
-            self.tokens_of(provider, true).or_else(|_| self.tokens_of(provider, false))
-        })
+        (0..count).try_for_each(|provider| self.tokens_of(provider, true).or_else(|_| self.tokens_of(provider, false)))
     }
 
     /// The tokens in one provider's places. `required`: there must be one, and all must be good, and be this provider's.

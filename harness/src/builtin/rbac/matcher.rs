@@ -76,7 +76,9 @@ impl Matcher {
 
 fn pattern(key: &Key, value: &str, namespace: &str) -> Result<Pattern, String> {
     Ok(match key {
-        Key::SourceIp | Key::RemoteIp | Key::DestinationIp => Pattern::Address(Range::parse(value).ok_or_else(|| odd(value))?),
+        Key::SourceIp | Key::RemoteIp | Key::DestinationIp => {
+            Pattern::Address(Range::parse(value).ok_or_else(|| odd(value))?)
+        }
         Key::DestinationPort => Pattern::Port(value.parse().map_err(|_| odd(value))?),
         Key::SourcePrincipal => Pattern::Text(principal(value)?),
         Key::SourceNamespace => Pattern::Text(regex(&format!(".*/ns/{}/.*", value.replace('*', ".*")))?),

@@ -2,8 +2,6 @@
 
 mod matcher;
 mod path;
-#[cfg(test)]
-mod tests;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -56,15 +54,19 @@ impl Filter {
                 PolicyAction::Audit => &mut engines.audit,
                 PolicyAction::Deny => &mut engines.deny,
                 PolicyAction::Allow => &mut engines.allow,
-                // The chain has ext_authz for these.
-                PolicyAction::Custom => continue,
+                PolicyAction::Custom => {
+                    let (namespace, name) = (&policy.namespace, &policy.name);
+                    let reason = "which asks an external authorizer (action CUSTOM)";
+                    return Err(format!("AuthorizationPolicy {namespace}/{name}, {reason},"));
+                }
             };
             let rules = if policy.dry_run { &mut engine.dry_run } else { &mut engine.enforced };
             let rules = rules.get_or_insert_default();
             for (index, rule) in policy.rules.iter().enumerate() {
                 let name = format!("ns[{}]-policy[{}]-rule[{index}]", policy.namespace, policy.name);
-                let compiled = Compiled::new(rule, &policy.namespace)
-                    .map_err(|reason| format!("AuthorizationPolicy {}/{}, in which {reason},", policy.namespace, policy.name))?;
+                let compiled = Compiled::new(rule, &policy.namespace).map_err(|reason| {
+                    format!("AuthorizationPolicy {}/{}, in which {reason},", policy.namespace, policy.name)
+                })?;
                 rules.0.push((name, compiled));
             }
         }
