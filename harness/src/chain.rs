@@ -35,6 +35,14 @@ pub enum ChainError {
         /// What it is, by name.
         filter: String,
     },
+    /// Inline keys of which none can be used: Envoy refuses such a configuration.
+    #[error("RequestAuthentication {policy}: none of the keys in `jwks` of issuer {issuer} can be used")]
+    Keys {
+        /// `namespace/name`
+        policy: String,
+        /// The issuer.
+        issuer: String,
+    },
     /// A module's bytes could not be had.
     #[error("get the module of {extension}")]
     Source {
@@ -97,8 +105,8 @@ impl Chain {
         let surroundings = Surroundings { sink, shared: Arc::new(Shared::default()), log_level };
         let proxy = Arc::new(facts(chain));
         let policies = &chain.policies;
-        let not_executed = |filter| ChainError::NotExecuted { filter };
-        let keys = Keys::new(&policies.jwt_rules, Box::new(Web), surroundings.sink.clone()).map_err(not_executed)?;
+        let not_executed = |filter: String| ChainError::NotExecuted { filter };
+        let keys = Keys::new(&policies.jwt_rules, Box::new(Web), surroundings.sink.clone())?;
         let built_in = BuiltIn { policies, proxy: &proxy, surroundings: &surroundings, keys: keys.clone() };
         let mut compiled = HashMap::new();
         let mut filters = Vec::new();

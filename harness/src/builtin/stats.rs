@@ -95,17 +95,17 @@ impl RequestMetrics {
             // Writing to a string cannot fail.
             let _ = writeln!(out, "istio_requests_total{{{}}} {}", labels.text(), recorded.requests);
         }
-        let histograms: [(&str, fn(&Recorded) -> &Histogram); 3] = [
-            ("istio_request_duration_milliseconds", |recorded| &recorded.milliseconds),
-            ("istio_request_bytes", |recorded| &recorded.request_bytes),
-            ("istio_response_bytes", |recorded| &recorded.response_bytes),
-        ];
-        for (name, histogram) in histograms {
+        for name in ["istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"] {
             if !all.is_empty() {
                 let _ = writeln!(out, "# TYPE {name} histogram");
             }
             for (labels, recorded) in &*all {
-                histogram(recorded).write(name, &labels.text(), &mut out);
+                let histogram = match name {
+                    "istio_request_bytes" => &recorded.request_bytes,
+                    "istio_response_bytes" => &recorded.response_bytes,
+                    _ => &recorded.milliseconds,
+                };
+                histogram.write(name, &labels.text(), &mut out);
             }
         }
         out

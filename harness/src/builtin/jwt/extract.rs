@@ -169,9 +169,8 @@ fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
         let text = String::from_utf8_lossy(&value).into_owned();
         for pair in text.split(';') {
             if let Some((key, value)) = pair.split_once('=')
-                && key.trim() == name
+                && key.trim_start() == name
             {
-                let value = value.trim();
                 let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
                 return Some(quoted.unwrap_or(value).to_owned());
             }

@@ -4,6 +4,7 @@ use ring::hmac;
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
 use serde_json::{Map, Value};
 
+use super::json;
 use super::status::Status;
 use super::token::{Token, base64url};
 
@@ -51,9 +52,13 @@ impl std::fmt::Debug for Jwk {
 impl Jwks {
     /// Reads a key set. What is none has no keys, and then every token is refused.
     pub(super) fn parse(text: &str) -> Self {
-        let set: Value = serde_json::from_str(text).unwrap_or_default();
+        let set = json::object(text.as_bytes()).unwrap_or_default();
         let keys = set.get("keys").and_then(Value::as_array);
         Self(keys.into_iter().flatten().filter_map(Value::as_object).filter_map(Jwk::read).collect())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Whether it is a map of key ids to X.509 certificates, which Envoy accepts as well.
@@ -91,10 +96,11 @@ impl Jwk {
         let key = match text("kty")? {
             "RSA" if alg.is_empty() || alg.starts_with("RS") || alg.starts_with("PS") => {
                 let (n, e) = (unpadded(bytes("n")?), unpadded(bytes("e")?));
-                // BoringSSL refuses even and absurdly short or long moduli, and Envoy other exponents.
+                // BoringSSL refuses moduli that are even or have not 512 to 16384 bits, and Envoy other exponents.
                 let odd = n.last().is_some_and(|last| last & 1 == 1);
                 let exponent = e == [3] || e == [1, 0, 1];
-                if !odd || !exponent || !(5..=2048).contains(&n.len()) {
+                let bits = n.len() * 8 - n.first().map_or(0, |first| first.leading_zeros() as usize);
+                if !odd || !exponent || !(512..=16384).contains(&bits) {
                     return None;
                 }
                 Key::Rsa { n, e }
@@ -129,7 +135,7 @@ fn unpadded(mut number: Vec<u8>) -> Vec<u8> {
 
 fn curve(alg: &str, crv: &str) -> Option<Curve> {
     match (alg, crv) {
-        ("ES256", "") | ("ES256" | "", "P-256") | ("", "") => Some(Curve::P256),
+        ("ES256" | "", "P-256" | "") => Some(Curve::P256),
         ("ES384", "") | ("ES384" | "", "P-384") => Some(Curve::P384),
         ("ES512", "") | ("ES512" | "", "P-521") => Some(Curve::P521),
         _ => None,

@@ -12,6 +12,7 @@ use mesh::policy::JwtRule;
 
 use super::jwks::Jwks;
 use crate::abi::LogLevel;
+use crate::chain::ChainError;
 use crate::log::Sink;
 
 /// How often Istio's control plane fetches keys again, and how soon after it could not.
@@ -66,10 +67,17 @@ impl Keys {
     /// Fetches what is not inline. What cannot be fetched does not fail: as in Istio such a provider gets a key that
     /// no token is signed with, until a later attempt succeeds.
     ///
-    /// The error names keys of a form that is not supported.
-    pub(crate) fn new(rules: &[JwtRule], fetch: Box<dyn Fetch>, sink: Arc<dyn Sink>) -> Result<Self, String> {
-        if let Some(rule) = rules.iter().find(|rule| rule.jwks.as_deref().is_some_and(Jwks::is_certificates)) {
-            return Err(format!("RequestAuthentication {}, whose `jwks` are X.509 certificates,", rule.policy));
+    /// Inline keys of which none can be used are refused, as Envoy refuses them.
+    pub(crate) fn new(rules: &[JwtRule], fetch: Box<dyn Fetch>, sink: Arc<dyn Sink>) -> Result<Self, ChainError> {
+        for rule in rules {
+            let Some(inline) = &rule.jwks else { continue };
+            if Jwks::is_certificates(inline) {
+                let filter = format!("RequestAuthentication {}, whose `jwks` are X.509 certificates,", rule.policy);
+                return Err(ChainError::NotExecuted { filter });
+            }
+            if Jwks::parse(inline).is_empty() {
+                return Err(ChainError::Keys { policy: rule.policy.clone(), issuer: rule.issuer.clone() });
+            }
         }
         if rules.is_empty() {
             return Ok(Self::default());

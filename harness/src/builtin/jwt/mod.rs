@@ -2,6 +2,7 @@
 //! the token is good.
 
 mod extract;
+mod json;
 mod jwks;
 pub(crate) mod keys;
 mod status;
@@ -108,15 +109,11 @@ impl NativeFilter for OneRequest {
                 headers: &mut state.request_headers,
                 payload: None,
             };
-            match request.verify() {
-                Ok(()) => {
-                    if let Some(payload) = request.payload.take() {
-                        metadata::set(&mut state.dynamic_metadata, JWT_AUTHN, PAYLOAD, Value::Object(payload));
-                    }
-                    None
-                }
-                Err(status) => Some(refusal(status, &realm)),
+            let outcome = request.verify();
+            if let Some(payload) = request.payload {
+                metadata::set(&mut state.dynamic_metadata, JWT_AUTHN, PAYLOAD, Value::Object(payload));
             }
+            outcome.err().map(|status| refusal(status, &realm))
         };
         if let Some(reply) = answer {
             self.handle.reply(reply);
@@ -156,8 +153,8 @@ fn bare(audience: &str) -> &str {
     rest.strip_suffix('/').unwrap_or(rest)
 }
 
-/// One request against the requirement that Istio's control plane writes: `{P or allow_missing}` for one provider; for
-/// several `P1 or P2 or … or all of {Pn or allow_missing}`.
+/// One request against the requirement that Istio's control plane writes: `{P or missing}` for one provider; for several
+/// `P1 or P2 or … or all of {Pn or missing}`.
 struct Verification<'a> {
     providers: &'a [Provider],
     keys: &'a [Arc<Jwks>],
@@ -169,38 +166,61 @@ struct Verification<'a> {
 
 impl Verification<'_> {
     fn verify(&mut self) -> Result<(), Status> {
-        let count = self.providers.len();
-        if count > 1 && (0..count).any(|provider| self.tokens_of(provider, true).is_ok()) {
-            return Ok(());
+        for provider in self.providers {
+            provider.extractor.sanitize(self.headers);
         }
-        (0..count).try_for_each(|provider| self.tokens_of(provider, true).or_else(|_| self.tokens_of(provider, false)))
-    }
-
-    /// The tokens in one provider's places. `required`: there must be one, and all must be good, and be this provider's.
-    /// Otherwise there need not be any, any provider will do, and the first place's decides, as in Envoy.
-    fn tokens_of(&mut self, provider: usize, required: bool) -> Result<(), Status> {
-        let providers = self.providers;
-        let extractor = &providers[provider].extractor;
-        extractor.sanitize(self.headers);
-        let found = extractor.extract(self.headers);
-        let mut outcome = if required { Err(Status::Missing) } else { Ok(()) };
-        for found in found.into_iter().rev() {
-            outcome = self.token(provider, &found, required);
-            if required && outcome.is_err() {
-                break;
+        if let [_] = self.providers {
+            return self.token_if_any_of(0);
+        }
+        // Of several reasons the one counts that is about a token of the provider's own.
+        let mut reason = Status::Missing;
+        for provider in 0..=self.providers.len() {
+            let outcome =
+                if provider < self.providers.len() { self.tokens_of(provider) } else { self.tokens_if_any_of_all() };
+            match outcome {
+                Ok(()) => return Ok(()),
+                Err(status) => {
+                    let telling = !matches!(status, Status::Missing | Status::UnknownIssuer);
+                    if telling || reason == Status::Missing {
+                        reason = status;
+                    }
+                }
             }
         }
-        outcome
+        Err(reason)
     }
 
-    fn token(&mut self, place: usize, found: &Found<'_>, required: bool) -> Result<(), Status> {
+    fn tokens_if_any_of_all(&mut self) -> Result<(), Status> {
+        (0..self.providers.len()).try_for_each(|provider| self.token_if_any_of(provider))
+    }
+
+    fn token_if_any_of(&mut self, provider: usize) -> Result<(), Status> {
+        match self.tokens_of(provider) {
+            Err(Status::Missing) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// The tokens in one provider's places: there must be one, and all must be good.
+    fn tokens_of(&mut self, provider: usize) -> Result<(), Status> {
+        let providers = self.providers;
+        let extractor = &providers[provider].extractor;
+        // Once more, as in Envoy: what a token said whose provider did not like another one is not said.
+        extractor.sanitize(self.headers);
+        let found = extractor.extract(self.headers);
+        if found.is_empty() {
+            return Err(Status::Missing);
+        }
+        found.into_iter().rev().try_for_each(|found| self.token(provider, &found))
+    }
+
+    fn token(&mut self, provider: usize, found: &Found<'_>) -> Result<(), Status> {
         let token = Token::parse(&found.token)?;
-        if !self.providers[place].extractor.allows(&token.issuer) {
+        let Provider { rule, extractor, audiences } = &self.providers[provider];
+        if !extractor.allows(&token.issuer) {
             return Err(Status::UnknownIssuer);
         }
-        let provider = if required { place } else { self.by_issuer(&token.issuer).ok_or(Status::UnknownIssuer)? };
         token.check_time(self.now)?;
-        let Provider { rule, audiences, .. } = &self.providers[provider];
         let allowed = |audience: &String| audiences.iter().any(|ours| ours == bare(audience));
         if !audiences.is_empty() && !token.audiences.iter().any(allowed) {
             return Err(Status::AudienceNotAllowed);
@@ -223,12 +243,6 @@ impl Verification<'_> {
         }
         self.payload = Some(normalized(token.payload, &rule.space_delimited_claims));
         Ok(())
-    }
-
-    /// The provider of an issuer, else the first one that takes any.
-    fn by_issuer(&self, issuer: &str) -> Option<usize> {
-        let with = |issuer: &str| self.providers.iter().position(|provider| provider.rule.issuer == issuer);
-        with(issuer).filter(|_| !issuer.is_empty()).or_else(|| with(""))
     }
 }
 

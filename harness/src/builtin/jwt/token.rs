@@ -2,9 +2,11 @@
 
 use base64::Engine as _;
 use base64::alphabet;
+use base64::engine::general_purpose::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
+use super::json;
 use super::status::Status;
 
 /// Clocks may differ by this many seconds.
@@ -14,7 +16,7 @@ const ALGORITHMS: [&str; 13] = [
     "ES256", "ES384", "ES512", "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA",
 ];
 
-/// Padding and what the last digit has beyond a byte do not matter.
+/// Padding and what the last digit has beyond a byte do not matter, and neither does white space.
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new()
@@ -23,7 +25,8 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
 );
 
 pub(super) fn base64url(text: &str) -> Option<Vec<u8>> {
-    BASE64URL.decode(text).ok()
+    let digits: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    BASE64URL.decode(digits).ok()
 }
 
 /// A token whose parts are well-formed. Nothing about it is proven.
@@ -51,7 +54,7 @@ impl Token {
         let parts: Vec<&str> = text.split('.').filter(|part| !part.is_empty()).collect();
         let [header_part, payload_part, signature_part] = parts[..] else { return Err(Status::BadFormat) };
         let header = base64url(header_part).ok_or(Status::HeaderBase64)?;
-        let header: Map<String, Value> = serde_json::from_slice(&header).map_err(|_| Status::HeaderJson)?;
+        let header = json::object(&header).ok_or(Status::HeaderJson)?;
         let alg = header.get("alg").and_then(Value::as_str).ok_or(Status::HeaderAlg)?;
         if !ALGORITHMS.contains(&alg) {
             return Err(Status::HeaderAlgUnknown);
@@ -61,7 +64,7 @@ impl Token {
             Some(kid) => kid.as_str().ok_or(Status::HeaderKid)?,
         };
         let payload = base64url(payload_part).ok_or(Status::PayloadBase64)?;
-        let payload: Map<String, Value> = serde_json::from_slice(&payload).map_err(|_| Status::PayloadJson)?;
+        let payload = json::object(&payload).ok_or(Status::PayloadJson)?;
         let issuer = text_claim(&payload, "iss")?.to_owned();
         text_claim(&payload, "sub")?;
         seconds(&payload, "iat")?;
@@ -95,7 +98,8 @@ impl Token {
         Ok(())
     }
 
-    /// A claim as text for a header; `path` has dots between the names. Nothing for lists, objects and null.
+    /// A claim as text for a header; `path` has dots between the names. Lists and objects are JSON in base64; nothing
+    /// for null.
     pub(super) fn claim_text(&self, path: &str) -> Option<String> {
         let mut names = path.split('.');
         let first = self.payload.get(names.next()?)?;
@@ -103,7 +107,8 @@ impl Token {
             Value::String(text) => text.clone(),
             Value::Bool(value) => value.to_string(),
             Value::Number(number) => number_text(number.as_f64()?),
-            _ => return None,
+            json @ (Value::Array(_) | Value::Object(_)) => STANDARD.encode(json.to_string()),
+            Value::Null => return None,
         };
         (!text.is_empty()).then_some(text)
     }
@@ -164,6 +169,8 @@ mod tests {
         let good = r#"{"alg": "RS256"}"#;
         refused("x", "{}", "Jwt header is an invalid JSON");
         refused("[]", "{}", "Jwt header is an invalid JSON");
+        refused(r#"{"alg": "RS256", "alg": "HS256"}"#, "{}", "Jwt header is an invalid JSON");
+        refused(good, r#"{"a": [{"b": 1, "b": 1}]}"#, "Jwt payload is an invalid JSON");
         refused("{}", "{}", "Jwt header [alg] field is required and must be a string");
         refused(r#"{"alg": 1}"#, "{}", "Jwt header [alg] field is required and must be a string");
         refused(r#"{"alg": "none"}"#, "{}", "Jwt header [alg] is not supported");
@@ -215,10 +222,10 @@ mod tests {
             ("f", Some("1.500000")),
             ("neg", Some("-2.000000")),
             ("b", Some("false")),
-            ("l", None),
+            ("l", Some("WyJ4Il0=")),
             ("z", None),
             ("e", None),
-            ("o", None),
+            ("o.p", Some("eyJxIjoiZGVlcCJ9")),
             ("o.p.q", Some("deep")),
             ("o.x", None),
             ("s.t", None),
