@@ -253,7 +253,15 @@ fn headers() {
     check(&when("values: ['*']"), &[a("x", true), row("/", false)]);
     check(&when("values: ['*z']"), &[a("xyz", true), a("xyZ", false)]);
     check(&when("notValues: ['1']"), &[a("1", false), a("2", true), row("/", true)]);
-    check(&when("values: ['1,2']"), &[row("/", true).header("x-a", "1").header("x-a", "2"), a("1", false)]);
+    let two = |matches| row("/", matches).header("x-a", "1").header("x-a", "2");
+    check(&when("values: ['1,2']"), &[two(false), a("1,2", true)]);
+    check(&when("values: ['2']"), &[two(true), a("1,2", false)]);
+    check(&when("notValues: ['2']"), &[two(false), a("1,2", true)]);
+    // What may be there once only is one value.
+    check(
+        "{when: [{key: 'request.headers[accept]', values: ['1,2']}]}",
+        &[row("/", true).header("accept", "1").header("accept", "2"), row("/", false).header("accept", "1")],
+    );
     check("{when: [{key: connection.sni, values: ['*']}]}", &[row("/", false)]);
 }
 

@@ -236,13 +236,14 @@ fn text_or_list(value: Option<&Value>, text: &Text) -> bool {
     value.is_some_and(|value| one(value) || value.as_array().is_some_and(|items| items.iter().any(one)))
 }
 
-/// All values of a header, joined with commas.
+/// Any of a header's values, each by itself: joined with others, one could be hidden.
 fn header(stream: &StreamState, name: &str, pattern: &Pattern, ignore_case: bool) -> bool {
-    let Some(value) = stream.request_headers.joined(name.as_bytes()) else { return false };
-    match pattern {
+    let name = name.to_ascii_lowercase();
+    let mut values = stream.request_headers.iter().filter(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value);
+    values.any(|value| match pattern {
         Pattern::Present => true,
-        Pattern::Text(text) if ignore_case => text.matches(&String::from_utf8_lossy(&value).to_ascii_lowercase()),
-        Pattern::Text(text) => text.matches(&String::from_utf8_lossy(&value)),
+        Pattern::Text(text) if ignore_case => text.matches(&String::from_utf8_lossy(value).to_ascii_lowercase()),
+        Pattern::Text(text) => text.matches(&String::from_utf8_lossy(value)),
         _ => false,
-    }
+    })
 }

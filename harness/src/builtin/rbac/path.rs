@@ -58,9 +58,9 @@ fn matches(parts: &[Part], path: &[u8]) -> bool {
     }
 }
 
-/// What Envoy lets a wildcard match: RFC 3986's `pchar` without `*`.
+/// What Envoy lets a wildcard match: RFC 3986's `pchar`, as it is written.
 fn in_segment(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()+,;:@=".contains(&byte)
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;:@=".contains(&byte)
 }
 
 #[cfg(test)]
@@ -83,7 +83,8 @@ mod tests {
             ("/foo/{**}/", "/foo/a/b/", true),
             ("/foo/{**}/", "/foo/a/b", false),
             ("/{**}", "/", true),
-            ("/{*}", "/a*b", false),
+            ("/{*}", "/a*b", true),
+            ("/{*}", "/a[b", false),
             ("/{*}", "/a%20b", true),
         ];
         for (template, path, expected) in cases {
