@@ -10,6 +10,8 @@ use mesh::model::{
 };
 
 use crate::abi::LogLevel;
+use crate::builtin::BuiltIn;
+use crate::builtin::jwt::keys::{Keys, Web};
 use crate::engine::Engine;
 use crate::log::Sink;
 use crate::module::{LoadError, Module};
@@ -24,14 +26,8 @@ use crate::worker;
 /// The terminal filter.
 const ROUTER: &str = "envoy.filters.http.router";
 
-/// Built-in filters that decide who may pass. A chain that has one is refused rather than served without it.
-const DECIDING: &[&str] = &[
-    "envoy.filters.http.jwt_authn",
-    "envoy.filters.http.rbac",
-    "envoy.filters.http.ext_authz",
-    "envoy.filters.network.rbac",
-    "envoy.filters.network.ext_authz",
-];
+/// Network filters that decide about connections. A chain that has one is refused rather than served without it.
+const DECIDING: &[&str] = &["envoy.filters.network.rbac", "envoy.filters.network.ext_authz"];
 
 /// Why a chain cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +37,14 @@ pub enum ChainError {
     NotExecuted {
         /// What it is, by name.
         filter: String,
+    },
+    /// Inline keys of which none can be used: Envoy refuses such a configuration.
+    #[error("RequestAuthentication {policy}: none of the keys in `jwks` of issuer {issuer} can be used")]
+    Keys {
+        /// `namespace/name`
+        policy: String,
+        /// The issuer.
+        issuer: String,
     },
     /// A module's bytes could not be had.
     #[error("get the module of {extension}")]
@@ -95,9 +99,16 @@ pub struct Chain {
     pub(crate) is_tcp: bool,
     pub(crate) proxy: Arc<ProxyFacts>,
     pub(crate) surroundings: Surroundings,
+    keys: Keys,
 }
 
 impl Chain {
+    /// Fetches the keys of its `RequestAuthentication` policies again, at once instead of when they are due.
+    pub fn refresh_keys(&self) -> impl Fn() + use<> {
+        let keys = self.keys.clone();
+        move || keys.refresh()
+    }
+
     /// Compiles the modules of `chain` and tries each plugin's configuration in a VM that is then dropped.
     pub fn load(
         engine: &Engine,
@@ -123,7 +134,18 @@ impl Chain {
         let proxy = Arc::new(facts(chain, node));
         let surroundings = Surroundings { sink, shared: Arc::new(Shared::default()), log_level, proxy: proxy.clone() };
         let is_tcp = chain.listener.layer == Layer::Network;
-        let loaded = Self { filters: Vec::new(), network: Vec::new(), is_tcp, proxy, surroundings };
+        let policies = &chain.policies;
+        let not_executed = |filter: String| ChainError::NotExecuted { filter };
+        let keys = Keys::new(&policies.jwt_rules, Box::new(Web), surroundings.sink.clone())?;
+        let built_in = BuiltIn { policies, proxy: &proxy, surroundings: &surroundings, keys: keys.clone() };
+        let loaded = Self {
+            filters: Vec::new(),
+            network: Vec::new(),
+            is_tcp,
+            proxy: proxy.clone(),
+            surroundings: surroundings.clone(),
+            keys,
+        };
         if is_tcp {
             return loaded.in_front(engine, chain, source, host_env);
         }
@@ -131,11 +153,11 @@ impl Chain {
         let mut filters = Vec::new();
         for filter in &chain.filters {
             let extension = match &filter.kind {
-                FilterKind::BuiltIn(name) if DECIDING.contains(&name.as_str()) => {
-                    return Err(ChainError::NotExecuted { filter: format!("the built-in filter {name}") });
-                }
                 FilterKind::BuiltIn(name) if name == ROUTER => break,
-                FilterKind::BuiltIn(_) => continue,
+                FilterKind::BuiltIn(name) => {
+                    filters.extend(built_in.filter(name).map_err(not_executed)?.map(ChainFilter::Native));
+                    continue;
+                }
                 FilterKind::Extension(extension) => extension,
             };
             let surroundings = &loaded.surroundings;
@@ -284,6 +306,8 @@ fn facts(chain: &FilterChain, node: Option<serde_json::Value>) -> ProxyFacts {
         direction: if inbound { 1 } else { 2 },
         cluster: format!("{}|{port}||", if inbound { "inbound" } else { "outbound" }),
         node: serde_json::Value::Null,
+        kind: Some(chain.proxy.kind),
+        port: chain.listener.port,
     };
     facts.node = node.unwrap_or_else(|| node_of(&facts, chain.proxy.kind));
     facts

@@ -16,8 +16,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::{Body, Frame as HttpFrame, Incoming, SizeHint};
 use hyper::{Request, Response, StatusCode, Version};
+use mesh::model::ProxyKind;
 
 use crate::admission::{self, Rejection, admit};
+use crate::builtin::remote;
 use crate::header_map::HeaderMap;
 use crate::log::{RequestSummary, Sink};
 use crate::network;
@@ -38,6 +40,8 @@ pub(crate) struct Site {
     pub(crate) proxy: Arc<ProxyFacts>,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) idle_timeout: Duration,
+    /// The identity that every client is taken to have proven with mTLS.
+    pub(crate) peer: Option<Arc<str>>,
 }
 
 impl Site {
@@ -169,6 +173,8 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
     let (headers, rejected) = admit(&parts);
     let mut state = StreamState::new(site.proxy.clone(), connection);
     state.protocol = admission::protocol(parts.version);
+    state.remote = remote::address(site.proxy.kind == Some(ProxyKind::Gateway), connection.source, &headers);
+    state.peer.clone_from(&site.peer);
     state.request_headers = headers;
     let refused = rejected.is_some();
     if let Some(Rejection::Reset(details)) = rejected {

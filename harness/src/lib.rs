@@ -19,6 +19,7 @@ mod admin;
 mod admission;
 mod body;
 mod buffer;
+mod builtin;
 mod callouts;
 mod cel;
 pub mod chain;

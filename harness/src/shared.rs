@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::builtin::stats::RequestMetrics;
+
 /// All shared values together.
 const MAX_DATA_BYTES: usize = 64 << 20;
 /// Names of missing clusters that are remembered as reported.
@@ -23,11 +25,19 @@ pub(crate) struct Shared {
     queues: Mutex<queues::Queues>,
     metrics: Mutex<metrics::Metrics>,
     started: Instant,
+    /// Istio's standard metrics.
+    pub(crate) requests: RequestMetrics,
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { tables: Mutex::default(), queues: Mutex::default(), metrics: Mutex::default(), started: Instant::now() }
+        Self {
+            tables: Mutex::default(),
+            queues: Mutex::default(),
+            metrics: Mutex::default(),
+            started: Instant::now(),
+            requests: RequestMetrics::default(),
+        }
     }
 }
 

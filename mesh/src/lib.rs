@@ -21,6 +21,7 @@ pub mod migrate;
 pub mod model;
 mod order;
 pub mod plan;
+pub mod policy;
 mod ports;
 mod proxy;
 mod resources;

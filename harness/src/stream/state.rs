@@ -1,14 +1,16 @@
 //! One request as hostcalls see it: its maps, and what each filter may touch right now.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use mesh::model::ProxyKind;
 
 use crate::buffer::Buffer;
+use crate::builtin::metadata::DynamicMetadata;
 use crate::exchange::Connection;
 use crate::header_map::HeaderMap;
 
@@ -45,6 +47,10 @@ pub(crate) struct ProxyFacts {
     pub(crate) cluster: String,
     /// `xds.node`, in Envoy's JSON form.
     pub(crate) node: serde_json::Value,
+    /// What it does in the mesh; `None` in tests only.
+    pub(crate) kind: Option<ProxyKind>,
+    /// The port of the listener that is stood for, when it is not the one that is listened on.
+    pub(crate) port: Option<u16>,
 }
 
 /// What a plugin has said of a property of its own.
@@ -64,6 +70,10 @@ pub(crate) struct TooMuchState;
 pub(crate) struct StreamState {
     pub(crate) proxy: Arc<ProxyFacts>,
     pub(crate) source: Option<SocketAddr>,
+    /// The client as far as it is known.
+    pub(crate) remote: Option<IpAddr>,
+    /// The identity in the peer's certificate, with `spiffe://`; `None` when there was no mTLS.
+    pub(crate) peer: Option<Arc<str>>,
     pub(crate) destination: Option<SocketAddr>,
     pub(crate) upstream: Option<SocketAddr>,
     pub(crate) connection_id: u64,
@@ -90,8 +100,8 @@ pub(crate) struct StreamState {
     pub(crate) filter_state_bytes: usize,
     /// Objects of Envoy's own, by key, in their serialized form.
     pub(crate) envoy_filter_state: HashMap<Vec<u8>, Bytes>,
-    /// What filters tell each other, by namespace.
-    pub(crate) dynamic_metadata: serde_json::Map<String, serde_json::Value>,
+    /// What filters say about the request, by filter name.
+    pub(crate) dynamic_metadata: DynamicMetadata,
     pub(crate) views: Vec<View>,
     /// Wakes the task that drives the stream.
     pub(crate) waker: Option<Waker>,
@@ -154,6 +164,8 @@ impl StreamState {
         Self {
             proxy,
             source: connection.source,
+            remote: connection.source.map(|source| source.ip()),
+            peer: None,
             destination: connection.destination,
             upstream: None,
             connection_id: connection.id,
@@ -175,7 +187,7 @@ impl StreamState {
             text_state: HashSet::new(),
             filter_state_bytes: 0,
             envoy_filter_state: HashMap::new(),
-            dynamic_metadata: serde_json::Map::new(),
+            dynamic_metadata: DynamicMetadata::default(),
             views: Vec::new(),
             waker: None,
             woken: false,

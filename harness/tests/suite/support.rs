@@ -14,9 +14,10 @@ use harness::hazard::Hazard;
 use harness::log::{ConnectionSummary, RequestSummary, Sink};
 use harness::server::{Options, Server};
 use mesh::model::{
-    Attach, EnvVar, Extension, ExtensionFilter, FailStrategy, Filter, FilterChain, FilterKind, Layer, Listener, Origin,
-    Phase, Proxy, ProxyKind, PullPolicy, WasmFilter,
+    Attach, Direction, EnvVar, Extension, ExtensionFilter, FailStrategy, Filter, FilterChain, FilterKind, Layer,
+    Listener, Origin, Phase, Proxy, ProxyKind, PullPolicy, WasmFilter,
 };
+use mesh::policy::Policies;
 
 /// Hostcalls a guest imports: module, name, and a letter for each parameter (`i` is i32, `l` is i64).
 pub(crate) const IMPORTS: &[(&str, &str, &str)] = &[
@@ -319,7 +320,23 @@ pub(crate) fn chain(mut filters: Vec<Filter>) -> FilterChain {
         listener: Listener { direction: None, port: None, layer: Layer::Http, protocol: None },
         filters,
         left_out: Vec::new(),
+        policies: Policies::default(),
     }
+}
+
+/// The inbound HTTP chain of the sidecar `default/web` on port 8080 under these manifests.
+pub(crate) fn resolved(manifests: &str) -> FilterChain {
+    let reading = mesh::read(&[mesh::Source { file: "test".to_owned(), text: manifests.to_owned() }]);
+    assert_eq!(reading.errors, [], "{manifests}");
+    let proxy = Proxy {
+        name: "web".to_owned(),
+        namespace: "default".to_owned(),
+        labels: [("app".to_owned(), "web".to_owned())].into(),
+        kind: ProxyKind::Sidecar,
+    };
+    let listener =
+        Listener { direction: Some(Direction::Inbound), port: Some(8080), layer: Layer::Http, protocol: None };
+    mesh::resolve(&reading.resources, &proxy, &listener, &mesh::MeshOptions::default())
 }
 
 #[derive(Default)]
@@ -411,7 +428,11 @@ fn sources(modules: &[(&str, Vec<u8>)]) -> BTreeMap<String, Vec<u8>> {
     modules.iter().map(|(name, bytes)| (format!("WasmPlugin default/{name}"), bytes.clone())).collect()
 }
 
-fn load_chain(chain: &FilterChain, modules: &[(&str, Vec<u8>)], log: Arc<Recorder>) -> Result<Chain, ChainError> {
+pub(crate) fn load_chain(
+    chain: &FilterChain,
+    modules: &[(&str, Vec<u8>)],
+    log: Arc<Recorder>,
+) -> Result<Chain, ChainError> {
     let modules = sources(modules);
     let engine = Engine::new(limits()).unwrap();
     let host_env = BTreeMap::from([("ON_HOST".to_owned(), "from the host".to_owned())]);
@@ -426,7 +447,7 @@ impl Harness {
     pub(crate) fn with(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], adjust: impl FnOnce(&mut Options)) -> Self {
         let log = Arc::new(Recorder::default());
         let chain = load(filters, modules, log.clone()).unwrap_or_else(|error| panic!("{error:?}"));
-        Self::serving(chain, log, adjust)
+        Self::serve(chain, log, adjust)
     }
 
     /// Network filters in front of an HTTP chain, or, without one, of a TCP upstream.
@@ -438,10 +459,17 @@ impl Harness {
     ) -> Self {
         let log = Arc::new(Recorder::default());
         let chain = load_network(filters, http, modules, log.clone()).unwrap_or_else(|error| panic!("{error:?}"));
-        Self::serving(chain, log, adjust)
+        Self::serve(chain, log, adjust)
     }
 
-    fn serving(chain: Chain, log: Arc<Recorder>, adjust: impl FnOnce(&mut Options)) -> Self {
+    /// What these manifests make of the sidecar `default/web`.
+    pub(crate) fn of_manifests(manifests: &str, adjust: impl FnOnce(&mut Options)) -> Self {
+        let log = Arc::new(Recorder::default());
+        let chain = load_chain(&resolved(manifests), &[], log.clone()).unwrap_or_else(|error| panic!("{error:?}"));
+        Self::serve(chain, log, adjust)
+    }
+
+    pub(crate) fn serve(chain: Chain, log: Arc<Recorder>, adjust: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options { workers: Some(1), ..Options::listen_on("127.0.0.1:0") };
         adjust(&mut options);
         let server = Server::start(chain, options).unwrap();
