@@ -1,8 +1,6 @@
 //! The fuzzer's corpus, replayed: whatever it holds is read, resolved and warned of without a panic, and places are
 //! in the text.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
