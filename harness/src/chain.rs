@@ -25,7 +25,13 @@ use crate::worker;
 const ROUTER: &str = "envoy.filters.http.router";
 
 /// Built-in filters that decide who may pass. A chain that has one is refused rather than served without it.
-const DECIDING: &[&str] = &["envoy.filters.http.jwt_authn", "envoy.filters.http.rbac", "envoy.filters.http.ext_authz"];
+const DECIDING: &[&str] = &[
+    "envoy.filters.http.jwt_authn",
+    "envoy.filters.http.rbac",
+    "envoy.filters.http.ext_authz",
+    "envoy.filters.network.rbac",
+    "envoy.filters.network.ext_authz",
+];
 
 /// Why a chain cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -71,9 +77,22 @@ pub(crate) enum ChainFilter {
     Native(Arc<dyn NativePlugin>),
 }
 
+/// A filter of a network chain.
+pub(crate) enum NetworkFilter {
+    Wasm(Arc<Plugin>),
+    /// Closes every connection: its module could not be fetched, and it does not fail open.
+    Deny {
+        name: String,
+    },
+}
+
 /// A chain whose plugins have all accepted their configuration.
 pub struct Chain {
     pub(crate) filters: Vec<ChainFilter>,
+    /// What sees connections, before HTTP or a TCP upstream.
+    pub(crate) network: Vec<NetworkFilter>,
+    /// It is a network chain, whose end is a TCP upstream.
+    pub(crate) is_tcp: bool,
     pub(crate) proxy: Arc<ProxyFacts>,
     pub(crate) surroundings: Surroundings,
 }
@@ -89,6 +108,12 @@ impl Chain {
         log_level: LogLevel,
     ) -> Result<Self, ChainError> {
         let surroundings = Surroundings { sink, shared: Arc::new(Shared::default()), log_level };
+        let is_tcp = chain.listener.layer == Layer::Network;
+        let proxy = Arc::new(facts(chain));
+        let loaded = Self { filters: Vec::new(), network: Vec::new(), is_tcp, proxy, surroundings };
+        if is_tcp {
+            return loaded.in_front(engine, chain, source, host_env);
+        }
         let mut compiled = HashMap::new();
         let mut filters = Vec::new();
         for filter in &chain.filters {
@@ -100,10 +125,55 @@ impl Chain {
                 FilterKind::BuiltIn(_) => continue,
                 FilterKind::Extension(extension) => extension,
             };
-            filters.extend(load_extension(engine, extension, source, host_env, &surroundings, &mut compiled)?);
+            let surroundings = &loaded.surroundings;
+            filters.extend(load_extension(engine, extension, source, host_env, surroundings, &mut compiled)?);
         }
-        Ok(Self { filters, proxy: Arc::new(facts(chain)), surroundings })
+        Ok(Self { filters, ..loaded })
     }
+
+    /// The same chain with the filters of the network chain `chain` in front, which see connections as bytes.
+    pub fn in_front(
+        mut self,
+        engine: &Engine,
+        chain: &FilterChain,
+        source: &dyn ModuleSource,
+        host_env: &BTreeMap<String, String>,
+    ) -> Result<Self, ChainError> {
+        let mut compiled = HashMap::new();
+        for filter in &chain.filters {
+            let extension = match &filter.kind {
+                FilterKind::BuiltIn(name) if DECIDING.contains(&name.as_str()) => {
+                    return Err(ChainError::NotExecuted { filter: format!("the built-in filter {name}") });
+                }
+                FilterKind::BuiltIn(_) => continue,
+                FilterKind::Extension(extension) => extension,
+            };
+            let wasm = match &extension.filter {
+                ExtensionFilter::Wasm(wasm) if wasm.layer == Layer::Network => wasm,
+                _ => {
+                    let filter = format!("{}, an HTTP filter in a network chain,", extension.id());
+                    return Err(ChainError::NotExecuted { filter });
+                }
+            };
+            match load_plugin(engine, extension, wasm, source, host_env, &self.surroundings, &mut compiled)? {
+                Loaded::Plugin(plugin) => self.network.push(NetworkFilter::Wasm(plugin)),
+                Loaded::Denied { name } => self.network.push(NetworkFilter::Deny { name }),
+                Loaded::Open => {}
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// What an extension's module came to.
+enum Loaded {
+    Plugin(Arc<Plugin>),
+    /// It could not be fetched, and traffic passes without it.
+    Open,
+    /// It could not be fetched, and nothing passes.
+    Denied {
+        name: String,
+    },
 }
 
 /// The filter for an extension; `None` when a failed fetch is to let everything pass.
@@ -115,25 +185,42 @@ fn load_extension(
     surroundings: &Surroundings,
     compiled: &mut HashMap<Vec<u8>, Arc<Module>>,
 ) -> Result<Option<ChainFilter>, ChainError> {
-    let key = extension.id();
-    let name = format!("{}.{}", extension.namespace, extension.name);
     let wasm = match &extension.filter {
         ExtensionFilter::Lua { .. } => {
-            return Err(ChainError::NotExecuted { filter: format!("{key}, which is Lua,") });
+            return Err(ChainError::NotExecuted { filter: format!("{}, which is Lua,", extension.id()) });
         }
         ExtensionFilter::Wasm(wasm) if wasm.layer == Layer::Network => {
-            return Err(ChainError::NotExecuted { filter: format!("{key}, of type NETWORK,") });
+            let filter = format!("{}, of type NETWORK in an HTTP chain,", extension.id());
+            return Err(ChainError::NotExecuted { filter });
         }
         ExtensionFilter::Wasm(wasm) => wasm,
     };
+    Ok(match load_plugin(engine, extension, wasm, source, host_env, surroundings, compiled)? {
+        Loaded::Plugin(plugin) => Some(ChainFilter::Wasm(plugin)),
+        Loaded::Denied { name } => Some(ChainFilter::Native(Arc::new(DenyAll { name }))),
+        Loaded::Open => None,
+    })
+}
+
+fn load_plugin(
+    engine: &Engine,
+    extension: &Extension,
+    wasm: &WasmFilter,
+    source: &dyn ModuleSource,
+    host_env: &BTreeMap<String, String>,
+    surroundings: &Surroundings,
+    compiled: &mut HashMap<Vec<u8>, Arc<Module>>,
+) -> Result<Loaded, ChainError> {
+    let key = extension.id();
+    let name = format!("{}.{}", extension.namespace, extension.name);
     let fetched = source.module(&key).map_err(|source| ChainError::Source { extension: key.clone(), source })?;
     let bytes = match fetched {
         Fetched::Bytes(bytes) => bytes,
         Fetched::Failed { reason } => {
             let open = wasm.fail_strategy == FailStrategy::FailOpen;
-            let effect = if open { "FAIL_OPEN: requests pass without it" } else { "all requests are denied" };
+            let effect = if open { "FAIL_OPEN: traffic passes without it" } else { "all traffic is denied" };
             surroundings.sink.log(LogLevel::Warn, &format!("fetching the module of {key} failed ({reason}); {effect}"));
-            return Ok((!open).then(|| ChainFilter::Native(Arc::new(DenyAll { name }))));
+            return Ok(if open { Loaded::Open } else { Loaded::Denied { name } });
         }
     };
     let module = if let Some(module) = compiled.get(&bytes) {
@@ -154,7 +241,7 @@ fn load_extension(
         module,
     });
     worker::canary(&plugin, surroundings).map_err(|source| ChainError::Start { extension: key, source })?;
-    Ok(Some(ChainFilter::Wasm(plugin)))
+    Ok(Loaded::Plugin(plugin))
 }
 
 /// The VM's environment. Istio's agent takes its own variables away from modules that it fetched.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::header_map::HeaderMap;
-use crate::upstream::{Event, Failure, Upstream};
+use crate::upstream::{Address, Dialer, Event, Failure, Upstream};
 
 /// More of a response body than this fails the call, as in Envoy.
 const MAX_RESPONSE: usize = 32 << 20;
@@ -50,9 +50,10 @@ pub(crate) enum CallError {
 pub(crate) struct Reset;
 
 impl Clusters {
-    /// Clusters by name, each at an authority `HOST:PORT`.
-    pub(crate) fn new(authorities: &BTreeMap<String, String>) -> Self {
-        Self(authorities.iter().map(|(name, authority)| (name.clone(), Upstream::http(authority))).collect())
+    /// Clusters by name, each at an address.
+    pub(crate) fn new(addresses: &BTreeMap<String, Address>, dialer: &Dialer) -> Self {
+        let upstream = |address: &Address| Upstream::new(address.clone(), dialer.clone());
+        Self(addresses.iter().map(|(name, address)| (name.clone(), upstream(address))).collect())
     }
 
     /// Makes a call. Dropping the future cancels it.

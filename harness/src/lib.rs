@@ -2,7 +2,8 @@
 //!
 //! The layers, from the guest outwards: [`abi`] (numbers and formats), [`module`] (what is accepted), `vm` (one
 //! instance and its callbacks), `hostcalls` and `wasi` (what a guest may ask), `stream` (one request in the filter
-//! chain), [`chain`] (a resolved chain made executable), [`server`] (worker threads, each with its own VMs).
+//! chain), `network` (one connection in the network chain), [`chain`] (a resolved chain made executable), `upstream`
+//! (where requests go), [`server`] (worker threads, each with its own VMs). [`hazard`] is what none of them imitates.
 //!
 //! ```
 //! use harness::engine::{Engine, Limits};
@@ -14,18 +15,23 @@
 //! ```
 
 pub mod abi;
+mod admission;
 mod body;
 mod buffer;
 pub mod chain;
 mod cluster;
+mod connection;
 mod echo;
 pub mod engine;
 mod exchange;
+pub mod hazard;
 mod header_map;
 mod hostcalls;
+mod listener;
 pub mod log;
 pub mod module;
 mod native;
+mod network;
 pub mod plugin;
 mod properties;
 mod request_path;

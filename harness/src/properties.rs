@@ -39,6 +39,7 @@ pub(crate) fn get(path: &[u8], scope: &Scope<'_>) -> Found {
 
 fn of_stream(path: &[u8], first: &[u8], rest: &[&[u8]], stream: &StreamState, filter: usize) -> Found {
     match (first, rest) {
+        (b"request" | b"response", [_, ..]) if stream.network => ABSENT,
         (b"request", rest) => request(rest, stream, filter),
         (b"response", rest) => response(rest, stream),
         (b"source", rest) => address(rest, stream.source),

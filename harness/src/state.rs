@@ -9,6 +9,7 @@ use std::time::Duration;
 use wasmtime::{Memory, ResourceLimiter, TypedFunc};
 
 use crate::abi::LogLevel;
+use crate::hazard::{self, Hazard, HazardKind};
 use crate::log::{Silent, Sink};
 use crate::plugin::{Plugin, VmConfig};
 use crate::shared::Shared;
@@ -47,6 +48,8 @@ pub(crate) struct HostState {
     pub(crate) contexts: HashMap<u32, Context>,
     /// The context whose callback is running; 0 is the VM itself.
     pub(crate) current: u32,
+    /// The callback that is running, as the module exports it.
+    pub(crate) callback: &'static str,
     /// What `proxy_set_effective_context` put in its place; 0 is none.
     pub(crate) effective: u32,
     pub(crate) vm: Arc<VmConfig>,
@@ -73,6 +76,7 @@ impl HostState {
             malloc: None,
             contexts: HashMap::new(),
             current: 0,
+            callback: "",
             effective: 0,
             vm,
             sink,
@@ -134,6 +138,7 @@ impl HostState {
         if level < self.log_level {
             return;
         }
+        self.check_secrets(message);
         let mut line = String::from("wasm log");
         if let Some(root) = self.root() {
             let of_stream = matches!(self.context(), Some(Context::Stream { .. }));
@@ -148,6 +153,20 @@ impl HostState {
         line.push_str(": ");
         line.push_str(message);
         self.sink.log(level, &line);
+    }
+
+    fn check_secrets(&self, message: &str) {
+        let secret = self.stream().and_then(|(stream, _)| hazard::secret_in(message, &*stream.try_borrow().ok()?));
+        if let Some(header) = secret {
+            let explanation = format!("a log line has the value of {header}");
+            self.hazard(HazardKind::SecretInLog, Some("proxy_log"), &explanation);
+        }
+    }
+
+    /// Reports what the running callback did.
+    pub(crate) fn hazard(&self, kind: HazardKind, hostcall: Option<&'static str>, explanation: &str) {
+        let filter = self.root().map_or("", |root| &root.plugin.name);
+        self.sink.hazard(&Hazard { kind, filter, callback: self.callback, hostcall, explanation });
     }
 
     /// Says once per VM that a plugin used something the host lacks.

@@ -1,5 +1,7 @@
 //! One instance of a module with its contexts, and the callbacks a host makes into it.
 
+pub(crate) mod network;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use wasmtime::{Extern, ExternType, Instance, Memory, Store, Table, Trap, TypedFu
 
 use crate::abi::{AbiVersion, LogLevel};
 use crate::engine::epochs;
+use crate::hazard::{Hazard, HazardKind, MemoryWatch};
 use crate::hostcalls::RestrictedCallback;
 use crate::log::Sink;
 use crate::module::Module;
@@ -15,6 +18,7 @@ use crate::plugin::Plugin;
 use crate::shared::Shared;
 use crate::state::{Context, HostState, Limits, Phase, Root};
 use crate::stream::state::StreamState;
+use network::NetworkCallbacks;
 
 /// What every VM of a process is created with.
 #[derive(Clone)]
@@ -72,6 +76,7 @@ struct Callbacks {
     done: Option<TypedFunc<u32, u32>>,
     log: Option<TypedFunc<u32, ()>>,
     delete: Option<TypedFunc<u32, ()>>,
+    network: NetworkCallbacks,
 }
 
 pub(crate) struct Vm {
@@ -82,6 +87,7 @@ pub(crate) struct Vm {
     next_context: u32,
     failed: bool,
     roots: Vec<(Arc<Plugin>, u32)>,
+    memory_watch: MemoryWatch,
 }
 
 impl Vm {
@@ -119,6 +125,7 @@ impl Vm {
             next_context: 1,
             failed: false,
             roots: Vec::new(),
+            memory_watch: MemoryWatch::default(),
         };
         vm.run_start_functions(&instance)?;
         vm.store.data_mut().phase = Phase::Callback;
@@ -140,7 +147,7 @@ impl Vm {
 
     fn start_function<P: WasmParams, R: WasmResults>(
         &mut self,
-        name: &str,
+        name: &'static str,
         function: Option<TypedFunc<P, R>>,
         params: P,
     ) -> Result<(), StartError> {
@@ -156,7 +163,7 @@ impl Vm {
     /// Calls into the guest with `context` as the current one. Any trap fails the whole VM.
     fn enter<R>(
         &mut self,
-        name: &str,
+        name: &'static str,
         context: u32,
         epochs: u64,
         f: impl FnOnce(&mut Store<HostState>) -> wasmtime::Result<R>,
@@ -167,10 +174,12 @@ impl Vm {
         self.store.set_epoch_deadline(epochs);
         let state = self.store.data_mut();
         state.current = context;
+        state.callback = name;
         state.effective = 0;
         let result = f(&mut self.store);
         let state = self.store.data_mut();
         state.current = 0;
+        state.callback = "";
         state.effective = 0;
         result.map_err(|error| {
             self.failed = true;
@@ -187,7 +196,7 @@ impl Vm {
 
     fn call<P: WasmParams, R: WasmResults>(
         &mut self,
-        name: &str,
+        name: &'static str,
         context: u32,
         callback: impl FnOnce(&Callbacks) -> &Option<TypedFunc<P, R>>,
         params: P,
@@ -288,7 +297,7 @@ impl Vm {
 
     fn headers(
         &mut self,
-        name: &str,
+        name: &'static str,
         callback: Option<HeadersCallback>,
         id: u32,
         count: u32,
@@ -332,6 +341,19 @@ impl Vm {
             let _ = self.call("proxy_on_delete", id, |c| &c.delete, id);
         }
         self.store.data_mut().contexts.remove(&id);
+        self.watch_memory();
+    }
+
+    fn watch_memory(&mut self) {
+        let memory = self.store.data().memory;
+        let store = &self.store;
+        let grown = self.memory_watch.ended(|| memory.map_or(0, |memory| memory.data_size(store)));
+        if let (Some((from, to)), Some((plugin, _))) = (grown, self.roots.first()) {
+            let explanation = format!("over the last 10000 requests its memory grew from {from} to {to} bytes");
+            let (kind, filter) = (HazardKind::MemoryGrowth, plugin.name.as_str());
+            let hazard = Hazard { kind, filter, callback: "", hostcall: None, explanation: &explanation };
+            self.store.data().sink.hazard(&hazard);
+        }
     }
 
     /// The tick periods that root contexts asked for.
@@ -403,6 +425,7 @@ fn callbacks(instance: &Instance, store: &mut Store<HostState>, abi: AbiVersion)
         done: func(instance, store, "proxy_on_done"),
         log: func(instance, store, "proxy_on_log"),
         delete: func(instance, store, "proxy_on_delete"),
+        network: NetworkCallbacks::of(instance, store),
     }
 }
 

@@ -47,6 +47,22 @@ pub fn resolve(resources: &Resources, proxy: &Proxy, listener: &Listener, mesh: 
     FilterChain { proxy: proxy.clone(), listener: *listener, filters: chain.build(), left_out }
 }
 
+/// The network filters in front of an HTTP listener's own chain, or `None` when there are none.
+///
+/// Istio puts network extensions of all phases there, and none of its own network filters: what would decide about a
+/// connection's bytes decides about its requests.
+pub fn resolve_in_front(
+    resources: &Resources,
+    proxy: &Proxy,
+    listener: &Listener,
+    mesh: &MeshOptions,
+) -> Option<FilterChain> {
+    let listener = Listener { layer: Layer::Network, protocol: Some(Protocol::Http), ..*listener };
+    let chain = resolve(resources, proxy, &listener, mesh);
+    let any = chain.filters.iter().any(|filter| matches!(filter.kind, FilterKind::Extension(_)));
+    any.then_some(chain)
+}
+
 /// Why an extension is in the chain, or why it is not.
 fn why(extension: &Extension, proxy: &Proxy, listener: Listener, mesh: &MeshOptions) -> Result<String, String> {
     let attached = attaches(&extension.attach, &extension.namespace, proxy, mesh)?;

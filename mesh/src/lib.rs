@@ -33,7 +33,7 @@ pub mod warnings;
 mod yaml;
 
 pub use attach::{AttachedService, GATEWAY_NAME_LABEL, MeshOptions, ServiceKind, WAYPOINT_CLASS};
-pub use chain::resolve;
+pub use chain::{resolve, resolve_in_front};
 pub use diff::{Change, ChangeKind, diff};
 pub use fault::{Fault, Place, Problem};
 pub use locate::{FieldPath, Locator, Step, wasm_field};

@@ -389,12 +389,25 @@ fn item(text: &str, root: &Node, node: &Node) -> Option<String> {
     let first = root.at.line.checked_sub(parse_line(text)?)?;
     let start = node.at.line.checked_sub(first + 1)?;
     let column = node.at.column.checked_sub(1)?;
-    let lines: Vec<&str> = text.lines().skip(start).collect();
+    let all: Vec<&str> = text.lines().collect();
+    let (above, lines) = all.split_at_checked(start)?;
     let head = lines.first()?;
     if !head.get(..column)?.trim_start().starts_with('-') {
         return None;
     }
-    let mut item = format!("{}\n", head.get(column..)?);
+    // Further in, it would be the item's before.
+    let is_own = |line: &&&str| {
+        let text = line.trim_start();
+        text.starts_with('#') && line.len() - text.len() < column
+    };
+    let comments = above.iter().rev().take_while(is_own).count();
+    let mut item = String::new();
+    for comment in &above[above.len() - comments..] {
+        item.push_str(comment.trim_start());
+        item.push('\n');
+    }
+    item.push_str(head.get(column..)?);
+    item.push('\n');
     for line in lines.iter().skip(1) {
         let indent = line.len() - line.trim_start().len();
         if !line.trim().is_empty() && indent < column {

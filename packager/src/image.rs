@@ -5,9 +5,12 @@
 mod archive;
 mod assemble;
 mod carry;
+mod checked;
+mod depot;
 mod document;
 mod extract;
 mod form;
+mod gzip;
 mod index;
 mod maistra;
 mod manifest;
@@ -24,7 +27,9 @@ use std::fmt;
 
 pub use assemble::{AssembleError, Metadata, TOOLCHAIN_ANNOTATION, VARIANT_ANNOTATION, assemble};
 pub use carry::{BesideError, Carried, CarryError, carry, carry_image, metadata_beside};
+pub use checked::CheckedModule;
 pub use extract::{ExtractError, extract_module, runtime_config, variant};
+pub(crate) use extract::{Take, extract_module_to};
 pub use form::{Form, recognise};
 pub use maistra::{MaistraError, MaistraManifest, MaistraPhase};
 pub use manifest::{MAX_MANIFEST_SIZE, ManifestError, parse};

@@ -128,7 +128,11 @@ pub enum BufferType {
     RequestBody,
     /// 1
     ResponseBody,
-    /// 2, 3, 5 and 8: only within network, gRPC and foreign-function callbacks.
+    /// 2
+    DownstreamData,
+    /// 3
+    UpstreamData,
+    /// 5 and 8: only within gRPC and foreign-function callbacks.
     OutOfPhase,
     /// 4
     HttpCallResponseBody,
@@ -144,7 +148,9 @@ impl BufferType {
         Some(match buffer {
             0 => Self::RequestBody,
             1 => Self::ResponseBody,
-            2 | 3 | 5 | 8 => Self::OutOfPhase,
+            2 => Self::DownstreamData,
+            3 => Self::UpstreamData,
+            5 | 8 => Self::OutOfPhase,
             4 => Self::HttpCallResponseBody,
             6 => Self::VmConfiguration,
             7 => Self::PluginConfiguration,

@@ -12,6 +12,8 @@ fn body(view: &mut View, buffer: BufferType) -> Option<&mut Body> {
     match buffer {
         BufferType::RequestBody => view.request_body.as_mut(),
         BufferType::ResponseBody => view.response_body.as_mut(),
+        BufferType::DownstreamData => view.downstream_data.as_mut(),
+        BufferType::UpstreamData => view.upstream_data.as_mut(),
         _ => None,
     }
 }
@@ -19,7 +21,7 @@ fn body(view: &mut View, buffer: BufferType) -> Option<&mut Body> {
 /// The buffer's content; a body outside its phase is empty, other buffers are not found.
 fn content(state: &HostState, buffer: BufferType) -> Result<Bytes, Fault> {
     match buffer {
-        BufferType::RequestBody | BufferType::ResponseBody => {
+        BufferType::RequestBody | BufferType::ResponseBody | BufferType::DownstreamData | BufferType::UpstreamData => {
             let Some((stream, filter)) = state.stream() else { return Ok(Bytes::new()) };
             let mut stream = stream.borrow_mut();
             let body = stream.view(filter).and_then(|view| body(view, buffer));
@@ -59,9 +61,15 @@ pub(super) fn set(call: &mut Call<'_>, buffer: u32, start: u32, len: u32, ptr: u
     let mut stream = stream.borrow_mut();
     let body = stream.view(filter).and_then(|view| body(view, buffer)).ok_or(Status::BadArgument)?;
     body.buffer.set(start as usize, len as usize, bytes).map_err(|error| match error {
-        SetError::Start => Status::BadArgument.into(),
-        SetError::TooLarge => Status::InternalFailure.into(),
-    })
+        SetError::Start => Status::BadArgument,
+        SetError::TooLarge => Status::InternalFailure,
+    })?;
+    match buffer {
+        BufferType::RequestBody => stream.request_body_set_by = Some(filter),
+        BufferType::ResponseBody => stream.response_body_set_by = Some(filter),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// ABI 0.1.0: the plugin configuration within `on_configure`, the VM configuration otherwise.

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 
 use crate::buffer::Buffer;
+use crate::exchange::Connection;
 use crate::header_map::HeaderMap;
 
 /// All values a request's plugins may keep with `proxy_set_property`.
@@ -18,6 +19,15 @@ pub(crate) const MAX_FILTER_STATE: usize = 1 << 20;
 pub(crate) enum Direction {
     Request,
     Response,
+}
+
+impl std::fmt::Display for Direction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Request => "request",
+            Self::Response => "response",
+        })
+    }
 }
 
 /// Facts of the proxy that every stream of a server shares.
@@ -42,6 +52,8 @@ pub(crate) struct StreamState {
     pub(crate) destination: Option<SocketAddr>,
     pub(crate) upstream: Option<SocketAddr>,
     pub(crate) connection_id: u64,
+    /// It is a connection that network filters see, not a request.
+    pub(crate) network: bool,
     pub(crate) protocol: &'static str,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
@@ -54,6 +66,9 @@ pub(crate) struct StreamState {
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
     pub(crate) details: String,
+    /// The filters that changed the bodies last.
+    pub(crate) request_body_set_by: Option<usize>,
+    pub(crate) response_body_set_by: Option<usize>,
     pub(crate) filter_state: HashMap<Vec<u8>, Bytes>,
     pub(crate) filter_state_bytes: usize,
     pub(crate) views: Vec<View>,
@@ -75,10 +90,16 @@ pub(crate) struct View {
     pub(crate) response_body: Option<Body>,
     /// In `on_log` every map is readable and none is writable.
     pub(crate) logging: bool,
+    /// The stream has ended and this filter has logged it.
+    pub(crate) over: bool,
     pub(crate) local_reply: Option<LocalReply>,
     pub(crate) resume_request: bool,
     pub(crate) resume_response: bool,
     pub(crate) close: bool,
+    /// What a network filter may read and write of a connection.
+    pub(crate) downstream_data: Option<Body>,
+    pub(crate) upstream_data: Option<Body>,
+    pub(crate) resume_downstream: bool,
 }
 
 /// A body a filter may read and write.
@@ -107,6 +128,36 @@ impl LocalReply {
 }
 
 impl StreamState {
+    /// Something that begins now and of which nothing is known but its connection.
+    pub(crate) fn new(proxy: Arc<ProxyFacts>, connection: Connection) -> Self {
+        Self {
+            proxy,
+            source: connection.source,
+            destination: connection.destination,
+            upstream: None,
+            connection_id: connection.id,
+            network: false,
+            protocol: "",
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            ended: None,
+            request_headers: HeaderMap::default(),
+            request_trailers: None,
+            response_headers: None,
+            response_trailers: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            details: String::new(),
+            request_body_set_by: None,
+            response_body_set_by: None,
+            filter_state: HashMap::new(),
+            filter_state_bytes: 0,
+            views: Vec::new(),
+            waker: None,
+            woken: false,
+        }
+    }
+
     pub(crate) fn view(&mut self, filter: usize) -> Option<&mut View> {
         self.views.get_mut(filter)
     }

@@ -223,7 +223,7 @@ fn what_the_harness_does_not_execute_is_refused_by_name() {
     let network = wasm("n", |w| w.layer = Layer::Network);
     assert_eq!(
         refused(vec![network], &[]),
-        "WasmPlugin default/n, of type NETWORK, is not yet executed by the harness"
+        "WasmPlugin default/n, of type NETWORK in an HTTP chain, is not yet executed by the harness"
     );
     assert!(load(vec![built_in("istio.stats")], &[], Arc::default()).is_ok());
 }

@@ -4,8 +4,14 @@
 
 mod binary;
 mod failure;
+mod h2;
 mod hazards;
 mod hostcalls;
+mod hostile;
 mod http;
 mod module;
+mod network;
+mod streams;
 mod support;
+mod tls;
+mod workers;

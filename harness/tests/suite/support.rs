@@ -10,7 +10,8 @@ use std::time::Duration;
 use harness::abi::LogLevel;
 use harness::chain::{Chain, ChainError};
 use harness::engine::{Engine, Limits};
-use harness::log::{RequestSummary, Sink};
+use harness::hazard::Hazard;
+use harness::log::{ConnectionSummary, RequestSummary, Sink};
 use harness::server::{Options, Server};
 use mesh::model::{
     Attach, EnvVar, Extension, ExtensionFilter, FailStrategy, Filter, FilterChain, FilterKind, Layer, Listener, Origin,
@@ -74,10 +75,10 @@ pub(crate) const IMPORTS: &[(&str, &str, &str)] = &[
 ];
 
 /// A plugin in WebAssembly text: callbacks are added, strings become data.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct Guest {
     data: Vec<u8>,
-    functions: String,
+    functions: BTreeMap<String, String>,
 }
 
 const DATA: usize = 4096;
@@ -90,23 +91,39 @@ impl Guest {
         format!("(i32.const {at}) (i32.const {})", text.len())
     }
 
+    /// Adds a callback, or replaces it.
     pub(crate) fn on(mut self, callback: &str, body: impl FnOnce(&mut Self) -> String) -> Self {
         let body = body(&mut self);
         let (params, result) = match callback {
             "tick" | "log" | "delete" => (1, ""),
-            "done" => (1, "(result i32)"),
-            "context_create" => (2, ""),
+            "done" | "new_connection" => (1, "(result i32)"),
+            "context_create" | "downstream_connection_close" | "upstream_connection_close" => (2, ""),
             "vm_start" | "configure" | "request_trailers" | "response_trailers" => (2, "(result i32)"),
             _ => (3, "(result i32)"),
         };
         let params = "i32 ".repeat(params);
-        let _ = writeln!(self.functions, "(func (export \"proxy_on_{callback}\") (param {params}) {result} {body})");
+        let function = format!("(func (export \"proxy_on_{callback}\") (param {params}) {result} {body})");
+        self.functions.insert(callback.to_owned(), function);
         self
     }
 
     /// A log line at level info.
     pub(crate) fn say(&mut self, text: &str) -> String {
         format!("(drop (call $proxy_log (i32.const 2) {}))", self.text(text))
+    }
+
+    /// A log line at level info that ends in a number below 1000, with three digits.
+    pub(crate) fn say_number(&mut self, text: &str, number: &str) -> String {
+        let line = self.text(&format!("{text} 000"));
+        let end = DATA + self.data.len();
+        let digit = |place: usize, divisor: u32| {
+            format!(
+                "(i32.store8 (i32.const {}) (i32.add (i32.const 48)
+                    (i32.rem_u (i32.div_u {number} (i32.const {divisor})) (i32.const 10))))",
+                end - place
+            )
+        };
+        format!("{} {} {} (drop (call $proxy_log (i32.const 2) {line}))", digit(3, 100), digit(2, 10), digit(1, 1))
     }
 
     /// A guest whose every callback logs `name callback`.
@@ -150,7 +167,7 @@ impl Guest {
             (data (i32.const {DATA}) "{data}")
             {}
             )"#,
-            self.functions
+            self.functions.into_values().collect::<Vec<_>>().join("\n")
         );
         wat::parse_str(&wat).unwrap_or_else(|error| panic!("{error}\n{wat}"))
     }
@@ -216,6 +233,11 @@ pub(crate) fn built_in(name: &str) -> Filter {
     Filter { kind: FilterKind::BuiltIn(name.to_owned()), reason: String::new() }
 }
 
+/// A plugin of type NETWORK.
+pub(crate) fn network(name: &str) -> Filter {
+    wasm(name, |wasm| wasm.layer = Layer::Network)
+}
+
 pub(crate) fn env(name: &str, value: mesh::model::EnvValue) -> EnvVar {
     EnvVar { name: name.to_owned(), value }
 }
@@ -236,11 +258,24 @@ pub(crate) fn chain(mut filters: Vec<Filter>) -> FilterChain {
 }
 
 #[derive(Default)]
-pub(crate) struct Recorder(Mutex<Vec<String>>, Condvar);
+pub(crate) struct Recorder(Mutex<Vec<String>>, Condvar, Mutex<Vec<String>>);
 
 impl Sink for Recorder {
     fn log(&self, level: LogLevel, line: &str) {
         self.0.lock().unwrap().push(format!("{}: {line}", level.as_str()));
+        self.1.notify_all();
+    }
+
+    fn hazard(&self, hazard: &Hazard<'_>) {
+        let Hazard { kind, filter, callback, hostcall, explanation } = hazard;
+        let hostcall = hostcall.unwrap_or("-");
+        self.2.lock().unwrap().push(format!("{} {filter} {callback} {hostcall}: {explanation}", kind.name()));
+    }
+
+    fn connection(&self, connection: &ConnectionSummary<'_>) {
+        let ConnectionSummary { received, sent, closed_by, by_client, .. } = connection;
+        let line = format!("connection {received} in {sent} out by {closed_by:?} by client {by_client}");
+        self.0.lock().unwrap().push(line);
         self.1.notify_all();
     }
 
@@ -257,6 +292,11 @@ impl Sink for Recorder {
 impl Recorder {
     pub(crate) fn lines(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
+    }
+
+    /// Hazards so far: kind, filter, callback, hostcall, explanation.
+    pub(crate) fn hazards(&self) -> Vec<String> {
+        self.2.lock().unwrap().clone()
     }
 
     /// Blocks until a line that ends so has been logged.
@@ -284,11 +324,33 @@ pub(crate) fn limits() -> Limits {
 }
 
 pub(crate) fn load(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], log: Arc<Recorder>) -> Result<Chain, ChainError> {
-    let modules: BTreeMap<String, Vec<u8>> =
-        modules.iter().map(|(name, bytes)| (format!("WasmPlugin default/{name}"), bytes.clone())).collect();
+    load_chain(&chain(filters), modules, log)
+}
+
+/// The network filters in front of HTTP, or of a TCP upstream.
+pub(crate) fn load_network(
+    filters: Vec<Filter>,
+    http: Option<Vec<Filter>>,
+    modules: &[(&str, Vec<u8>)],
+    log: Arc<Recorder>,
+) -> Result<Chain, ChainError> {
+    let mut network = chain(filters);
+    network.listener.layer = Layer::Network;
+    network.filters.pop();
+    let Some(http) = http else { return load_chain(&network, modules, log) };
+    let chain = load_chain(&chain(http), modules, log)?;
+    chain.in_front(&Engine::new(limits()).unwrap(), &network, &sources(modules), &BTreeMap::new())
+}
+
+fn sources(modules: &[(&str, Vec<u8>)]) -> BTreeMap<String, Vec<u8>> {
+    modules.iter().map(|(name, bytes)| (format!("WasmPlugin default/{name}"), bytes.clone())).collect()
+}
+
+fn load_chain(chain: &FilterChain, modules: &[(&str, Vec<u8>)], log: Arc<Recorder>) -> Result<Chain, ChainError> {
+    let modules = sources(modules);
     let engine = Engine::new(limits()).unwrap();
     let host_env = BTreeMap::from([("ON_HOST".to_owned(), "from the host".to_owned())]);
-    Chain::load(&engine, &chain(filters), &modules, &host_env, log, LogLevel::Info)
+    Chain::load(&engine, chain, &modules, &host_env, log, LogLevel::Info)
 }
 
 impl Harness {
@@ -299,6 +361,22 @@ impl Harness {
     pub(crate) fn with(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], adjust: impl FnOnce(&mut Options)) -> Self {
         let log = Arc::new(Recorder::default());
         let chain = load(filters, modules, log.clone()).unwrap_or_else(|error| panic!("{error:?}"));
+        Self::serving(chain, log, adjust)
+    }
+
+    /// Network filters in front of an HTTP chain, or, without one, of a TCP upstream.
+    pub(crate) fn network(
+        filters: Vec<Filter>,
+        http: Option<Vec<Filter>>,
+        modules: &[(&str, Vec<u8>)],
+        adjust: impl FnOnce(&mut Options),
+    ) -> Self {
+        let log = Arc::new(Recorder::default());
+        let chain = load_network(filters, http, modules, log.clone()).unwrap_or_else(|error| panic!("{error:?}"));
+        Self::serving(chain, log, adjust)
+    }
+
+    fn serving(chain: Chain, log: Arc<Recorder>, adjust: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options { workers: Some(1), ..Options::listen_on("127.0.0.1:0") };
         adjust(&mut options);
         let server = Server::start(chain, options).unwrap();

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::resolve;
+use super::{resolve, resolve_in_front};
 use crate::attach::{GATEWAY_NAME_LABEL, MeshOptions};
-use crate::model::{Direction, FilterChain, FilterKind, Layer, Listener, Protocol, Proxy, ProxyKind};
+use crate::model::{Direction, Filter, FilterChain, FilterKind, Layer, Listener, Protocol, Proxy, ProxyKind};
 use crate::resources::{Resources, Source, read};
 
 fn resources(text: &str) -> Resources {
@@ -194,6 +194,18 @@ fn a_waypoints_chain_for_a_service_gathers_the_services_namespace_last() {
     let chain = resolve(&resources(&text.concat()), &proxy(ProxyKind::Waypoint), &INBOUND, &mesh);
     assert_eq!(extensions_of(&chain), ["apps/e", "apps/c", "istio-system/b", "shop/a"]);
     assert_eq!(chain.left_out.len(), 1);
+}
+
+#[test]
+fn only_extensions_are_in_front_of_http() {
+    let text = all_phases(", type: NETWORK") + &extension("apps/http -") + &policies("");
+    let proxy = proxy(ProxyKind::Sidecar);
+    let chain = resolve_in_front(&resources(&text), &proxy, &INBOUND, &MeshOptions::default()).unwrap();
+    let names: Vec<_> = chain.filters.iter().map(Filter::name).collect();
+    assert_eq!(names, ["authn", "authz", "stats", "none", "envoy.filters.network.http_connection_manager"]);
+    assert_eq!(chain.listener.layer, Layer::Network);
+    let none = resolve_in_front(&resources(&extension("apps/http -")), &proxy, &INBOUND, &MeshOptions::default());
+    assert_eq!(none, None);
 }
 
 #[test]
@@ -391,7 +403,7 @@ proptest! {
     ) {
         let chain = |texts: &[String]| {
             let chain = resolve(&resources(&texts.concat()), &proxy(ProxyKind::Sidecar), &INBOUND, &MeshOptions::default());
-            let extension = |filter: &super::Filter| match &filter.kind {
+            let extension = |filter: &Filter| match &filter.kind {
                 FilterKind::Extension(extension) => format!("{} {}/{}", extension.origin.kind, extension.namespace, extension.name),
                 FilterKind::BuiltIn(name) => name.clone(),
             };
