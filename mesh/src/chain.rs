@@ -172,7 +172,9 @@ impl Chain<'_> {
     /// An HTTP port's network chain has the extensions of every phase and then HTTP, which has the rest.
     fn network(&mut self) {
         if self.listener.protocol == Some(Protocol::Http) {
-            PHASES.into_iter().for_each(|phase| self.phase(phase));
+            for phase in PHASES {
+                self.phase(phase);
+            }
             self.built_in(
                 "envoy.filters.network.http_connection_manager",
                 "runs the HTTP chain, which has the policies and the metrics; always last on an HTTP port",

@@ -67,9 +67,10 @@ pub fn diff(before: &FilterChain, after: &FilterChain) -> Vec<Change> {
     for (index, (from, to)) in common.into_iter().enumerate() {
         moved.insert(to, (from, !stayed[index]));
     }
-    let kept: Vec<usize> = moved.values().map(|(from, _)| *from).collect();
     let mut gone = vec![true; old.len()];
-    kept.into_iter().for_each(|index| gone[index] = false);
+    for (from, _) in moved.values() {
+        gone[*from] = false;
+    }
     let mut changes = Vec::new();
     for (index, filter) in before.filters.iter().enumerate().filter(|(index, _)| gone[*index]) {
         let reason = why_not(filter, after).unwrap_or_else(|| "It is no longer among the resources.".to_owned());
@@ -129,18 +130,19 @@ fn keys(chain: &FilterChain, other: &FilterChain) -> Vec<String> {
             *known = count.max(*known);
         }
     }
-    let mut seen: HashMap<&str, usize> = HashMap::new();
-    let key = |filter| match extension(filter) {
-        Some(extension) if names.get(&(&extension.namespace, &extension.name)) == Some(&1) => {
-            format!("{}/{}", extension.namespace, extension.name)
-        }
-        Some(extension) => extension.id(),
-        None => {
-            let name = Filter::name(filter);
-            let count = seen.entry(name).or_default();
-            *count += 1;
-            format!("{name} {count}")
-        }
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let key = |filter| {
+        let name = match extension(filter) {
+            Some(extension) if names.get(&(&extension.namespace, &extension.name)) == Some(&1) => {
+                format!("{}/{}", extension.namespace, extension.name)
+            }
+            Some(extension) => extension.id(),
+            None => Filter::name(filter).to_owned(),
+        };
+        // A built-in filter may occur twice, and so may a resource in input that has errors.
+        let count = seen.entry(name.clone()).or_default();
+        *count += 1;
+        format!("{name} {count}")
     };
     chain.filters.iter().map(key).collect()
 }

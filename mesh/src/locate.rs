@@ -210,31 +210,31 @@ metadata: {name: z}
 ";
 
     #[track_caller]
-    fn check(line: usize, namespace: &str, name: &str, path: FieldPath, expected: (usize, usize)) {
+    fn check(line: usize, namespace: &str, name: &str, path: &FieldPath, expected: (usize, usize)) {
         let sources = [Source { file: "f".to_owned(), text: TEXT.to_owned() }];
         let kind = if name == "z" { "B" } else { "A" };
         let origin = Origin { kind: kind.to_owned(), file: "f".to_owned(), document: 0, line };
-        let place = read_located(&sources).1.place(&origin, namespace, name, &path);
+        let place = read_located(&sources).1.place(&origin, namespace, name, path);
         assert_eq!((place.line, place.column), expected, "{path}");
     }
 
     #[test]
     fn fields_are_found_by_path() {
         let entry = |index: usize| FieldPath::keys(&["spec", "match"]).then(index);
-        check(4, "default", "x", entry(0).then("mode"), (8, 7));
-        check(4, "default", "x", entry(1).then("ports").then(0).then("number"), (9, 31));
+        check(4, "default", "x", &entry(0).then("mode"), (8, 7));
+        check(4, "default", "x", &entry(1).then("ports").then(0).then("number"), (9, 31));
         let deep = FieldPath::keys(&["spec", "config", "a.b", "deep"]).then(1);
         assert_eq!(deep.to_string(), "spec.config[\"a.b\"].deep[1]");
-        check(4, "default", "x", deep, (11, 23));
-        check(12, "v", "w", FieldPath::keys(&["spec", "url"]), (12, 55));
-        check(14, "default", "z", FieldPath::default(), (14, 1));
+        check(4, "default", "x", &deep, (11, 23));
+        check(12, "v", "w", &FieldPath::keys(&["spec", "url"]), (12, 55));
+        check(14, "default", "z", &FieldPath::default(), (14, 1));
     }
 
     #[test]
     fn what_is_not_there_is_placed_where_it_would_be() {
-        check(4, "default", "x", FieldPath::keys(&["spec", "config", "no"]), (10, 5));
-        check(4, "default", "x", FieldPath::keys(&["spec", "priority"]), (6, 3));
-        check(4, "default", "nobody", FieldPath::keys(&["spec"]), (4, 1));
+        check(4, "default", "x", &FieldPath::keys(&["spec", "config", "no"]), (10, 5));
+        check(4, "default", "x", &FieldPath::keys(&["spec", "priority"]), (6, 3));
+        check(4, "default", "nobody", &FieldPath::keys(&["spec"]), (4, 1));
     }
 
     #[test]

@@ -234,7 +234,9 @@ pub fn of_chain(resources: &Resources, chain: &FilterChain, mesh: &MeshOptions) 
             FilterKind::BuiltIn(_) => None,
         })
         .collect();
-    in_chain.iter().for_each(|extension| alone::check(extension, &mut warnings));
+    for extension in &in_chain {
+        alone::check(extension, &mut warnings);
+    }
     order::check_chain(&in_chain, &mut warnings);
     for extension in &resources.extensions {
         let path = || FieldPath::keys(&["spec"]);
@@ -269,7 +271,9 @@ pub fn of_chain(resources: &Resources, chain: &FilterChain, mesh: &MeshOptions) 
 
 /// Finds each warning's own line, and sorts the warnings by it.
 pub fn locate(warnings: &mut [Warning], locator: &Locator) {
-    warnings.iter_mut().for_each(|warning| warning.locate(locator));
+    for warning in &mut *warnings {
+        warning.locate(locator);
+    }
     warnings.sort_by(|a, b| (&a.place, &a.resource, a.rule).cmp(&(&b.place, &b.resource, b.rule)));
 }
 

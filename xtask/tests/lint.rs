@@ -90,7 +90,9 @@ fn errors_and_warnings_come_together_in_the_order_of_the_file() {
         ("path", json!("spec.wasm.url")),
         ("fix", json!("write `oci://registry:5000/x`")),
     ];
-    expected.into_iter().for_each(|(key, value)| assert_eq!(error[key], value, "{key}"));
+    for (key, value) in expected {
+        assert_eq!(error[key], value, "{key}");
+    }
 
     let ended = lint(folder.path(), &["-f", "r.yaml", "broken.yaml"]).refused(1, &["3 errors, 2 warnings"]);
     let heads: Vec<&str> = ended.stdout.lines().filter(|line| !line.starts_with("  ")).collect();

@@ -1,6 +1,7 @@
 //! The order is total, and the same whatever order the input has.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use proptest::prelude::*;
 
@@ -40,7 +41,8 @@ fn extensions() -> impl Strategy<Value = Vec<Extension>> {
                 ("ServiceMeshExtension", _) => ", phase: PostAuthZ".to_owned(),
                 (_, phase) => format!(", phase: {phase}"),
             };
-            text += &format!(
+            _ = write!(
+                text,
                 "---\n{{apiVersion: {version}, kind: {kind}, metadata: {{name: {name}, namespace: {namespace}{created}}}, \
                  spec: {{{filter}{phase}{priority}}}}}\n"
             );

@@ -26,8 +26,8 @@ pub fn stated(resources: &Resources, namespace: &str, mut labels: BTreeMap<Strin
         };
         labels.insert(GATEWAY_NAME_LABEL.to_owned(), name.to_owned());
     }
-    let known = [GATEWAY_NAME_LABEL, "app.kubernetes.io/name", "app", "istio"].into_iter();
-    let name = known.filter_map(|key| labels.get(key)).next();
+    let mut known = [GATEWAY_NAME_LABEL, "app.kubernetes.io/name", "app", "istio"].into_iter();
+    let name = known.find_map(|key| labels.get(key));
     let name = name.cloned().unwrap_or_else(|| super::kind_name(kind).to_owned());
     Proxy { name, namespace: namespace.to_owned(), labels, kind }
 }

@@ -18,11 +18,11 @@ mod text;
 /// Show the filter chain that Istio builds for a proxy: what runs, in which order, why, and what does not run.
 ///
 /// The first line is the chain as Istio's documentation writes it: extensions by their own names, the filters that
-/// policies put there (`istio.authn` for RequestAuthentication, `istio.authz` for AuthorizationPolicy, `istio.ext_authz`
-/// for its action CUSTOM), and the last filter. The table below it, and --json, have every filter by Envoy's name.
+/// policies put there (`istio.authn` for `RequestAuthentication`, `istio.authz` for `AuthorizationPolicy`,
+/// `istio.ext_authz` for its action CUSTOM), and the last filter. The table below it, and --json, have every filter by
+/// Envoy's name.
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("proxy").required(true).args(["workload", "namespace"]))]
-#[expect(clippy::struct_excessive_bools, reason = "flags")]
 pub(crate) struct Args {
     /// Resources: YAML or JSON files, folders of them, or `-` for standard input.
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true, num_args = 1..)]
@@ -54,7 +54,7 @@ pub(crate) struct Args {
     /// A Service whose requests the waypoint's chain is for; by default all that use it.
     #[arg(long, value_name = "NS/NAME", value_parser = qualified)]
     service: Vec<(String, String)>,
-    /// A ServiceEntry whose requests the waypoint's chain is for.
+    /// A `ServiceEntry` whose requests the waypoint's chain is for.
     #[arg(long, value_name = "NS/NAME", value_parser = qualified)]
     service_entry: Vec<(String, String)>,
     /// Istio's root namespace, whose extensions count for every namespace.
@@ -127,7 +127,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let (resources, locator) = input::read_located(&args.files)?;
     let explained = if args.before.is_empty() {
         let proxy = proxy(args, &resources).map_err(|error| not_found(error, &resources, args))?;
-        Explained { changes: None, ..explain(args, &locator, &resources, proxy)? }
+        Explained { changes: None, ..explain(args, &locator, &resources, &proxy)? }
     } else {
         let before = input::read(&args.before)?;
         // A workload may be in one of the two only: what is changed are the extensions.
@@ -137,7 +137,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             (Err(_), Err(error)) => return Err(not_found(error, &resources, args)),
         };
         let old = chain(args, &before, &old).0;
-        let explained = explain(args, &locator, &resources, new)?;
+        let explained = explain(args, &locator, &resources, &new)?;
         Explained { changes: Some(mesh::diff(&old, &explained.chain)), ..explained }
     };
     if args.json {
@@ -145,13 +145,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             .map_err(|error| Failure::environment(error).context("failed to write the report"))?;
         data(text);
     } else {
-        text::lines(&explained, args.all).iter().for_each(|line| data(printable(line)));
+        for line in text::lines(&explained, args.all) {
+            data(printable(&line));
+        }
     }
     Ok(())
 }
 
-fn explain(args: &Args, locator: &Locator, resources: &Resources, proxy: Proxy) -> Result<Explained, Failure> {
-    let (chain, mesh) = chain(args, resources, &proxy);
+fn explain(args: &Args, locator: &Locator, resources: &Resources, proxy: &Proxy) -> Result<Explained, Failure> {
+    let (chain, mesh) = chain(args, resources, proxy);
     tell(args, &chain, &mesh);
     let mut warnings = warnings::of_chain(resources, &chain, &mesh);
     warnings::locate(&mut warnings, locator);
@@ -219,10 +221,11 @@ fn chain(args: &Args, resources: &Resources, proxy: &Proxy) -> (FilterChain, Mes
 /// Says what the chain stands for where the flags leave it open.
 fn tell(args: &Args, chain: &FilterChain, mesh: &MeshOptions) {
     let is_waypoint = chain.proxy.kind == ProxyKind::Waypoint;
-    if !is_waypoint && !(args.service.is_empty() && args.service_entry.is_empty()) {
+    let asked = !args.service.is_empty() || !args.service_entry.is_empty();
+    if asked && !is_waypoint {
         note("--service and --service-entry count at waypoints only");
     }
-    if is_waypoint && args.service.is_empty() && args.service_entry.is_empty() && mesh.services.len() > 1 {
+    if is_waypoint && !asked && mesh.services.len() > 1 {
         note(format!(
             "this is what all {} services together get that use the waypoint; Istio builds a chain for each, which \
              --service shows",

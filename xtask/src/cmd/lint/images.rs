@@ -73,7 +73,7 @@ pub(super) fn check(
                 questions.push((extension, json!({"schema": schema, "config": config})));
             }
             Ok(None) => {
-                note(format!("{}: its image has no schema, so its pluginConfig is not checked", extension.id()))
+                note(format!("{}: its image has no schema, so its pluginConfig is not checked", extension.id()));
             }
             Err(failure) => unreachable.push(failure.context(&extension.id())),
         }
