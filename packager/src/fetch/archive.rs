@@ -20,7 +20,7 @@ const DEPTH: usize = 8;
 /// its beginning.
 pub(super) fn unpack(mut body: File, limit: u64) -> Result<File, String> {
     for _ in 0..DEPTH {
-        let start = start(&mut body).map_err(unreadable)?;
+        let start = start(&mut body).map_err(|error| unreadable(&error))?;
         body = if start.starts_with(WASM_MAGIC) {
             return Ok(body);
         } else if start.starts_with(GZIP_MAGIC) {
@@ -35,7 +35,7 @@ pub(super) fn unpack(mut body: File, limit: u64) -> Result<File, String> {
     Err(format!("it is packed more than {DEPTH} times"))
 }
 
-fn unreadable(error: io::Error) -> String {
+fn unreadable(error: &io::Error) -> String {
     format!("cannot be read: {error}")
 }
 
@@ -50,8 +50,8 @@ fn start(file: &mut File) -> io::Result<Vec<u8>> {
 
 fn first_entry(archive: &File, limit: u64) -> Result<File, String> {
     let mut archive = tar::Archive::new(archive);
-    let first = archive.entries().map_err(unreadable)?.next().ok_or("holds no file")?;
-    let entry = first.map_err(unreadable)?;
+    let first = archive.entries().map_err(|error| unreadable(&error))?.next().ok_or("holds no file")?;
+    let entry = first.map_err(|error| unreadable(&error))?;
     if !entry.header().entry_type().is_file() {
         let name = crate::registry::printable(&String::from_utf8_lossy(&entry.path_bytes()), 64);
         return Err(format!("begins with `{name}`, which is no file; Istio takes the first entry, whatever it is"));
@@ -59,12 +59,16 @@ fn first_entry(archive: &File, limit: u64) -> Result<File, String> {
     let size = entry.size();
     let file = copy(entry, limit)?;
     // The archive's reader takes a file that is cut off for a shorter one.
-    if file.metadata().map_err(unreadable)?.len() == size { Ok(file) } else { Err("is cut off".to_owned()) }
+    if file.metadata().map_err(|error| unreadable(&error))?.len() == size {
+        Ok(file)
+    } else {
+        Err("is cut off".to_owned())
+    }
 }
 
 fn copy(reader: impl Read, limit: u64) -> Result<File, String> {
     let mut file = tempfile::tempfile().map_err(|error| format!("has no place to be unpacked to: {error}"))?;
-    let copied = io::copy(&mut reader.take(limit + 1), &mut file).map_err(unreadable)?;
+    let copied = io::copy(&mut reader.take(limit + 1), &mut file).map_err(|error| unreadable(&error))?;
     if copied > limit { Err(format!("unpacks to more than {limit} bytes")) } else { Ok(file) }
 }
 
@@ -74,9 +78,9 @@ mod tests {
 
     use super::*;
 
-    fn unpack(body: Vec<u8>, limit: u64) -> Result<Vec<u8>, String> {
+    fn unpack(body: &[u8], limit: u64) -> Result<Vec<u8>, String> {
         let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&body).unwrap();
+        file.write_all(body).unwrap();
         let mut bytes = Vec::new();
         super::unpack(file, limit)?.read_to_end(&mut bytes).unwrap();
         Ok(bytes)
@@ -105,7 +109,7 @@ mod tests {
         let bodies =
             [MODULE.to_vec(), gzip(MODULE), archive(MODULE), gzip(&archive(MODULE)), archive(&gzip(MODULE)), twice];
         for body in bodies {
-            assert_eq!(unpack(body, 10_000).unwrap(), MODULE);
+            assert_eq!(unpack(&body, 10_000).unwrap(), MODULE);
         }
     }
 
@@ -119,7 +123,7 @@ mod tests {
         let mut body = builder.into_inner().unwrap();
         body.truncate(512);
         body.extend(archive(MODULE));
-        assert!(unpack(body, 10_000).unwrap_err().contains("begins with `./`"));
+        assert!(unpack(&body, 10_000).unwrap_err().contains("begins with `./`"));
     }
 
     #[test]
@@ -128,13 +132,13 @@ mod tests {
         for _ in 0..DEPTH {
             body = gzip(&body);
         }
-        assert_eq!(unpack(body.clone(), 10_000).unwrap_err(), "it is packed more than 8 times");
+        assert_eq!(unpack(&body, 10_000).unwrap_err(), "it is packed more than 8 times");
     }
 
     #[test]
     fn bombs_and_damage_are_refused() {
-        assert!(unpack(gzip(&vec![0; 100_000]), 1000).unwrap_err().contains("more than 1000"));
-        assert!(unpack(gzip(MODULE)[..12].to_vec(), 1000).is_err());
-        assert!(unpack(archive(MODULE)[..515].to_vec(), 1000).is_err());
+        assert!(unpack(&gzip(&vec![0; 100_000]), 1000).unwrap_err().contains("more than 1000"));
+        assert!(unpack(&gzip(MODULE)[..12], 1000).is_err());
+        assert!(unpack(&archive(MODULE)[..515], 1000).is_err());
     }
 }

@@ -28,12 +28,11 @@ impl Depot<'_> {
                 Ok((Blob::from_bytes(media_type, bytes), given))
             }
             Self::Folder(folder) => {
-                let file = crate::file::temporary(folder)?;
-                let mut hashing = Hashing::new(file);
+                let mut hashing = Hashing::new(crate::file::temporary(folder)?);
                 let given = fill(&mut hashing)?;
-                let (digest, size, file) = hashing.finish();
+                let (digest, size, temporary) = hashing.finish();
                 let path = folder.join(digest.hex());
-                file.persist(&path).map_err(|error| error.error)?;
+                temporary.persist(&path).map_err(|error| error.error)?;
                 let content = Content::File(path);
                 Ok((Blob { descriptor: describe(media_type, &digest, size), content }, given))
             }

@@ -171,7 +171,7 @@ impl Write for Blocks<'_, '_> {
     }
 }
 
-impl<'scope, 'env> Blocks<'scope, 'env> {
+impl Blocks<'_, '_> {
     fn submit(&mut self, last: bool) -> io::Result<()> {
         let next = self.current.next(self.pool.take());
         let block = mem::replace(&mut self.current, next);

@@ -29,42 +29,38 @@ pub(super) fn check(source: Source<'_>, envoy: EnvoyVersion) -> Result<(Report, 
 /// Check against several versions. The module is validated once for each set of features that is not known to be enough
 /// already.
 pub(super) fn each(source: Source<'_>, versions: impl Iterator<Item = EnvoyVersion>) -> Result<Read, ReadError> {
-    let mut first: Option<(ModuleInfo, Checksum)> = None;
-    let mut refused = None;
-    let mut validated: Vec<(WasmFeatures, Vec<Fault>)> = Vec::new();
+    let mut validated: Vec<(WasmFeatures, Validated)> = Vec::new();
     let mut reports = Vec::new();
     for envoy in versions {
-        let mut report = Report::new(envoy);
         let features = features(envoy);
-        let known =
-            validated.iter().position(|(of, faults)| *of == features || (faults.is_empty() && features.contains(*of)));
+        let enough = |(of, found): &(WasmFeatures, Validated)| {
+            *of == features || found.refusal.is_some() || (found.faults.is_empty() && features.contains(*of))
+        };
+        let known = validated.iter().position(enough);
         let known = match known {
-            _ if refused.is_some() => None,
-            Some(known) => Some(known),
+            Some(known) => known,
             None => {
-                let Validated { info, checksum, refusal, faults } = validate(source, features)?;
-                match &first {
-                    Some((_, earlier)) if *earlier != checksum => return Err(source.changed()),
-                    Some(_) => {}
-                    None if refusal.is_none() => first = Some((info, checksum)),
-                    None => {}
+                let found = validate(source, features)?;
+                if validated.first().is_some_and(|(_, first)| first.checksum != found.checksum) {
+                    return Err(source.changed());
                 }
-                refused = refusal;
-                validated.push((features, faults));
-                Some(validated.len() - 1)
+                validated.push((features, found));
+                validated.len() - 1
             }
         };
-        match (&refused, &first, known.and_then(|known| validated.get(known))) {
-            (Some(problem), ..) => report.problems.push(Problem::clone(problem)),
-            (None, Some((info, _)), Some((_, faults))) => {
-                report.problems.extend(faults.iter().map(|fault| fault.problem(envoy)));
-                judge(info, envoy, &mut report);
-            }
-            (None, ..) => {}
+        let Validated { info, refusal, faults, .. } = &validated[known].1;
+        let mut report = Report::new(envoy);
+        if let Some(problem) = refusal {
+            report.problems.push(problem.clone());
+        } else {
+            report.problems.extend(faults.iter().map(|fault| fault.problem(envoy)));
+            judge(info, envoy, &mut report);
         }
         reports.push(report);
     }
-    let (info, checksum) = first.map_or((None, Checksum::default()), |(info, checksum)| (Some(info), checksum));
+    let first = validated.into_iter().next().map(|(_, first)| first);
+    let checksum = first.as_ref().map(|first| first.checksum.clone()).unwrap_or_default();
+    let info = first.filter(|first| first.refusal.is_none()).map(|first| first.info);
     Ok(Read { info, reports, checksum })
 }
 

@@ -267,6 +267,7 @@ fn data(window: &mut Window<'_>, size: usize, into: &mut Vec<u8>) -> io::Result<
         }
     }
     // More than the segments is a mistake, and one byte is enough for it.
+    window.fill(left.min(1))?;
     into.extend(window.data().iter().take(left.min(1)));
     window.skip(left)
 }

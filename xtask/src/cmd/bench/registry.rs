@@ -125,7 +125,7 @@ impl Bench {
         let registry = Registry::start(folder.path())?;
         let (crane, umoci) = (program("crane")?, program("umoci")?);
         let (ours, wkg) = (ours.display().to_string(), wkg.display().to_string());
-        Ok(Self { measure, ours, crane, umoci, wkg, registry, folder })
+        Ok(Self { folder, measure, ours, crane, umoci, wkg, registry })
     }
 
     fn path(&self, name: &str) -> String {
