@@ -12,6 +12,7 @@ use mesh::model::{
 use crate::abi::LogLevel;
 use crate::engine::Engine;
 use crate::log::Sink;
+use crate::lua::{self, LuaPlugin};
 use crate::module::{LoadError, Module};
 use crate::native::{DenyAll, NativePlugin};
 use crate::plugin::{Plugin, VmConfig};
@@ -53,6 +54,14 @@ pub enum ChainError {
         /// Why not.
         #[source]
         source: LoadError,
+    },
+    /// A script has errors, or its top level fails. Envoy rejects such a configuration, too.
+    #[error("load the script of {extension}: {reason}")]
+    Script {
+        /// As [`mesh::model::Extension::id`] has it.
+        extension: String,
+        /// `script load error: …`, with the script's line.
+        reason: String,
     },
     /// The plugin did not start, or refused its configuration. Envoy rejects such an update whatever the fail
     /// strategy, and with no earlier configuration answers 500.
@@ -118,8 +127,17 @@ fn load_extension(
     let key = extension.id();
     let name = format!("{}.{}", extension.namespace, extension.name);
     let wasm = match &extension.filter {
-        ExtensionFilter::Lua { .. } => {
-            return Err(ChainError::NotExecuted { filter: format!("{key}, which is Lua,") });
+        ExtensionFilter::Lua { inline_code } => {
+            let setting = lua::Setting {
+                sink: surroundings.sink.clone(),
+                shared: surroundings.shared.clone(),
+                log_level: surroundings.log_level,
+                callback: engine.limits.callback,
+                startup: engine.limits.startup,
+            };
+            let plugin = LuaPlugin::load(name, inline_code, setting)
+                .map_err(|reason| ChainError::Script { extension: key.clone(), reason })?;
+            return Ok(Some(ChainFilter::Native(Arc::new(plugin))));
         }
         ExtensionFilter::Wasm(wasm) if wasm.layer == Layer::Network => {
             return Err(ChainError::NotExecuted { filter: format!("{key}, of type NETWORK,") });

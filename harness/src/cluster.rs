@@ -1,7 +1,5 @@
 //! Named upstreams that filters may call, and whole HTTP calls to them.
 
-#![expect(dead_code, reason = "the filters that need it are on their way")]
-
 use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
 use std::time::Duration;
@@ -53,6 +51,11 @@ impl Clusters {
     /// Clusters by name, each at an authority `HOST:PORT`.
     pub(crate) fn new(authorities: &BTreeMap<String, String>) -> Self {
         Self(authorities.iter().map(|(name, authority)| (name.clone(), Upstream::http(authority))).collect())
+    }
+
+    /// Whether there is a cluster of that name.
+    pub(crate) fn has(&self, cluster: &str) -> bool {
+        self.0.contains_key(cluster)
     }
 
     /// Makes a call. Dropping the future cancels it.

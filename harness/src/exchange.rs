@@ -345,8 +345,12 @@ fn head(state: &StreamState, close: bool) -> Option<Response<()>> {
     if !local || !headers.contains_key(http::header::SERVER) {
         headers.insert(http::header::SERVER, http::HeaderValue::from_static("istio-envoy"));
     }
-    if local && close {
+    let phrase = state.reason_phrase.clone().and_then(|phrase| hyper::ext::ReasonPhrase::try_from(phrase).ok());
+    if (local && close) || state.drain {
         headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    }
+    if let Some(phrase) = phrase {
+        response.extensions_mut().insert(phrase);
     }
     Some(response)
 }
@@ -373,6 +377,9 @@ fn admit(site: &Site, connection: Connection, parts: &http::request::Parts) -> (
         details: String::new(),
         filter_state: std::collections::HashMap::new(),
         filter_state_bytes: 0,
+        dynamic_metadata: crate::stream::DynamicMetadata::default(),
+        reason_phrase: None,
+        drain: false,
         views: Vec::new(),
         waker: None,
         woken: false,

@@ -24,6 +24,7 @@ mod exchange;
 mod header_map;
 mod hostcalls;
 pub mod log;
+mod lua;
 pub mod module;
 mod native;
 pub mod plugin;

@@ -112,6 +112,10 @@ impl Sink for Stderr {
         say(&format!("[{}][{}][wasm] {}", timestamp(OffsetDateTime::now_utc()), level.as_str(), escape(line)));
     }
 
+    fn script(&self, level: LogLevel, line: &str) {
+        say(&format!("[{}][{}][lua] {}", timestamp(OffsetDateTime::now_utc()), level.as_str(), escape(line)));
+    }
+
     fn request(&self, request: &RequestSummary<'_>) {
         if self.quiet {
             return;

@@ -4,8 +4,6 @@
 //! view, and what it asks for (a local reply, resuming) happens once its callback has returned, or, when it asks from
 //! elsewhere, once the stream's driver was woken.
 
-#![expect(dead_code, reason = "the filters that need it are on their way")]
-
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
+use super::metadata::DynamicMetadata;
 use crate::buffer::Buffer;
 use crate::header_map::HeaderMap;
 
@@ -56,6 +57,11 @@ pub(crate) struct StreamState {
     pub(crate) details: String,
     pub(crate) filter_state: HashMap<Vec<u8>, Bytes>,
     pub(crate) filter_state_bytes: usize,
+    pub(crate) dynamic_metadata: DynamicMetadata,
+    /// The response's reason phrase, where it is not the status's own.
+    pub(crate) reason_phrase: Option<Bytes>,
+    /// The connection is to end with this stream.
+    pub(crate) drain: bool,
     pub(crate) views: Vec<View>,
     /// Wakes the task that drives the stream.
     pub(crate) waker: Option<Waker>,
