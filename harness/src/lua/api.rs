@@ -282,8 +282,9 @@ fn int(number: f64) -> i64 {
     number as i64
 }
 
-/// Fills a fresh state: objects, functions, and a standard library without the host.
-pub(super) fn install(lua: &Lua, limits: &Rc<Deadline>, log: &Log) -> mlua::Result<()> {
+/// Fills a fresh state: objects, functions, and a standard library without the host. What it gives is the function that
+/// every coroutine runs.
+pub(super) fn install(lua: &Lua, limits: &Rc<Deadline>, log: &Log) -> mlua::Result<Function> {
     let host = Host { lua, table: lua.create_table()? };
     headers(&host)?;
     bodies(&host)?;
@@ -311,7 +312,8 @@ pub(super) fn install(lua: &Lua, limits: &Rc<Deadline>, log: &Log) -> mlua::Resu
     register::<COUNTER>(lua, &methods)?;
     register::<GAUGE>(lua, &methods)?;
     register::<HISTOGRAM>(lua, &methods)?;
-    register::<PUBLIC_KEY>(lua, &methods)
+    register::<PUBLIC_KEY>(lua, &methods)?;
+    methods.raw_get("main")
 }
 
 fn register<const M: u8>(lua: &Lua, methods: &Table) -> mlua::Result<()> {

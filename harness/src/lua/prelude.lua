@@ -4,7 +4,7 @@
 local host, methods = ...
 
 local error, type, select, tostring, tonumber, pairs = error, type, select, tostring, tonumber, pairs
-local setmetatable, ipairs = setmetatable, ipairs
+local setmetatable, ipairs, pcall = setmetatable, ipairs, pcall
 local yield, concat, format = coroutine.yield, table.concat, string.format
 
 -- The host's answer when the script has to wait; what it waits for is then what `yield` returns.
@@ -405,6 +405,16 @@ methods.handle = object_with {
     error("setUpstreamOverrideHost() is not available: this proxy has one upstream host", 2)
   end,
 }
+
+-- What each coroutine runs: the script's function, and what it failed with.
+methods.main = function(f, handle)
+  local fine, err = pcall(f, handle)
+  if fine then return nil end
+  local kind = type(err)
+  if kind == "string" or kind == "number" then return tostring(err) end
+  if kind == "userdata" then error(err, 0) end
+  return "unspecified lua error"
+end
 
 EnvoyTimestampResolution = { MILLISECOND = 0, MICROSECOND = 1 }
 

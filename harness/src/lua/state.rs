@@ -37,6 +37,8 @@ pub(crate) struct Setting {
 /// A script that is loaded, with its globals.
 pub(super) struct Runtime {
     pub(super) lua: Lua,
+    /// Runs one of the script's functions, and gives what it failed with.
+    pub(super) main: Function,
     pub(super) on_request: Option<Function>,
     pub(super) on_response: Option<Function>,
     pub(super) limits: Rc<Deadline>,
@@ -122,7 +124,7 @@ impl Runtime {
             over: RefCell::new(None),
         });
         let log = Log { sink: setting.sink.clone(), level: setting.log_level };
-        prepare(&lua, &limits, &log).map_err(|error| format!("prepare the script's state: {error}"))?;
+        let main = prepare(&lua, &limits, &log).map_err(|error| format!("prepare the script's state: {error}"))?;
         limits.begin(setting.startup);
         let loaded = lua.load(code).set_name(code).exec();
         let over = limits.end();
@@ -133,6 +135,7 @@ impl Runtime {
         let (on_request, on_response) = (function("envoy_on_request"), function("envoy_on_response"));
         Ok(Rc::new(Self {
             lua,
+            main,
             on_request,
             on_response,
             limits,
@@ -144,10 +147,11 @@ impl Runtime {
     }
 }
 
-fn prepare(lua: &Lua, limits: &Rc<Deadline>, log: &Log) -> mlua::Result<()> {
+fn prepare(lua: &Lua, limits: &Rc<Deadline>, log: &Log) -> mlua::Result<Function> {
     lua.set_memory_limit(MEMORY)?;
-    api::install(lua, limits, log)?;
-    watch(lua, limits.clone(), INSTRUCTIONS)
+    let main = api::install(lua, limits, log)?;
+    watch(lua, limits.clone(), INSTRUCTIONS)?;
+    Ok(main)
 }
 
 /// Has the interpreter look at the clock. Once the time is up every instruction fails, so that no `pcall` goes on.
@@ -169,6 +173,14 @@ fn watch(lua: &Lua, limits: Rc<Deadline>, instructions: u32) -> mlua::Result<()>
     })
 }
 
+/// Lua's own text for an allocation that failed does not say how much there was.
+pub(super) fn explain(text: &str) -> String {
+    match text {
+        "not enough memory" => format!("{text}: a script may take {} MiB", MEMORY >> 20),
+        other => other.to_owned(),
+    }
+}
+
 /// An error as Envoy logs it: the script's own text, without a traceback.
 pub(super) fn describe(error: &mlua::Error) -> String {
     match error {
@@ -177,7 +189,7 @@ pub(super) fn describe(error: &mlua::Error) -> String {
             None => text.clone(),
         },
         mlua::Error::SyntaxError { message, .. } => message.clone(),
-        mlua::Error::MemoryError(_) => format!("not enough memory: a script may take {} MiB", MEMORY >> 20),
+        mlua::Error::MemoryError(text) => explain(text),
         mlua::Error::CallbackError { cause, .. } => describe(cause),
         other => other.to_string(),
     }

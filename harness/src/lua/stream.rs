@@ -5,12 +5,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mlua::thread::ThreadStatus;
-use mlua::{AnyUserData, Function, IntoLuaMulti, Thread};
+use mlua::{AnyUserData, Function, IntoLuaMulti, Thread, Value};
 use tokio::task::AbortHandle;
 
 use super::api::{self, Kind};
 use super::crypto::PublicKey;
-use super::state::{Runtime, describe};
+use super::state::{Runtime, describe, explain};
 use crate::abi::LogLevel;
 use crate::native::{Action, StreamHandle};
 use crate::stream::state::{Body, Direction};
@@ -79,16 +79,16 @@ impl Script {
 
     /// Runs the script from its beginning, on headers.
     pub(super) fn start(self: &Rc<Self>, function: &Function) -> Action {
-        let made = self.runtime.lua.create_thread(function.clone()).and_then(|thread| {
+        let made = self.runtime.lua.create_thread(self.runtime.main.clone()).and_then(|thread| {
             let handle = api::handle(self)?;
             Ok((thread, handle))
         });
         match made {
             Ok((thread, handle)) => {
                 *self.thread.borrow_mut() = Some(thread);
-                self.resume(handle);
+                self.resume((function, handle));
             }
-            Err(error) => self.failed(&error, None),
+            Err(error) => self.failed(&describe(&error)),
         }
         match self.phase.get() {
             Phase::WaitForBody | Phase::Call | Phase::Responded => Action::StopIteration,
@@ -150,7 +150,7 @@ impl Script {
         // The object belongs to the stretch that begins now.
         match api::object(self, kind) {
             Ok(object) => self.resume(object),
-            Err(error) => self.failed(&error, None),
+            Err(error) => self.failed(&describe(&error)),
         }
     }
 
@@ -162,17 +162,23 @@ impl Script {
         self.phase.set(Phase::Running);
         self.live.set(true);
         self.runtime.limits.begin(self.given);
-        let resumed = thread.resume::<()>(values);
+        let resumed = thread.resume::<Value>(values);
         let over = self.runtime.limits.end();
         self.live.set(false);
         self.stretch.set(self.stretch.get().wrapping_add(1));
         self.objects.borrow_mut().clear();
-        if let Err(error) = resumed {
-            return self.failed(&error, over);
-        }
         let waits = thread.status() == ThreadStatus::Resumable;
+        let error = match (over, resumed) {
+            (Some(over), _) => Some(over),
+            (None, Err(error)) => Some(describe(&error)),
+            (None, Ok(Value::String(error))) if !waits => Some(explain(&error.to_string_lossy())),
+            (None, Ok(_)) => None,
+        };
+        if let Some(error) = error {
+            return self.failed(&error);
+        }
         match self.phase.get() {
-            Phase::Running if waits => self.failed(&mlua::Error::runtime("script performed an unexpected yield"), None),
+            Phase::Running if waits => self.failed("script performed an unexpected yield"),
             Phase::Running | Phase::Responded => self.over(),
             _ if !waits => {
                 self.phase.set(Phase::Running);
@@ -183,9 +189,8 @@ impl Script {
     }
 
     /// The request goes on as if the script had ended there, with what it changed before.
-    fn failed(&self, error: &mlua::Error, over: Option<String>) {
-        let text = over.unwrap_or_else(|| describe(error));
-        self.runtime.log.write(LogLevel::Error, text.as_bytes());
+    fn failed(&self, error: &str) {
+        self.runtime.log.write(LogLevel::Error, error.as_bytes());
         if self.phase.get() != Phase::Responded {
             self.phase.set(Phase::Running);
         }

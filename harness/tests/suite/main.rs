@@ -7,5 +7,6 @@ mod failure;
 mod hazards;
 mod hostcalls;
 mod http;
+mod lua;
 mod module;
 mod support;
