@@ -396,22 +396,23 @@ fn request_headers(parts: &http::request::Parts) -> (HeaderMap, Option<LocalRepl
     let mut headers = HeaderMap::default();
     let too_large = |_| ();
     let mut fill = || -> Result<(), ()> {
-        if let Some(authority) = parts.uri.authority() {
-            headers.add(b":authority", authority.as_str().as_bytes()).map_err(too_large)?;
+        let mut sent = HeaderMap::default();
+        sent.extend_from_http(&parts.headers).map_err(too_large)?;
+        // The codec answers it: the body is asked for when it is read.
+        sent.remove(b"expect");
+        // An absolute request target has the last word on the authority.
+        let target = parts.uri.authority().map(|authority| Bytes::copy_from_slice(authority.as_str().as_bytes()));
+        let authority = target.or_else(|| sent.get(b":authority").cloned());
+        sent.remove(b":authority");
+        if let Some(authority) = authority {
+            headers.add(b":authority", &authority).map_err(too_large)?;
         }
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         headers.add(b":path", target.as_bytes()).map_err(too_large)?;
         headers.add(b":method", parts.method.as_str().as_bytes()).map_err(too_large)?;
         headers.add(b":scheme", b"http").map_err(too_large)?;
-        let mut sent = HeaderMap::default();
-        sent.extend_from_http(&parts.headers).map_err(too_large)?;
-        // The codec answers it: the body is asked for when it is read.
-        sent.remove(b"expect");
         for (name, value) in sent.iter() {
-            // An absolute request target has the last word on the authority.
-            if name != b":authority" || parts.uri.authority().is_none() {
-                headers.add(name, value).map_err(too_large)?;
-            }
+            headers.add(name, value).map_err(too_large)?;
         }
         Ok(())
     };

@@ -12,8 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use mlua::{
     AnyUserData, FromLuaMulti, Function, IntoLua, Lua, LuaString, MultiValue, Table, UserDataFields as _, UserDataRef,
-    UserDataRegistry,
-    Value,
+    UserDataRegistry, Value,
 };
 
 use super::crypto::{PublicKey, VerifyError};
@@ -171,9 +170,7 @@ impl Host<'_> {
                 values.push_front(Value::Nil);
                 Ok(values)
             }
-            Err(Fault::Text(text)) => {
-                Ok(MultiValue::from_iter([Value::String(lua.create_string(text.as_bytes())?)]))
-            }
+            Err(Fault::Text(text)) => Ok(MultiValue::from_iter([Value::String(lua.create_string(text.as_bytes())?)])),
             Err(Fault::Lua(error)) => Err(error),
         })?;
         self.table.raw_set(name, function)
@@ -183,7 +180,8 @@ impl Host<'_> {
 /// The object that a method was called on.
 pub(super) fn this<const M: u8>(value: &Value) -> Answer<UserDataRef<Object<M>>> {
     let name = NAMES[usize::from(M)];
-    let bad = || Fault::from(format!("calling a method of {name} on bad self ({name} expected, got {})", value.type_name()));
+    let bad =
+        || Fault::from(format!("calling a method of {name} on bad self ({name} expected, got {})", value.type_name()));
     let object = value.as_userdata().ok_or_else(bad)?.borrow::<Object<M>>().map_err(|_| bad())?;
     let script = &object.script;
     if script.live.get() && (M == HANDLE || object.stretch == script.stretch.get()) {
@@ -295,6 +293,7 @@ pub(super) fn install(lua: &Lua, limits: &Rc<Deadline>, log: &Log) -> mlua::Resu
     patterns::install(&host, limits)?;
     handle_functions(&host)?;
     plain_functions(&host, log)?;
+    host.table.raw_set("limit", limits.flag())?;
     let methods = lua.create_table()?;
     let prelude = lua.load(include_str!("prelude.lua")).set_name("=prelude");
     prelude.call::<()>((host.table.clone(), methods.clone()))?;
@@ -513,7 +512,8 @@ fn handle_functions(host: &Host<'_>) -> mlua::Result<()> {
         let body = body.map_or_else(Bytes::new, |body| Bytes::copy_from_slice(&body.as_bytes()));
         let mut reply = LocalReply::new(status, body, "lua_response");
         let own = headers.iter().filter(|(name, _)| !name.starts_with(b":"));
-        reply.headers = own.map(|(name, value)| (Bytes::copy_from_slice(name), Bytes::copy_from_slice(value))).collect();
+        reply.headers =
+            own.map(|(name, value)| (Bytes::copy_from_slice(name), Bytes::copy_from_slice(value))).collect();
         this.script.stream.reply(reply);
         this.script.phase.set(Phase::Responded);
         Ok(())

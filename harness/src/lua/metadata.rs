@@ -37,8 +37,7 @@ pub(super) fn install(host: &Host<'_>) -> mlua::Result<()> {
         let this = this::<DYNAMIC_METADATA>(&this_)?;
         this.iterate(true)?;
         let state = this.script.stream.state();
-        let names: Vec<&str> =
-            if this.is_of_stream() { state.dynamic_metadata.names().collect() } else { Vec::new() };
+        let names: Vec<&str> = if this.is_of_stream() { state.dynamic_metadata.names().collect() } else { Vec::new() };
         Ok(lua.create_sequence_from(names)?)
     })?;
     host.one("dynamic_step", |lua, (this_, name): (Value, Option<LuaString>)| {

@@ -15,8 +15,8 @@ mod stream;
 
 use std::rc::Rc;
 
-pub(crate) use self::state::Setting;
 use self::state::Runtime;
+pub(crate) use self::state::Setting;
 use self::stream::Script;
 use crate::abi::LogLevel;
 use crate::native::{Action, NativeFilter, NativePlugin, NativeWorker, Services, StreamHandle};

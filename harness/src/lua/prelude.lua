@@ -467,15 +467,38 @@ local function load_checked(chunk, name, mode, ...)
       if piece == nil or piece == "" then break end
       if type(piece) ~= "string" then return nil, "reader function must return a string" end
       pieces[#pieces + 1] = piece
+      if is_bytecode(pieces[1]) then return nil, BYTECODE end
     end
     chunk = concat(pieces)
-    if is_bytecode(chunk) then return nil, BYTECODE end
     if name == nil then name = "=(load)" end
   end
   return load_source(chunk, name, "t", ...)
 end
 load = load_checked
 loadstring = function(chunk, name) return load_checked(text("loadstring", 1, 1, chunk), name) end
+
+-- Once the time is up nothing is caught any more. A handler of `xpcall` runs when the stack is unwound: within an
+-- error of the time limit itself nobody would look at the clock.
+local limit, resume = host.limit, coroutine.resume
+local TIME_IS_UP = "the time for the script is up"
+local function caught(fine, ...)
+  if not fine and limit.over then error(TIME_IS_UP, 0) end
+  return fine, ...
+end
+local function handled(handler, fine, ...)
+  if fine then return true, ... end
+  if limit.over then error(TIME_IS_UP, 0) end
+  return false, select(2, caught(pcall(handler, ...)))
+end
+_G.pcall = function(...)
+  if select("#", ...) == 0 then bad("pcall", 1, "value", 0, nil, 2) end
+  return caught(pcall(...))
+end
+xpcall = function(f, handler, ...)
+  if type(handler) ~= "function" then bad("xpcall", 2, "function", 2, handler, 2) end
+  return handled(handler, pcall(f, ...))
+end
+coroutine.resume = function(...) return caught(resume(...)) end
 
 -- Standard output is the harness's own.
 print = function(...)

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, VmState};
+use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, VmState};
 
 use super::api;
 use crate::abi::LogLevel;
@@ -66,25 +66,30 @@ impl Log {
 }
 
 /// The time a script has, counted from when it is entered to when it waits or ends.
-#[derive(Debug)]
 pub(super) struct Deadline {
     script: String,
     at: Cell<Option<Instant>>,
     given: Cell<Duration>,
     over: RefCell<Option<String>>,
+    /// Its field `over` says to the prelude that the time is up.
+    flag: Table,
 }
 
 impl Deadline {
     pub(super) fn begin(&self, given: Duration) {
         self.given.set(given);
         self.at.set(Instant::now().checked_add(given));
-        *self.over.borrow_mut() = None;
     }
 
     /// What to say when the time was up.
     pub(super) fn end(&self) -> Option<String> {
         self.at.set(None);
-        self.over.borrow_mut().take()
+        let over = self.over.borrow_mut().take();
+        if over.is_some() {
+            // A script whose flag stays has nothing caught, which is the safe side.
+            let _ = self.flag.raw_set("over", false);
+        }
+        over
     }
 
     pub(super) fn in_time(&self) -> bool {
@@ -93,11 +98,21 @@ impl Deadline {
 
     fn expire(&self, position: Option<String>) -> String {
         let mut over = self.over.borrow_mut();
-        let text = over.get_or_insert_with(|| {
-            let position = position.unwrap_or_default();
-            format!("{position}the script of {} ran longer than {:?} and was stopped", self.script, self.given.get())
-        });
-        text.clone()
+        if let Some(over) = &*over {
+            return over.clone();
+        }
+        let position = position.unwrap_or_default();
+        let text =
+            format!("{position}the script of {} ran longer than {:?} and was stopped", self.script, self.given.get());
+        // The field is there already, so that this takes no memory.
+        let _ = self.flag.raw_set("over", true);
+        *over = Some(text.clone());
+        text
+    }
+
+    /// What the prelude looks at.
+    pub(super) fn flag(&self) -> Table {
+        self.flag.clone()
     }
 
     /// For functions of the host that take their time.
@@ -122,6 +137,7 @@ impl Runtime {
             at: Cell::new(None),
             given: Cell::new(setting.callback),
             over: RefCell::new(None),
+            flag: lua.create_table_from([("over", false)]).map_err(|error| error.to_string())?,
         });
         let log = Log { sink: setting.sink.clone(), level: setting.log_level };
         let main = prepare(&lua, &limits, &log).map_err(|error| format!("prepare the script's state: {error}"))?;
@@ -150,25 +166,19 @@ impl Runtime {
 fn prepare(lua: &Lua, limits: &Rc<Deadline>, log: &Log) -> mlua::Result<Function> {
     lua.set_memory_limit(MEMORY)?;
     let main = api::install(lua, limits, log)?;
-    watch(lua, limits.clone(), INSTRUCTIONS)?;
+    watch(lua, limits.clone())?;
     Ok(main)
 }
 
-/// Has the interpreter look at the clock. Once the time is up every instruction fails, so that no `pcall` goes on.
-fn watch(lua: &Lua, limits: Rc<Deadline>, instructions: u32) -> mlua::Result<()> {
-    let triggers = HookTriggers::new().every_nth_instruction(instructions);
-    lua.set_global_hook(triggers, move |lua, debug| {
+/// Has the interpreter look at the clock. What is raised is not caught: the prelude's `pcall` raises it again.
+fn watch(lua: &Lua, limits: Rc<Deadline>) -> mlua::Result<()> {
+    let triggers = HookTriggers::new().every_nth_instruction(INSTRUCTIONS);
+    lua.set_global_hook(triggers, move |_, debug| {
         if limits.in_time() {
-            if instructions == 1 {
-                watch(lua, limits.clone(), INSTRUCTIONS)?;
-            }
             return Ok(VmState::Continue);
         }
         let source = debug.source();
         let position = source.short_src.zip(debug.current_line()).map(|(source, line)| format!("{source}:{line}: "));
-        if instructions != 1 {
-            watch(lua, limits.clone(), 1)?;
-        }
         Err(mlua::Error::runtime(limits.expire(position)))
     })
 }

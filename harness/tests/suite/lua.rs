@@ -80,7 +80,10 @@ fn headers_are_read_and_edited() {
         &["a,b b 20", "000", "[]/pathtrue"],
     );
     assert_eq!(reply.echoed("x-l"), ["c"]);
-    assert_eq!((reply.echoed("x-e").len(), reply.echoed("x-n"), reply.echoed("x-nul")), (0, vec!["5".into()], vec!["a".into()]));
+    assert_eq!(
+        (reply.echoed("x-e").len(), reply.echoed("x-n"), reply.echoed("x-nul")),
+        (0, vec!["5".into()], vec!["a".into()])
+    );
 }
 
 #[test]
@@ -90,8 +93,14 @@ fn headers_are_iterated_in_their_order() {
          h:logInfo(s) h:headers():add('x-after', '1')",
         &[":authority=example.com;:path=/path;:method=GET;:scheme=http;x-forwarded-proto=http;"],
     );
-    check_get("for k in pairs(h:headers()) do h:headers():add('a', 'b') end", &["error: @header map cannot be modified while iterating"]);
-    check_get("for k in pairs(h:headers()) do break end h:headers():remove('a')", &["error: @header map cannot be modified while iterating"]);
+    check_get(
+        "for k in pairs(h:headers()) do h:headers():add('a', 'b') end",
+        &["error: @header map cannot be modified while iterating"],
+    );
+    check_get(
+        "for k in pairs(h:headers()) do break end h:headers():remove('a')",
+        &["error: @header map cannot be modified while iterating"],
+    );
     let twice = "for k in pairs(h:headers()) do for l in pairs(h:headers()) do end end";
     check_get(twice, &["error: @cannot create a second iterator before completing the first"]);
 }
@@ -119,7 +128,9 @@ fn wrong_arguments_are_errors_in_the_scripts_own_line() {
 
 #[test]
 fn the_response_is_edited_with_its_status_and_reason_phrase() {
-    let code = on_response("h:headers():add('x-r', '1') h:headers():replace(':status', '201') h:headers():setHttp1ReasonPhrase('Very Nice')");
+    let code = on_response(
+        "h:headers():add('x-r', '1') h:headers():replace(':status', '201') h:headers():setHttp1ReasonPhrase('Very Nice')",
+    );
     let reply = script(&code).get("/");
     assert_eq!((reply.status, reply.reason.as_str(), reply.header("x-r")), (201, "Very Nice", Some("1")));
     let reply = script(&on_response("h:headers():remove(':status')")).get("/");
@@ -138,7 +149,10 @@ fn a_body_is_read_and_replaced_with_its_length() {
          h:logInfo(b:setBytes('hello world') .. h:headers():get('content-length')) h:headers():add('x-late', '1')",
         &["5helloeltrue", "1111"],
     );
-    assert_eq!((reply.echo()["body"].as_str(), reply.echoed("content-length")), (Some("hello world"), vec!["11".into()]));
+    assert_eq!(
+        (reply.echo()["body"].as_str(), reply.echoed("content-length")),
+        (Some("hello world"), vec!["11".into()])
+    );
     assert_eq!(reply.echoed("x-late"), ["1"]);
     let range = "error: @index/length must be >= 0 and (index + length) must be <= buffer size";
     assert_eq!(check("h:body():getBytes(2, 9)", &[range]).status, 200);
@@ -163,8 +177,10 @@ fn a_body_over_the_limit_is_413_on_the_way_up_and_500_on_the_way_down() {
     let harness = script(&on_request("h:body() h:logInfo('never')"));
     let reply = harness.send("POST", "/", &[], &large);
     assert_eq!((reply.status, reply.body.as_str(), said(&harness).len()), (413, "Payload Too Large", 0));
-    let code = "function envoy_on_response(h) h:body():setBytes(('x'):rep(1100000)) end";
-    let reply = Harness::new(vec![lua("a", &on_response("h:body()")), lua("b", code)], &[]).get("/");
+    let upstream = script(&on_response("h:body():setBytes(('x'):rep(1100000))"));
+    let url = format!("http://{}", upstream.server.address());
+    let harness = Harness::with(vec![lua("l", &on_response("h:body()"))], &[], |options| options.upstream = Some(url));
+    let reply = harness.get("/");
     assert_eq!((reply.status, reply.body.as_str()), (500, "Internal Server Error"));
 }
 
@@ -174,16 +190,26 @@ fn chunks_are_seen_and_changed_as_they_pass() {
         "local s = '' for c in h:bodyChunks() do s = s .. c:getBytes(0, c:length()) end h:logInfo(s)",
         &["abcde"],
     );
-    let reply = check_chunked("for c in h:bodyChunks() do c:setBytes((c:getBytes(0, c:length()):gsub('.', '<%0>'))) end", &[]);
+    let reply =
+        check_chunked("for c in h:bodyChunks() do c:setBytes((c:getBytes(0, c:length()):gsub('.', '<%0>'))) end", &[]);
     assert_eq!(reply.echo()["body"], "<a><b><c><d><e>");
-    check_get("for c in h:bodyChunks() do h:logInfo('chunk') end h:logInfo('none') h:headers():add('x-c', '1')", &["none"]);
+    check_get(
+        "for c in h:bodyChunks() do h:logInfo('chunk') end h:logInfo('none') h:headers():add('x-c', '1')",
+        &["none"],
+    );
     for (line, error) in [
         ("for c in h:bodyChunks() do h:headers():add('a', 'b') end", "header map can no longer be modified"),
-        ("for c in h:bodyChunks() do h:respond({[':status'] = '403'}) end", "respond() cannot be called if headers have been continued"),
+        (
+            "for c in h:bodyChunks() do h:respond({[':status'] = '403'}) end",
+            "respond() cannot be called if headers have been continued",
+        ),
         ("for c in h:bodyChunks() do h:body() end", "cannot call body() after body streaming has started"),
         ("for c in h:bodyChunks() do end h:body()", "cannot call body() after body has been streamed"),
         ("h:body() h:bodyChunks()", "cannot call bodyChunks after body processing has begun"),
-        ("local k for c in h:bodyChunks() do if k then k:length() end k = c end", "object used outside of proper scope"),
+        (
+            "local k for c in h:bodyChunks() do if k then k:length() end k = c end",
+            "object used outside of proper scope",
+        ),
     ] {
         let reply = check_chunked(line, &[&format!("error: @{error}")]);
         assert_eq!((reply.status, reply.echo()["body"].as_str()), (200, Some("abcde")), "{line}");
@@ -194,7 +220,10 @@ fn chunks_are_seen_and_changed_as_they_pass() {
 fn trailers_are_waited_for() {
     let reply = check_chunked("local t = h:trailers() h:logInfo(t:get('x-t')) t:add('x-u', '2')", &["1"]);
     assert_eq!(reply.echo()["trailers"], serde_json::json!([["x-t", "1"], ["x-u", "2"]]));
-    check("h:logInfo(select('#', h:trailers())) h:headers():add('x', '1')", &["0", "error: @header map can no longer be modified"]);
+    check(
+        "h:logInfo(select('#', h:trailers())) h:headers():add('x', '1')",
+        &["0", "error: @header map can no longer be modified"],
+    );
     check_get("h:logInfo(select('#', h:trailers())) h:headers():add('x', '1')", &["0"]);
     check_chunked("h:logInfo(h:body():length() .. h:trailers():get('x-t'))", &["51"]);
 }
@@ -228,8 +257,14 @@ fn respond_answers_and_ends_the_script() {
         let reply = check_get(&format!("h:respond({table}, 'x')"), &["error: @:status must be between 200-599"]);
         assert_eq!(reply.status, 200);
     }
-    check_get("h:respond({[':status'] = '401', [true] = 'x'}, 'x')", &["error: @bad argument #4 to 'respond' (string expected, got boolean)"]);
-    check_get("h:respond({[':status'] = '401', a = true}, 'x')", &["error: @bad argument #5 to 'respond' (string expected, got boolean)"]);
+    check_get(
+        "h:respond({[':status'] = '401', [true] = 'x'}, 'x')",
+        &["error: @bad argument #4 to 'respond' (string expected, got boolean)"],
+    );
+    check_get(
+        "h:respond({[':status'] = '401', a = true}, 'x')",
+        &["error: @bad argument #5 to 'respond' (string expected, got boolean)"],
+    );
     let harness = script(&on_response("h:respond({[':status'] = '401'}, 'x')"));
     assert_eq!(harness.get("/").status, 200);
     assert_eq!(said(&harness), ["error: @respond not currently supported in the response path"]);
@@ -238,7 +273,8 @@ fn respond_answers_and_ends_the_script() {
 /// A script with a cluster `backend` that echoes, `slow` that never answers and `dead` that nobody listens on.
 #[track_caller]
 fn check_call(method: &str, code: &str, expected: &[&str]) -> Reply {
-    let backend = Harness::new(vec![lua("b", &on_response("h:headers():add('key', 'a') h:headers():add('key', 'b')"))], &[]);
+    let backend =
+        Harness::new(vec![lua("b", &on_response("h:headers():add('key', 'a') h:headers():add('key', 'b')"))], &[]);
     let slow = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = |address: SocketAddr| format!("http://{address}");
     let clusters = BTreeMap::from([
@@ -259,26 +295,32 @@ fn http_call_waits_for_the_response() {
     let code = on_request(
         "local hd, b = h:httpCall('backend', {[':method'] = 'POST', [':path'] = '/in', [':authority'] = 'bk', ['x-m'] = {'1', '2'}}, 'content', 5000)
          h:logInfo(hd[':status'] .. hd['key'] .. type(b)) h:logInfo(b:match('\"path\": \"(.-)\"') .. b:match('\"body\": \"(.-)\"') .. b:match('\"authority\": \"(.-)\"'))
-         local function sent(name) return (b:match('\"' .. name .. '\",%s*\"(.-)\"') or 'none') end
+         local function sent(name) return (b:match('\"' .. name:gsub('%-', '%%-') .. '\",%s*\"(.-)\"') or 'none') end
          h:logInfo(sent('x-m') .. ' ' .. sent('content-length') .. ' ' .. sent('x-envoy-internal') .. ' ' .. sent('x-forwarded-for') .. ' ' .. sent('x-envoy-expected-rq-timeout-ms', 1))
          h:headers():add('x-after', hd[':status'])",
     );
     let reply = check_call("GET", &code, &["200bstring", "/incontentbk", "1 7 true 127.0.0.1 5000"]);
     assert_eq!(reply.echoed("x-after"), ["200"]);
-    let respond = on_request(&format!("h:httpCall('backend', {TO}, nil, 1000) h:respond({{[':status'] = '401'}}, 'by call')"));
+    let respond =
+        on_request(&format!("h:httpCall('backend', {TO}, nil, 1000) h:respond({{[':status'] = '401'}}, 'by call')"));
     assert_eq!(check_call("POST", &respond, &[]).body, "by call");
-    let response = on_response(&format!("h:headers():add('x-called', (h:httpCall('backend', {TO}, nil, 1000))[':status'])"));
+    let response =
+        on_response(&format!("h:headers():add('x-called', (h:httpCall('backend', {TO}, nil, 1000))[':status'])"));
     let reply = check_call("GET", &response, &[]);
     assert_eq!((reply.header("x-called"), reply.echo()["path"].as_str()), (Some("200"), Some("/path")));
-    let error = on_request(&format!("h:httpCall('backend', {TO}, nil, 1000) h:headers():add('x-b', '1') error('after call')"));
+    let error =
+        on_request(&format!("h:httpCall('backend', {TO}, nil, 1000) h:headers():add('x-b', '1') error('after call')"));
     assert_eq!(check_call("POST", &error, &["error: @after call"]).echoed("x-b"), ["1"]);
-    let protected = on_request(&format!("local ok, hd = pcall(h.httpCall, h, 'backend', {TO}, nil, 1000) h:logInfo(tostring(ok) .. type(hd))"));
+    let protected = on_request(&format!(
+        "local ok, hd = pcall(h.httpCall, h, 'backend', {TO}, nil, 1000) h:logInfo(tostring(ok) .. type(hd))"
+    ));
     check_call("GET", &protected, &["truetable"]);
 }
 
 #[test]
 fn http_call_takes_options() {
-    let call = |rest: &str| on_request(&format!("local hd, b = h:httpCall('backend', {TO}, nil, {rest}) h:logInfo(type(hd))"));
+    let call =
+        |rest: &str| on_request(&format!("local hd, b = h:httpCall('backend', {TO}, nil, {rest}) h:logInfo(type(hd))"));
     check_call("GET", &call("1000, true"), &["nil"]);
     check_call("GET", &call("{asynchronous = true}"), &["nil"]);
     check_call("GET", &call("0"), &["table"]);
@@ -289,7 +331,11 @@ fn http_call_takes_options() {
     check_call("GET", &code, &["a+b200nil"]);
     let error = |text: &str| format!("error: @{text}");
     check_call("GET", &call("{timeout = 1}"), &[&error("\"timeout\" is not valid key for httpCall() options")]);
-    check_call("GET", &call("{timeout_ms = 'x'}"), &[&error("bad argument #7 to 'httpCall' (number expected, got string)")]);
+    check_call(
+        "GET",
+        &call("{timeout_ms = 'x'}"),
+        &[&error("bad argument #7 to 'httpCall' (number expected, got string)")],
+    );
     check_call("GET", &call("1, 1"), &[&error("http call asynchronous flag must be 'true', 'false', or empty")]);
     check_call("GET", &call("-1"), &[&error("http call timeout must be >= 0")]);
     let missing = on_request(&format!("h:httpCall('backend', {TO})"));
@@ -305,15 +351,20 @@ fn a_call_that_cannot_be_made_or_fails_is_said() {
     check_call("GET", &bare, &["error: @http call headers must include ':path', ':method', and ':authority'"]);
     let slow = on_request(&format!("local hd, b = h:httpCall('slow', {TO}, nil, 50) h:logInfo(hd[':status'] .. b)"));
     check_call("GET", &slow, &["504upstream request timeout"]);
-    let dead = on_request(&format!("local hd, b = h:httpCall('dead', {TO}, nil, 1000) h:logInfo(hd[':status'] .. b:sub(1, 22))"));
+    let dead = on_request(&format!(
+        "local hd, b = h:httpCall('dead', {TO}, nil, 1000) h:logInfo(hd[':status'] .. b:sub(1, 22))"
+    ));
     check_call("GET", &dead, &["503upstream connect error"]);
 }
 
 #[test]
 fn a_body_is_held_while_a_call_is_made() {
-    let code = on_request(&format!("h:logInfo(h:body():length()) h:httpCall('backend', {TO}, nil, 1000) h:logInfo(h:body():length())"));
+    let code = on_request(&format!(
+        "h:logInfo(h:body():length()) h:httpCall('backend', {TO}, nil, 1000) h:logInfo(h:body():length())"
+    ));
     assert_eq!(check_call("POST", &code, &["5", "5"]).echo()["body"], "hello");
-    let code = on_request(&format!("for c in h:bodyChunks() do h:httpCall('backend', {TO}, nil, 1000) end h:logInfo('end')"));
+    let code =
+        on_request(&format!("for c in h:bodyChunks() do h:httpCall('backend', {TO}, nil, 1000) end h:logInfo('end')"));
     assert_eq!(check_call("POST", &code, &["end"]).echo()["body"], "hello");
 }
 
@@ -335,12 +386,21 @@ fn dynamic_metadata_is_shared_by_filters_and_directions() {
     let d = "h:streamInfo():dynamicMetadata()";
     for (line, error) in [
         (format!("{d}:set('f', 'k', function() end)"), "unexpected type 'function' in dynamicMetadata"),
-        (format!("{d}:set('f', 'k', {{[true] = 1}})"), "unexpected type boolean in table key (only string keys are supported)"),
+        (
+            format!("{d}:set('f', 'k', {{[true] = 1}})"),
+            "unexpected type boolean in table key (only string keys are supported)",
+        ),
         (format!("{d}:set('f')"), "bad argument #2 to 'set' (string expected, got no value)"),
-        (format!("local t = {{}} t.t = t {d}:set('f', 'k', t)"), "a value in dynamicMetadata is nested more than 32 deep"),
+        (
+            format!("local t = {{}} t.t = t {d}:set('f', 'k', t)"),
+            "a value in dynamicMetadata is nested more than 32 deep",
+        ),
         (format!("{d}:set('f', 'k', {{[1000000000] = 1}})"), "a list in dynamicMetadata has an index above 65536"),
         (format!("{d}:set('f', 'k', ('x'):rep(2000000))"), "a request's dynamic metadata may take 1024 KiB"),
-        (format!("{d}:set('f', 'k', 1) for k in pairs({d}) do {d}:set('f', 'x', 1) end"), "dynamic metadata map cannot be modified while iterating"),
+        (
+            format!("{d}:set('f', 'k', 1) for k in pairs({d}) do {d}:set('f', 'x', 1) end"),
+            "dynamic metadata map cannot be modified while iterating",
+        ),
     ] {
         check_get(&line, &[&format!("error: @{error}")]);
     }
@@ -367,8 +427,14 @@ fn stream_and_connection_are_described() {
     let harness = script(&on_request("h:streamInfo():drainConnectionUponCompletion()"));
     let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     assert_eq!(exchange(harness.server.address(), request).unwrap().header("connection"), Some("close"));
-    check_get("h:setUpstreamOverrideHost('127.0.0.1:1')", &["error: @setUpstreamOverrideHost() is not available: this proxy has one upstream host"]);
-    check_get("h:streamInfo():filterState():set('a', 'b', 'c')", &["error: @filterState():set() is not available: this proxy has no factories of filter state objects"]);
+    check_get(
+        "h:setUpstreamOverrideHost('127.0.0.1:1')",
+        &["error: @setUpstreamOverrideHost() is not available: this proxy has one upstream host"],
+    );
+    check_get(
+        "h:streamInfo():filterState():set('a', 'b', 'c')",
+        &["error: @filterState():set() is not available: this proxy has no factories of filter state objects"],
+    );
 }
 
 #[test]
@@ -377,7 +443,9 @@ fn a_plugins_filter_state_is_read_with_envoys_prefix() {
         let (key, value) = (g.text("my.key"), g.text("set by wasm"));
         format!("(drop (call $proxy_set_property {key} {value})) (i32.const 0)")
     });
-    let code = on_request("local f = h:streamInfo():filterState() h:logInfo(f:get('wasm.my.key') .. select('#', f:get('my.key')))");
+    let code = on_request(
+        "local f = h:streamInfo():filterState() h:logInfo(f:get('wasm.my.key') .. select('#', f:get('my.key')))",
+    );
     let harness = Harness::new(vec![wasm("a", |_| {}), lua("l", &code)], &[("a", guest.build())]);
     harness.get("/");
     assert_eq!(said(&harness), ["set by wasm0"]);
@@ -422,15 +490,27 @@ fn signatures_are_verified() {
     let show = "h:logInfo(tostring(ok) .. '[' .. tostring(e) .. ']')";
     for kind in ["RSA", "EC"] {
         let import = format!("local k = h:importPublicKey({kind}, #{kind}) local s = {kind}_SIGNATURE");
-        verify(&format!("{import} local ok, e = h:verifySignature('SHA256', k:get(), s, #s, 'data+', 4) {show}"), &["true[nil]"]);
-        verify(&format!("{import} local ok, e = h:verifySignature('sha256', k:get(), s, #s, 'datb', 4) {show}"), &["false[Failed to verify digest. Error code: 0]"]);
-        verify(&format!("{import} local ok, e = h:verifySignature('md5', k:get(), s, #s, 'data', 4) {show}"), &["false[md5 is not supported.]"]);
+        verify(
+            &format!("{import} local ok, e = h:verifySignature('SHA256', k:get(), s, #s, 'data+', 4) {show}"),
+            &["true[nil]"],
+        );
+        verify(
+            &format!("{import} local ok, e = h:verifySignature('sha256', k:get(), s, #s, 'datb', 4) {show}"),
+            &["false[Failed to verify digest. Error code: 0]"],
+        );
+        verify(
+            &format!("{import} local ok, e = h:verifySignature('md5', k:get(), s, #s, 'data', 4) {show}"),
+            &["false[md5 is not supported.]"],
+        );
     }
     let import = "local k = h:importPublicKey(RSA, #RSA) local s = RSA_SIGNATURE";
     let sha224 = "verifySignature() with sha224 and an RSA key is not available here";
     verify(&format!("{import} h:verifySignature('sha224', k:get(), s, #s, 'data', 4)"), &[sha224]);
     verify(&format!("{import} h:verifySignature('sha256', 'other', s, #s, 'data', 4)"), &["invalid public key"]);
-    verify("h:logInfo(tostring(h:importPublicKey('xx', 2):get())) h:logInfo(tostring(h:importPublicKey(RSA, #RSA):get()))", &["nil", "nil"]);
+    verify(
+        "h:logInfo(tostring(h:importPublicKey('xx', 2):get())) h:logInfo(tostring(h:importPublicKey(RSA, #RSA):get()))",
+        &["nil", "nil"],
+    );
 }
 
 #[test]
@@ -454,7 +534,7 @@ fn refused(code: &str) -> String {
 #[test]
 fn a_script_with_errors_is_refused_and_one_without_functions_does_nothing() {
     let begin = "load the script of WasmPlugin default/l: script load error: ";
-    assert_eq!(refused("function ("), format!("{begin}[string \"function (\"]:1: <name> expected near '('"));
+    assert_eq!(refused("function ("), format!("{begin}[string \"function (\"]:1: '<name>' expected near '('"));
     assert_eq!(refused("x = 1\nerror('boom')"), format!("{begin}[string \"x = 1...\"]:2: boom"));
     let log = Arc::new(Recorder::default());
     assert!(load(vec![lua("l", "x = 1")], &[], log.clone()).is_ok());
@@ -483,7 +563,10 @@ fn an_error_is_logged_and_the_request_goes_on_with_what_was_changed() {
     check_get("error({})", &["error: unspecified lua error"]);
     check_get("error()", &["error: unspecified lua error"]);
     check_get("coroutine.yield() h:logInfo('never')", &["error: script performed an unexpected yield"]);
-    check("coroutine.wrap(function() h:body() end)()", &["error: @@body() waits, which a coroutine made by the script cannot"]);
+    check(
+        "coroutine.wrap(function() h:body() end)()",
+        &["error: @@body() waits, which a coroutine made by the script cannot"],
+    );
 }
 
 #[test]
@@ -497,7 +580,9 @@ fn a_script_cannot_stall_the_proxy() {
         "xpcall(function() while true do end end, function() while true do end end)",
         "table.sort((function() local t = {} for i = 1, 100 do t[i] = i end return t end)(), function() while true do end end)",
     ] {
-        let harness = script(&on_request(&format!("if h:headers():get(':path') == '/loop' then {line} end h:headers():add('x-on', '1')")));
+        let harness = script(&on_request(&format!(
+            "if h:headers():get(':path') == '/loop' then {line} end h:headers():add('x-on', '1')"
+        )));
         let before = Instant::now();
         assert_eq!(harness.get("/loop").status, 200, "{line}");
         assert!(before.elapsed() < Duration::from_secs(15), "{line}");
@@ -505,9 +590,19 @@ fn a_script_cannot_stall_the_proxy() {
         assert_eq!(harness.get("/").echoed("x-on"), ["1"], "{line}");
         assert_eq!(said(&harness).len(), 1);
     }
-    check_get("local s = ('a'):rep(20000) s:find(('.-'):rep(12) .. 'b')", &["error: @the script of default.l ran longer than 500ms and was stopped"]);
-    check_get("local s = ('a'):rep(20000) s:gsub(('.-'):rep(12) .. 'b', 'x')", &["error: @the script of default.l ran longer than 500ms and was stopped"]);
-    assert!(check_get("local s = ('a'):rep(1e6) h:logInfo(tostring(s:find(('a'):rep(5e5) .. 'b', 1, true)))", &["nil"]).status == 200);
+    check_get(
+        "local s = ('a'):rep(20000) s:find(('.-'):rep(12) .. 'b')",
+        &["error: @the script of default.l ran longer than 500ms and was stopped"],
+    );
+    check_get(
+        "local s = ('a'):rep(20000) s:gsub(('.-'):rep(12) .. 'b', 'x')",
+        &["error: @the script of default.l ran longer than 500ms and was stopped"],
+    );
+    assert!(
+        check_get("local s = ('a'):rep(1e6) h:logInfo(tostring(s:find(('a'):rep(5e5) .. 'b', 1, true)))", &["nil"])
+            .status
+            == 200
+    );
 }
 
 #[test]
@@ -517,14 +612,17 @@ fn a_script_that_loads_for_ever_is_refused() {
     let chain = crate::support::chain(vec![lua("l", "while true do end")]);
     let modules: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let level = harness::abi::LogLevel::Info;
-    let loaded = harness::chain::Chain::load(&engine, &chain, &modules, &BTreeMap::new(), Arc::new(Recorder::default()), level);
+    let loaded =
+        harness::chain::Chain::load(&engine, &chain, &modules, &BTreeMap::new(), Arc::new(Recorder::default()), level);
     let error = loaded.err().unwrap().to_string();
     assert!(error.ends_with("the script of default.l ran longer than 200ms and was stopped"), "{error}");
 }
 
 #[test]
 fn a_script_cannot_take_the_proxys_memory_or_stack() {
-    let code = on_request("if h:headers():get(':path') == '/hoard' then local t = {} while true do t[#t + 1] = ('x'):rep(1e5) .. #t end end h:headers():add('x-on', '1')");
+    let code = on_request(
+        "if h:headers():get(':path') == '/hoard' then local t = {} while true do t[#t + 1] = ('x'):rep(1e5) .. #t end end h:headers():add('x-on', '1')",
+    );
     let harness = script(&code);
     assert_eq!(harness.get("/hoard").status, 200);
     assert_eq!(said(&harness), ["error: not enough memory: a script may take 64 MiB"]);
@@ -560,10 +658,19 @@ fn a_script_has_no_access_to_the_machine() {
         ("loadfile('x')", format!("loadfile is not available: {host}")),
         ("package.loadlib('x', 'y')", format!("package.loadlib is not available: {host}")),
         ("debug.sethook()", "debug.sethook is not available: a script must not look into what runs it".to_owned()),
-        ("jit.on()", "jit.on is not available: the compiler is off, since it does not look at the time limit".to_owned()),
+        (
+            "jit.on()",
+            "jit.on is not available: the compiler is off, since it does not look at the time limit".to_owned(),
+        ),
         ("newproxy(true)", "newproxy is not available: a finalizer runs outside of the time limit".to_owned()),
-        ("require('ffi')", "require 'ffi' is not available: a script here cannot load files or foreign code".to_owned()),
-        ("string.dump(print)", "string.dump is not available: bytecode is not loaded, so that nothing is gained by writing it".to_owned()),
+        (
+            "require('ffi')",
+            "require 'ffi' is not available: a script here cannot load files or foreign code".to_owned(),
+        ),
+        (
+            "string.dump(print)",
+            "string.dump is not available: bytecode is not loaded, so that nothing is gained by writing it".to_owned(),
+        ),
     ] {
         check_get(call, &[&format!("error: @{sentence}")]);
     }
@@ -589,7 +696,7 @@ fn strings_and_tables_work_as_in_lua() {
          t = {} for w in ('one two'):gmatch('%a+') do t[#t + 1] = w end h:logInfo(table.concat(t, ';'))
          h:logInfo(tostring(('a.b'):find('.', 1, true)) .. ('hello'):find('l') .. tostring(('hello'):find('x')) .. ('hello'):match('h(.)') .. select(2, ('aaa'):gsub('a', 'b', 2)) .. ('x'):find('', 2))
          t = {3, 1, 2, 10, 7} table.sort(t) h:logInfo(table.concat(t, ',')) table.sort(t, function(a, b) return a > b end) h:logInfo(table.concat(t, ','))",
-        &["2:1a, 2:1b-a-b-c-xbcHI", "a1;b2", "one;two", "23nile22", "1,2,3,7,10", "10,7,3,2,1"],
+        &["1:a, 2:b-a-b-c-xbcHI", "a1;b2", "one;two", "23nile22", "1,2,3,7,10", "10,7,3,2,1"],
     );
     check_get("('a'):gsub('(', 'x')", &["error: @unfinished capture"]);
     check_get("('a'):gsub('a', '%2')", &["error: @invalid capture index"]);
@@ -599,15 +706,24 @@ fn strings_and_tables_work_as_in_lua() {
 fn wasm_and_lua_take_their_places_in_both_orders() {
     let guest = || {
         Guest::default()
-            .on("request_headers", |g| format!("{} {} (i32.const 0)", g.say("wasm request"), add_header(g, 0, "x-order", "wasm")))
-            .on("response_headers", |g| format!("{} {} (i32.const 0)", g.say("wasm response"), add_header(g, 2, "x-order", "wasm")))
+            .on("request_headers", |g| {
+                format!("{} {} (i32.const 0)", g.say("wasm request"), add_header(g, 0, "x-order", "wasm"))
+            })
+            .on("response_headers", |g| {
+                format!("{} {} (i32.const 0)", g.say("wasm response"), add_header(g, 2, "x-order", "wasm"))
+            })
     };
     let code = "function envoy_on_request(h) h:headers():add('x-order', 'lua') end
         function envoy_on_response(h) h:headers():add('x-order', 'lua') end";
     let (w, l) = (|| wasm("a", |_| {}), || lua("l", code));
-    for (filters, request, response) in [(vec![w(), l()], ["wasm", "lua"], "lua"), (vec![l(), w()], ["lua", "wasm"], "wasm")] {
+    for (filters, request, response) in
+        [(vec![w(), l()], ["wasm", "lua"], "lua"), (vec![l(), w()], ["lua", "wasm"], "wasm")]
+    {
         let reply = Harness::new(filters, &[("a", guest().build())]).get("/");
-        assert_eq!((reply.echoed("x-order"), reply.header("x-order")), (request.map(str::to_owned).to_vec(), Some(response)));
+        assert_eq!(
+            (reply.echoed("x-order"), reply.header("x-order")),
+            (request.map(str::to_owned).to_vec(), Some(response))
+        );
     }
 }
 
@@ -617,11 +733,13 @@ fn a_plugins_answer_passes_the_scripts_and_a_scripts_the_plugins() {
     for order in [[0, 1], [1, 0]] {
         let both = [wasm("a", |_| {}), lua("l", &code)];
         let filters = order.map(|index: usize| both[index].clone()).to_vec();
-        let guest = Guest::default().on("request_headers", |g| format!("{} (i32.const 1)", local_response(g, 401, "no", "denied")));
+        let guest = Guest::default()
+            .on("request_headers", |g| format!("{} (i32.const 1)", local_response(g, 401, "no", "denied")));
         let reply = Harness::new(filters, &[("a", guest.build())]).get("/");
         assert_eq!((reply.status, reply.header("x-lua"), reply.body.as_str()), (401, Some("401"), "changed"));
     }
-    let guest = Guest::default().on("response_headers", |g| format!("{} (i32.const 0)", add_header(g, 2, "x-wasm", "1")));
+    let guest =
+        Guest::default().on("response_headers", |g| format!("{} (i32.const 0)", add_header(g, 2, "x-wasm", "1")));
     let answers = on_request("h:respond({[':status'] = '403'}, 'lua')");
     let harness = Harness::new(vec![wasm("a", |_| {}), lua("l", &answers)], &[("a", guest.build())]);
     let reply = harness.get("/");
@@ -632,17 +750,20 @@ fn a_plugins_answer_passes_the_scripts_and_a_scripts_the_plugins() {
 fn a_client_that_leaves_ends_the_script_and_its_call() {
     let slow = TcpListener::bind("127.0.0.1:0").unwrap();
     let clusters = BTreeMap::from([("slow".to_owned(), format!("http://{}", slow.local_addr().unwrap()))]);
-    let code = on_request(&format!("if h:headers():get(':path') == '/leave' then h:httpCall('slow', {TO}, nil, 0) h:logInfo('never') end"));
+    let code = on_request(&format!(
+        "if h:headers():get(':path') == '/leave' then h:httpCall('slow', {TO}, nil, 0) h:logInfo('never') end"
+    ));
     let harness = Harness::with(vec![lua("l", &code)], &[], |options| options.clusters = clusters);
     let mut client = std::net::TcpStream::connect(harness.server.address()).unwrap();
     std::io::Write::write_all(&mut client, b"GET /leave HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
     let (mut call, _) = slow.accept().unwrap();
+    call.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut sent = [0; 7];
+    std::io::Read::read_exact(&mut call, &mut sent).unwrap();
+    assert_eq!(&sent, b"GET /in");
     drop(client);
     harness.log.wait_for("downstream_remote_disconnect");
     // The call is cancelled with its stream: its connection ends.
-    let mut sent = Vec::new();
-    call.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    std::io::Read::read_to_end(&mut call, &mut sent).unwrap();
-    assert!(sent.starts_with(b"GET /in HTTP/1.1\r\n"));
+    std::io::copy(&mut call, &mut std::io::sink()).unwrap();
     assert_eq!((harness.get("/").status, said(&harness).len()), (200, 0));
 }
