@@ -1,5 +1,6 @@
 //! The request as Envoy's connection manager presents it to the first filter, or the reason it gets no further.
 
+use bytes::Bytes;
 use http::Version;
 use http::request::Parts;
 
@@ -55,15 +56,18 @@ pub(crate) fn admit(parts: &Parts) -> (HeaderMap, Option<Rejection>) {
 }
 
 fn fill(headers: &mut HeaderMap, parts: &Parts) -> Result<(), TooLarge> {
-    if let Some(authority) = parts.uri.authority() {
-        headers.add(b":authority", authority.as_str().as_bytes())?;
+    let mut sent = HeaderMap::default();
+    sent.extend_from_http(&parts.headers)?;
+    // An absolute request target has the last word on the authority.
+    let target = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+    if let Some(authority) = target.or_else(|| sent.get(b":authority").map(Bytes::as_ref)) {
+        headers.add(b":authority", authority)?;
     }
+    sent.remove(b":authority");
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     headers.add(b":path", target.as_bytes())?;
     headers.add(b":method", parts.method.as_str().as_bytes())?;
     headers.add(b":scheme", b"http")?;
-    let mut sent = HeaderMap::default();
-    sent.extend_from_http(&parts.headers)?;
     // The codec answers it: the body is asked for when it is read.
     sent.remove(b"expect");
     // HTTP/2 may send each cookie by itself, and it is one header again.
@@ -72,10 +76,7 @@ fn fill(headers: &mut HeaderMap, parts: &Parts) -> Result<(), TooLarge> {
         sent.remove(b"cookie");
     }
     for (name, value) in sent.iter() {
-        // An absolute request target has the last word on the authority.
-        if name != b":authority" || parts.uri.authority().is_none() {
-            headers.add(name, value)?;
-        }
+        headers.add(name, value)?;
     }
     if let Some(cookie) = cookie {
         headers.add(b"cookie", &cookie)?;

@@ -14,6 +14,7 @@ use crate::builtin::BuiltIn;
 use crate::builtin::jwt::keys::{Keys, Web};
 use crate::engine::Engine;
 use crate::log::Sink;
+use crate::lua::{self, LuaPlugin};
 use crate::module::{LoadError, Module};
 use crate::native::{DenyAll, NativePlugin};
 use crate::plugin::{Plugin, VmConfig};
@@ -63,6 +64,14 @@ pub enum ChainError {
         /// Why not.
         #[source]
         source: LoadError,
+    },
+    /// A script has errors, or its top level fails. Envoy rejects such a configuration, too.
+    #[error("load the script of {extension}: {reason}")]
+    Script {
+        /// As [`mesh::model::Extension::id`] has it.
+        extension: String,
+        /// `script load error: …`, with the script's line.
+        reason: String,
     },
     /// The plugin did not start, or refused its configuration. Envoy rejects such an update whatever the fail
     /// strategy, and with no earlier configuration answers 500.
@@ -221,8 +230,18 @@ fn load_extension(
     compiled: &mut HashMap<Vec<u8>, Arc<Module>>,
 ) -> Result<Option<ChainFilter>, ChainError> {
     let wasm = match &extension.filter {
-        ExtensionFilter::Lua { .. } => {
-            return Err(ChainError::NotExecuted { filter: format!("{}, which is Lua,", extension.id()) });
+        ExtensionFilter::Lua { inline_code } => {
+            let setting = lua::Setting {
+                sink: surroundings.sink.clone(),
+                shared: surroundings.shared.clone(),
+                log_level: surroundings.log_level,
+                callback: engine.limits.callback,
+                startup: engine.limits.startup,
+            };
+            let name = format!("{}.{}", extension.namespace, extension.name);
+            let plugin = LuaPlugin::load(name, inline_code, setting)
+                .map_err(|reason| ChainError::Script { extension: extension.id(), reason })?;
+            return Ok(Some(ChainFilter::Native(Arc::new(plugin))));
         }
         ExtensionFilter::Wasm(wasm) if wasm.layer == Layer::Network => {
             let filter = format!("{}, of type NETWORK in an HTTP chain,", extension.id());

@@ -76,6 +76,11 @@ impl Clusters {
         self.0.get(cluster).map(|cluster| cluster.grpc.clone())
     }
 
+    /// Whether there is a cluster of that name.
+    pub(crate) fn has(&self, cluster: &str) -> bool {
+        self.0.contains_key(cluster)
+    }
+
     /// Makes a call. Dropping the future cancels it.
     pub(crate) fn call(
         &self,

@@ -386,8 +386,12 @@ fn head(state: &StreamState, close: bool) -> Option<Response<()>> {
     if !local || !headers.contains_key(http::header::SERVER) {
         headers.insert(http::header::SERVER, http::HeaderValue::from_static("istio-envoy"));
     }
-    if local && close {
+    let phrase = state.reason_phrase.clone().and_then(|phrase| hyper::ext::ReasonPhrase::try_from(phrase).ok());
+    if (local && close) || state.drain {
         headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    }
+    if let Some(phrase) = phrase {
+        response.extensions_mut().insert(phrase);
     }
     Some(response)
 }

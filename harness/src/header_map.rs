@@ -109,6 +109,17 @@ impl HeaderMap {
         self.get(name.as_bytes()).and_then(|value| std::str::from_utf8(value).ok())
     }
 
+    /// The values of `name`, in order.
+    pub(crate) fn values(&self, name: &[u8]) -> impl Iterator<Item = &Bytes> {
+        let name = canonical(name);
+        self.entries.iter().filter(move |(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+    }
+
+    /// The entry at an index.
+    pub(crate) fn entry(&self, index: usize) -> Option<(&[u8], &[u8])> {
+        self.entries.get(index).map(|(k, v)| (k.as_ref(), v.as_ref()))
+    }
+
     /// All values of `name`, joined with commas.
     pub(crate) fn joined(&self, name: &[u8]) -> Option<Vec<u8>> {
         let name = canonical(name);
@@ -145,6 +156,20 @@ impl HeaderMap {
         }
         self.remove(name);
         self.add(name, value)
+    }
+
+    /// Gives a single-valued header its value where it stands, or adds it.
+    pub(crate) fn set(&mut self, name: &[u8], value: &[u8]) -> Result<(), TooLarge> {
+        let Some((_, existing)) = self.entries.iter_mut().find(|(k, _)| k.eq_ignore_ascii_case(canonical(name))) else {
+            return self.add(name, value);
+        };
+        let bytes = self.bytes - existing.len() + value.len();
+        if bytes > MAX_BYTES {
+            return Err(TooLarge);
+        }
+        self.bytes = bytes;
+        *existing = Bytes::copy_from_slice(value);
+        Ok(())
     }
 
     pub(crate) fn remove(&mut self, name: &[u8]) {

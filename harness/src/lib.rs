@@ -35,6 +35,7 @@ mod header_map;
 mod hostcalls;
 mod listener;
 pub mod log;
+mod lua;
 pub mod module;
 mod native;
 mod network;

@@ -8,6 +8,11 @@ pub trait Sink: Send + Sync {
     /// One line: a plugin's `wasm log …` as Envoy composes it, or the host's own about a plugin.
     fn log(&self, level: LogLevel, line: &str);
 
+    /// One line of the Lua filter: a script's `script log: …` as Envoy composes it, or the host's own about one.
+    fn script(&self, level: LogLevel, line: &str) {
+        self.log(level, line);
+    }
+
     /// One request is over.
     fn request(&self, summary: &RequestSummary<'_>) {
         let _ = summary;

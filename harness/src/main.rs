@@ -186,6 +186,10 @@ impl Sink for Stderr {
         say(&format!("connection {id}: {received} bytes in, {sent} out, closed by {by} {took:.1} ms"));
     }
 
+    fn script(&self, level: LogLevel, line: &str) {
+        say(&format!("[{}][{}][lua] {}", timestamp(OffsetDateTime::now_utc()), level.as_str(), escape(line)));
+    }
+
     fn request(&self, request: &RequestSummary<'_>) {
         if self.quiet {
             return;

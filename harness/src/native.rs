@@ -4,20 +4,16 @@
 //! view, and what it asks for (a local reply, resuming) happens once its callback has returned, or, when it asks from
 //! elsewhere, once the stream's driver was woken.
 
-#![expect(dead_code, reason = "the filters that need it are on their way")]
-
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::cluster::Clusters;
-use crate::log::Sink;
 use crate::stream::state::{Direction, LocalReply, StreamState};
 
 /// What a worker has for its filters beside the streams.
 pub(crate) struct Services {
     pub(crate) clusters: Clusters,
-    pub(crate) sink: Arc<dyn Sink>,
 }
 
 /// A configured filter, the same for all workers.

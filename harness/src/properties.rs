@@ -88,19 +88,23 @@ fn metadata(path: &[&[u8]], stream: &StreamState) -> Found {
     match path {
         [] => {
             let mut out = Vec::new();
-            for (namespace, fields) in all {
+            for (namespace, fields) in all.iter() {
                 let mut entry = Vec::new();
                 proto::put_bytes(&mut entry, 1, namespace.as_bytes());
-                proto::put_bytes(&mut entry, 2, &fields.as_object().map(proto::json_struct).unwrap_or_default());
+                proto::put_bytes(&mut entry, 2, &proto::json_struct(fields));
                 proto::put_bytes(&mut out, 1, &entry);
             }
             Ok(Value::Message(out))
         }
         [b"typed_filter_metadata"] => Ok(Value::Map(Vec::new())),
-        [b"filter_metadata"] => Ok(Value::json(&serde_json::Value::Object(all.clone()))),
+        [b"filter_metadata"] => {
+            let fields = all.iter().map(|(name, fields)| (name.to_owned(), serde_json::Value::Object(fields.clone())));
+            Ok(Value::json(&serde_json::Value::Object(fields.collect())))
+        }
         [b"filter_metadata", namespace, rest @ ..] => {
             let namespace = std::str::from_utf8(namespace).map_err(|_| Status::NotFound)?;
-            Value::json(all.get(namespace).ok_or(Status::NotFound)?).walk(rest)
+            let fields = all.get(namespace).ok_or(Status::NotFound)?;
+            Value::json(&serde_json::Value::Object(fields.clone())).walk(rest)
         }
         _ => ABSENT,
     }

@@ -244,7 +244,7 @@ fn run_worker(
     LocalSet::new().block_on(&runtime, async {
         let sink = chain.surroundings.sink.clone();
         let dialer = Dialer { tls: common.tls.clone(), sink: sink.clone() };
-        let services = Rc::new(Services { clusters: Clusters::new(&common.clusters, &dialer), sink: sink.clone() });
+        let services = Rc::new(Services { clusters: Clusters::new(&common.clusters, &dialer) });
         let (vms, on_queue_ready) = Vms::new(chain.surroundings.clone(), services.clone());
         let site = site(common, &vms, &services, dialer, sink)?;
         let drain = common.options.drain;

@@ -4,7 +4,6 @@
 //! configuration that Istio's control plane writes for them.
 
 pub(crate) mod jwt;
-pub(crate) mod metadata;
 pub(crate) mod rbac;
 pub(crate) mod remote;
 pub(crate) mod stats;

@@ -6,6 +6,7 @@
 
 mod filter;
 mod local_reply;
+mod metadata;
 pub(crate) mod state;
 
 use std::cell::{Ref, RefCell, RefMut};
@@ -254,6 +255,9 @@ impl Stream {
             match self.on_headers(direction, filter, end) {
                 Flow::Continue(()) => {
                     self.filters[filter].half_mut(direction).headers_held = false;
+                    if end && self.has_body(direction, filter) {
+                        return self.headers_and_body(direction, filter);
+                    }
                     after = Some(filter);
                 }
                 Flow::Held => {
@@ -267,6 +271,20 @@ impl Stream {
             }
         }
         self.emit_headers(direction, end);
+    }
+
+    /// Whether a filter gave a body to a message that had none.
+    fn has_body(&self, direction: Direction, filter: usize) -> bool {
+        self.state_mut().view(filter).is_some_and(|view| view.body_mut(direction).is_some())
+    }
+
+    /// What a filter made of a message without a body goes on: headers, and the body it gave.
+    fn headers_and_body(&mut self, direction: Direction, filter: usize) {
+        self.headers(direction, Some(filter), false);
+        let body = self.take_body(direction, filter);
+        if !self.stopped(direction) {
+            self.data(direction, Some(filter), body, true);
+        }
     }
 
     fn data(&mut self, direction: Direction, mut after: Option<usize>, mut bytes: Bytes, mut end: bool) {
@@ -373,11 +391,13 @@ impl Stream {
         if !self.pass_headers(direction, filter) {
             return;
         }
-        let half = self.filters[filter].half_mut(direction);
         match paused {
             None => {}
             Some(Paused::Headers { end: headers_end }) => {
-                let held = std::mem::take(&mut half.held).take();
+                if headers_end && self.has_body(direction, filter) {
+                    return self.headers_and_body(direction, filter);
+                }
+                let held = std::mem::take(&mut self.filters[filter].half_mut(direction).held).take();
                 self.headers(direction, Some(filter), headers_end);
                 if headers_end {
                     return;

@@ -9,8 +9,8 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use mesh::model::ProxyKind;
 
+use super::metadata::DynamicMetadata;
 use crate::buffer::Buffer;
-use crate::builtin::metadata::DynamicMetadata;
 use crate::exchange::Connection;
 use crate::header_map::HeaderMap;
 
@@ -102,6 +102,10 @@ pub(crate) struct StreamState {
     pub(crate) envoy_filter_state: HashMap<Vec<u8>, Bytes>,
     /// What filters say about the request, by filter name.
     pub(crate) dynamic_metadata: DynamicMetadata,
+    /// The response's reason phrase, where it is not the status's own.
+    pub(crate) reason_phrase: Option<Bytes>,
+    /// The connection is to end with this stream.
+    pub(crate) drain: bool,
     pub(crate) views: Vec<View>,
     /// Wakes the task that drives the stream.
     pub(crate) waker: Option<Waker>,
@@ -188,6 +192,8 @@ impl StreamState {
             filter_state_bytes: 0,
             envoy_filter_state: HashMap::new(),
             dynamic_metadata: DynamicMetadata::default(),
+            reason_phrase: None,
+            drain: false,
             views: Vec::new(),
             waker: None,
             woken: false,

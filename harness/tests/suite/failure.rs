@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::support::{self, Guest, Harness, Recorder, built_in, extension, load, wasm};
-use mesh::model::{ExtensionFilter, FailStrategy, Filter, Layer};
+use crate::support::{self, Guest, Harness, Recorder, built_in, load, wasm};
+use mesh::model::{FailStrategy, Filter, Layer};
 
 const TRAP_ON_FIRST: &str = "(global.set $count (i32.add (global.get $count) (i32.const 1)))
     (if (i32.eq (global.get $count) (i32.const 1)) (then unreachable))
@@ -209,8 +209,6 @@ fn what_the_harness_does_not_execute_is_refused_by_name() {
         "the built-in filter envoy.filters.http.ext_authz, which asks the provider of a CUSTOM policy, is not yet \
          executed by the harness"
     );
-    let lua = extension("l", ExtensionFilter::Lua { inline_code: String::new() });
-    assert_eq!(refused(vec![lua], &[]), "WasmPlugin default/l, which is Lua, is not yet executed by the harness");
     let network = wasm("n", |w| w.layer = Layer::Network);
     assert_eq!(
         refused(vec![network], &[]),

@@ -14,6 +14,7 @@ mod hostcalls;
 mod hostile;
 mod http;
 mod jwt;
+mod lua;
 mod module;
 mod network;
 mod rbac;

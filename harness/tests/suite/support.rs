@@ -493,6 +493,7 @@ impl Harness {
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
+    pub(crate) reason: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
 }
@@ -531,10 +532,15 @@ pub(crate) fn send(
         let _ = write!(request, "content-length: {}\r\n", body.len());
     }
     let _ = write!(request, "\r\n{body}");
+    exchange(address, request.as_bytes())
+}
+
+/// Sends bytes as they are, on a connection that the server closes.
+pub(crate) fn exchange(address: SocketAddr, request: &[u8]) -> Option<Reply> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     // The server may answer and close before it has read everything.
-    let _ = stream.write_all(request.as_bytes());
+    let _ = stream.write_all(request);
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
     parse(&bytes)
@@ -544,13 +550,15 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Reply> {
     let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let mut lines = head.lines();
-    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+    let mut start = lines.next()?.splitn(3, ' ').skip(1);
+    let status = start.next()?.parse().ok()?;
+    let reason = start.next().unwrap_or_default().to_owned();
     let headers: Vec<(String, String)> =
         lines.map(|line| line.split_once(": ").unwrap()).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
     let chunked = headers.iter().any(|(n, v)| n == "transfer-encoding" && v == "chunked");
     let body = &bytes[end + 4..];
     let body = if chunked { dechunk(body) } else { body.to_vec() };
-    Some(Reply { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
+    Some(Reply { status, reason, headers, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
 fn dechunk(mut bytes: &[u8]) -> Vec<u8> {

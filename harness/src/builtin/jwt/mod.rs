@@ -18,7 +18,6 @@ use mesh::policy::JwtRule;
 use serde_json::{Map, Value};
 
 use super::JWT_AUTHN;
-use super::metadata;
 use crate::header_map::HeaderMap;
 use crate::native::{Action, NativeFilter, NativePlugin, NativeWorker, Services, StreamHandle};
 use crate::stream::state::{Direction, LocalReply};
@@ -111,7 +110,7 @@ impl NativeFilter for OneRequest {
             };
             let outcome = request.verify();
             if let Some(payload) = request.payload {
-                metadata::set(&mut state.dynamic_metadata, JWT_AUTHN, PAYLOAD, Value::Object(payload));
+                state.dynamic_metadata.put(JWT_AUTHN, PAYLOAD, Value::Object(payload));
             }
             outcome.err().map(|status| refusal(status, &realm))
         };

@@ -9,7 +9,6 @@ use serde_json::Value;
 use super::path::Template;
 use crate::builtin::JWT_AUTHN;
 use crate::builtin::jwt::PAYLOAD;
-use crate::builtin::metadata;
 use crate::stream::state::StreamState;
 
 /// A condition made ready.
@@ -212,7 +211,7 @@ fn found(key: &Key, pattern: &Pattern, stream: &StreamState) -> bool {
         (Key::RequestPresenter, Pattern::Text(text)) => text_or_list(claim(stream, &["azp"]), text),
         (Key::RequestClaim(path), Pattern::Text(text)) => text_or_list(claim(stream, path), text),
         (Key::FilterMetadata { filter, key }, Pattern::Text(text)) => {
-            text_or_list(metadata::at(&stream.dynamic_metadata, filter, &[key]), text)
+            text_or_list(stream.dynamic_metadata.at(filter, &[key]), text)
         }
         (Key::RequestHeader(name), pattern) => header(stream, name, pattern, false),
         (Key::Method, pattern) => header(stream, ":method", pattern, false),
@@ -227,7 +226,7 @@ fn found(key: &Key, pattern: &Pattern, stream: &StreamState) -> bool {
 
 /// A claim of the token that `jwt_authn` found good.
 fn claim<'s>(stream: &'s StreamState, path: &[impl AsRef<str>]) -> Option<&'s Value> {
-    let payload = metadata::at(&stream.dynamic_metadata, JWT_AUTHN, &[PAYLOAD])?;
+    let payload = stream.dynamic_metadata.at(JWT_AUTHN, &[PAYLOAD])?;
     path.iter().try_fold(payload, |value, name| value.get(name.as_ref()))
 }
 

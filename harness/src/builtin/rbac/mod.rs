@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mesh::policy::{Action as PolicyAction, AuthorizationPolicy, Condition, Rule};
 use serde_json::Value;
 
-use super::{RBAC, metadata};
+use super::RBAC;
 use crate::native::{Action, NativeFilter, NativePlugin, NativeWorker, Services, StreamHandle};
 use crate::stream::state::{Direction, LocalReply, StreamState};
 use matcher::Matcher;
@@ -119,7 +119,7 @@ impl Engines {
     fn denied_by(&self, stream: &mut StreamState) -> Option<String> {
         if let Some(rules) = &self.audit.enforced {
             let logged = Value::Bool(rules.matching(stream).is_some());
-            metadata::set(&mut stream.dynamic_metadata, "envoy.common", "access_log_hint", logged);
+            stream.dynamic_metadata.put("envoy.common", "access_log_hint", logged);
         }
         record(self.deny.dry_run.as_ref(), "deny", stream);
         if let Some(name) = self.deny.enforced.as_ref().and_then(|rules| rules.matching(stream)) {
@@ -140,7 +140,7 @@ fn record(rules: Option<&Rules>, action: &str, stream: &mut StreamState) {
     let allowed = matching.is_some() == (action == "allow");
     let mut set = |field: &str, value: String| {
         let field = format!("istio_dry_run_{action}_shadow_{field}");
-        metadata::set(&mut stream.dynamic_metadata, RBAC, &field, Value::String(value));
+        stream.dynamic_metadata.put(RBAC, &field, Value::String(value));
     };
     if let Some(name) = matching {
         set("effective_policy_id", name);

@@ -1,0 +1,714 @@
+//! The host's side of what a script may call. Each function returns an error's text or nil, then its values:
+//! `prelude.lua` raises the text where the script called.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use mlua::{
+    AnyUserData, FromLuaMulti, Function, IntoLua, Lua, LuaString, MultiValue, Table, UserDataFields as _, UserDataRef,
+    UserDataRegistry, Value,
+};
+
+use super::crypto::{PublicKey, VerifyError};
+use super::state::{Deadline, Log};
+use super::stream::{Phase, Script};
+use super::{call, metadata, patterns};
+use crate::abi::LogLevel;
+use crate::header_map::{HeaderMap, TooLarge};
+use crate::shared::MetricType;
+use crate::stream::state::{Direction, LocalReply, StreamState};
+
+/// What an object stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Headers,
+    RequestHeaders,
+    Trailers,
+    Body,
+    Chunk,
+    Metadata,
+    Route,
+    StreamInfo,
+    DynamicMetadata,
+    ConnectionMetadata,
+    FilterState,
+    Connection,
+    ConnectionStreamInfo,
+    Stats,
+    Metric,
+    PublicKey,
+    Handle,
+}
+
+/// An object in a script's hands. `M` is its set of methods, since a Rust type has one metatable.
+pub(super) struct Object<const M: u8> {
+    pub(super) script: Rc<Script>,
+    stretch: u32,
+    kind: Kind,
+    iterating: Cell<bool>,
+    /// A metric's.
+    id: u32,
+}
+
+pub(super) const HANDLE: u8 = 0;
+const HEADERS: u8 = 1;
+const BODY: u8 = 2;
+const METADATA: u8 = 3;
+const ROUTE: u8 = 4;
+const STREAM_INFO: u8 = 5;
+pub(super) const DYNAMIC_METADATA: u8 = 6;
+const FILTER_STATE: u8 = 7;
+const CONNECTION: u8 = 8;
+const CONNECTION_STREAM_INFO: u8 = 9;
+const STATS: u8 = 10;
+const COUNTER: u8 = 11;
+const GAUGE: u8 = 12;
+const HISTOGRAM: u8 = 13;
+const PUBLIC_KEY: u8 = 14;
+
+/// What each set of methods is called, by number.
+const NAMES: [&str; 15] = [
+    "handle",
+    "headers",
+    "body",
+    "metadata",
+    "route",
+    "stream_info",
+    "dynamic_metadata",
+    "filter_state",
+    "connection",
+    "connection_stream_info",
+    "stats",
+    "counter",
+    "gauge",
+    "histogram",
+    "public_key",
+];
+
+/// Why a call fails.
+pub(super) enum Fault {
+    /// An error of the script's.
+    Text(Cow<'static, str>),
+    Lua(mlua::Error),
+}
+
+impl From<mlua::Error> for Fault {
+    fn from(error: mlua::Error) -> Self {
+        Self::Lua(error)
+    }
+}
+
+impl From<&'static str> for Fault {
+    fn from(text: &'static str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Fault {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<TooLarge> for Fault {
+    fn from(_: TooLarge) -> Self {
+        "the header map is full".into()
+    }
+}
+
+type Answer<T> = Result<T, Fault>;
+
+/// The host's functions, as a table under construction.
+pub(super) struct Host<'l> {
+    lua: &'l Lua,
+    table: Table,
+}
+
+impl Host<'_> {
+    /// A function with one value beside the error.
+    pub(super) fn one<A: FromLuaMulti, R: IntoLua>(
+        &self,
+        name: &str,
+        f: impl Fn(&Lua, A) -> Answer<R> + 'static,
+    ) -> mlua::Result<()> {
+        let function = self.lua.create_function(move |lua, args: A| match f(lua, args) {
+            Ok(value) => Ok((Value::Nil, value.into_lua(lua)?)),
+            Err(Fault::Text(text)) => Ok((Value::String(lua.create_string(text.as_bytes())?), Value::Nil)),
+            Err(Fault::Lua(error)) => Err(error),
+        })?;
+        self.table.raw_set(name, function)
+    }
+
+    /// A function that only succeeds or fails.
+    pub(super) fn none<A: FromLuaMulti>(
+        &self,
+        name: &str,
+        f: impl Fn(&Lua, A) -> Answer<()> + 'static,
+    ) -> mlua::Result<()> {
+        let function = self.lua.create_function(move |lua, args: A| match f(lua, args) {
+            Ok(()) => Ok(Value::Nil),
+            Err(Fault::Text(text)) => Ok(Value::String(lua.create_string(text.as_bytes())?)),
+            Err(Fault::Lua(error)) => Err(error),
+        })?;
+        self.table.raw_set(name, function)
+    }
+
+    /// A function with any number of values beside the error.
+    pub(super) fn many<A: FromLuaMulti>(
+        &self,
+        name: &str,
+        f: impl Fn(&Lua, A) -> Answer<MultiValue> + 'static,
+    ) -> mlua::Result<()> {
+        let function = self.lua.create_function(move |lua, args: A| match f(lua, args) {
+            Ok(mut values) => {
+                values.push_front(Value::Nil);
+                Ok(values)
+            }
+            Err(Fault::Text(text)) => Ok(MultiValue::from_iter([Value::String(lua.create_string(text.as_bytes())?)])),
+            Err(Fault::Lua(error)) => Err(error),
+        })?;
+        self.table.raw_set(name, function)
+    }
+}
+
+/// The object that a method was called on.
+pub(super) fn this<const M: u8>(value: &Value) -> Answer<UserDataRef<Object<M>>> {
+    let name = NAMES[usize::from(M)];
+    let bad =
+        || Fault::from(format!("calling a method of {name} on bad self ({name} expected, got {})", value.type_name()));
+    let object = value.as_userdata().ok_or_else(bad)?.borrow::<Object<M>>().map_err(|_| bad())?;
+    let script = &object.script;
+    if script.live.get() && (M == HANDLE || object.stretch == script.stretch.get()) {
+        Ok(object)
+    } else {
+        Err("object used outside of proper scope".into())
+    }
+}
+
+fn make<const M: u8>(script: &Rc<Script>, kind: Kind, id: u32) -> mlua::Result<AnyUserData> {
+    let object =
+        Object::<M> { script: script.clone(), stretch: script.stretch.get(), kind, iterating: Cell::new(false), id };
+    script.runtime.lua.create_any_userdata(object)
+}
+
+/// The stream handle.
+pub(super) fn handle(script: &Rc<Script>) -> mlua::Result<AnyUserData> {
+    make::<HANDLE>(script, Kind::Handle, 0)
+}
+
+/// The stretch's object of a kind: asking again gives the same one.
+pub(super) fn object(script: &Rc<Script>, kind: Kind) -> mlua::Result<AnyUserData> {
+    let known = script.objects.borrow().iter().find(|(known, _)| *known == kind).map(|(_, object)| object.clone());
+    if let Some(object) = known {
+        return Ok(object);
+    }
+    let object = match kind {
+        Kind::Headers | Kind::RequestHeaders | Kind::Trailers => make::<HEADERS>(script, kind, 0),
+        Kind::Body | Kind::Chunk => make::<BODY>(script, kind, 0),
+        Kind::Metadata => make::<METADATA>(script, kind, 0),
+        Kind::Route => make::<ROUTE>(script, kind, 0),
+        Kind::StreamInfo => make::<STREAM_INFO>(script, kind, 0),
+        Kind::DynamicMetadata | Kind::ConnectionMetadata => make::<DYNAMIC_METADATA>(script, kind, 0),
+        Kind::FilterState => make::<FILTER_STATE>(script, kind, 0),
+        Kind::Connection => make::<CONNECTION>(script, kind, 0),
+        Kind::ConnectionStreamInfo => make::<CONNECTION_STREAM_INFO>(script, kind, 0),
+        Kind::Stats => make::<STATS>(script, kind, 0),
+        Kind::PublicKey => make::<PUBLIC_KEY>(script, kind, 0),
+        Kind::Metric | Kind::Handle => Err(mlua::Error::runtime("not an object of a stretch")),
+    }?;
+    script.objects.borrow_mut().push((kind, object.clone()));
+    Ok(object)
+}
+
+impl<const M: u8> Object<M> {
+    /// Of dynamic metadata: the connection's, which has none, or the stream's.
+    pub(super) fn is_of_stream(&self) -> bool {
+        self.kind == Kind::DynamicMetadata
+    }
+
+    pub(super) fn is_iterating(&self) -> bool {
+        self.iterating.get()
+    }
+
+    pub(super) fn iterate(&self, on: bool) -> Answer<()> {
+        if on && self.iterating.get() {
+            return Err("cannot create a second iterator before completing the first".into());
+        }
+        self.iterating.set(on);
+        Ok(())
+    }
+}
+
+impl Object<HEADERS> {
+    fn with<T>(&self, f: impl FnOnce(&mut HeaderMap) -> T) -> Option<T> {
+        let mut state = self.script.stream.state();
+        let StreamState { request_headers, request_trailers, response_headers, response_trailers, .. } = &mut *state;
+        let map = match (self.kind, self.script.direction) {
+            (Kind::Trailers, Direction::Request) => request_trailers.as_mut(),
+            (Kind::Trailers, Direction::Response) => response_trailers.as_mut(),
+            (Kind::Headers, Direction::Response) => response_headers.as_mut(),
+            _ => Some(request_headers),
+        };
+        map.map(f)
+    }
+
+    fn edit(&self, f: impl FnOnce(&mut HeaderMap) -> Result<(), TooLarge>) -> Answer<()> {
+        if self.iterating.get() {
+            return Err("header map cannot be modified while iterating".into());
+        }
+        if self.kind == Kind::Headers && self.script.headers_continued.get() {
+            return Err("header map can no longer be modified".into());
+        }
+        Ok(self.with(f).unwrap_or(Ok(()))?)
+    }
+}
+
+/// A C string ends at its first NUL.
+fn c_string(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// A number as C converts it to an int.
+#[expect(clippy::cast_possible_truncation, reason = "saturates")]
+fn int(number: f64) -> i64 {
+    number as i64
+}
+
+/// Fills a fresh state: objects, functions, and a standard library without the host. What it gives is the function that
+/// every coroutine runs.
+pub(super) fn install(lua: &Lua, limits: &Rc<Deadline>, log: &Log) -> mlua::Result<Function> {
+    let host = Host { lua, table: lua.create_table()? };
+    headers(&host)?;
+    bodies(&host)?;
+    stream_info(&host)?;
+    stats(&host)?;
+    keys(&host)?;
+    metadata::install(&host)?;
+    patterns::install(&host, limits)?;
+    handle_functions(&host)?;
+    plain_functions(&host, log)?;
+    host.table.raw_set("limit", limits.flag())?;
+    let methods = lua.create_table()?;
+    let prelude = lua.load(include_str!("prelude.lua")).set_name("=prelude");
+    prelude.call::<()>((host.table.clone(), methods.clone()))?;
+    register::<HANDLE>(lua, &methods)?;
+    register::<HEADERS>(lua, &methods)?;
+    register::<BODY>(lua, &methods)?;
+    register::<METADATA>(lua, &methods)?;
+    register::<ROUTE>(lua, &methods)?;
+    register::<STREAM_INFO>(lua, &methods)?;
+    register::<DYNAMIC_METADATA>(lua, &methods)?;
+    register::<FILTER_STATE>(lua, &methods)?;
+    register::<CONNECTION>(lua, &methods)?;
+    register::<CONNECTION_STREAM_INFO>(lua, &methods)?;
+    register::<STATS>(lua, &methods)?;
+    register::<COUNTER>(lua, &methods)?;
+    register::<GAUGE>(lua, &methods)?;
+    register::<HISTOGRAM>(lua, &methods)?;
+    register::<PUBLIC_KEY>(lua, &methods)?;
+    methods.raw_get("main")
+}
+
+fn register<const M: u8>(lua: &Lua, methods: &Table) -> mlua::Result<()> {
+    let name = NAMES[usize::from(M)];
+    let index: Table = methods.raw_get(name)?;
+    let pairs: Option<Function> = methods.raw_get(format!("{name}_pairs"))?;
+    lua.register_userdata_type(|registry: &mut UserDataRegistry<Object<M>>| {
+        registry.add_meta_field("__index", index);
+        if let Some(pairs) = pairs {
+            registry.add_meta_field("__pairs", pairs);
+        }
+    })
+}
+
+fn headers(host: &Host<'_>) -> mlua::Result<()> {
+    host.one("headers_get", |lua, (this_, name): (Value, LuaString)| {
+        let this = this::<HEADERS>(&this_)?;
+        let value = this.with(|map| map.joined(&name.as_bytes())).flatten();
+        Ok(value.map(|value| lua.create_string(value)).transpose()?)
+    })?;
+    host.one("headers_at", |lua, (this_, name, index): (Value, LuaString, f64)| {
+        let this = this::<HEADERS>(&this_)?;
+        let Ok(index) = usize::try_from(int(index)) else { return Ok(None) };
+        let value = this.with(|map| map.values(&name.as_bytes()).nth(index).cloned()).flatten();
+        Ok(value.map(|value| lua.create_string(value)).transpose()?)
+    })?;
+    host.one("headers_count", |_, (this_, name): (Value, LuaString)| {
+        let this = this::<HEADERS>(&this_)?;
+        Ok(this.with(|map| map.values(&name.as_bytes()).count()))
+    })?;
+    host.none("headers_add", |_, (this_, name, value): (Value, LuaString, LuaString)| {
+        this::<HEADERS>(&this_)?.edit(|map| map.add(c_string(&name.as_bytes()), c_string(&value.as_bytes())))
+    })?;
+    host.none("headers_replace", |_, (this_, name, value): (Value, LuaString, LuaString)| {
+        this::<HEADERS>(&this_)?.edit(|map| map.replace(c_string(&name.as_bytes()), c_string(&value.as_bytes())))
+    })?;
+    host.none("headers_remove", |_, (this_, name): (Value, LuaString)| {
+        this::<HEADERS>(&this_)?.edit(|map| {
+            map.remove(c_string(&name.as_bytes()));
+            Ok(())
+        })
+    })?;
+    host.none("headers_reason", |_, (this_, phrase): (Value, LuaString)| {
+        let this = this::<HEADERS>(&this_)?;
+        this.edit(|_| Ok(()))?;
+        if this.kind == Kind::Headers && this.script.direction == Direction::Response {
+            this.script.stream.state().reason_phrase = Some(Bytes::copy_from_slice(&phrase.as_bytes()));
+        }
+        Ok(())
+    })?;
+    host.none("iterate", |_, this_: Value| this::<HEADERS>(&this_)?.iterate(true))?;
+    host.many("headers_step", |lua, (this_, index): (Value, usize)| {
+        let this = this::<HEADERS>(&this_)?;
+        let entry = this.with(|map| {
+            let (name, value) = map.entry(index)?;
+            Some(lua.create_string(name).and_then(|name| Ok([name, lua.create_string(value)?])))
+        });
+        let Some(entry) = entry.flatten() else {
+            this.iterate(false)?;
+            return Ok(MultiValue::new());
+        };
+        Ok(entry?.into_iter().map(Value::String).collect())
+    })
+}
+
+fn bodies(host: &Host<'_>) -> mlua::Result<()> {
+    host.one("body_length", |_, this_: Value| {
+        let this = this::<BODY>(&this_)?;
+        Ok(this.script.with_body(|body| body.as_ref().map_or(0, |body| body.buffer.len())))
+    })?;
+    host.one("body_get", |lua, (this_, index, length): (Value, f64, f64)| {
+        let this = this::<BODY>(&this_)?;
+        let all = this.script.with_body(|body| body.as_mut().map(|body| body.buffer.contiguous()));
+        let all = all.flatten().unwrap_or_default();
+        let range = usize::try_from(int(index)).ok().zip(usize::try_from(int(length)).ok());
+        let found = range.and_then(|(from, length)| all.get(from..from.checked_add(length)?));
+        match found {
+            Some(bytes) => Ok(lua.create_string(bytes)?),
+            None => Err("index/length must be >= 0 and (index + length) must be <= buffer size".into()),
+        }
+    })?;
+    host.one("body_set", |_, (this_, content): (Value, LuaString)| {
+        let this = this::<BODY>(&this_)?;
+        let script = &this.script;
+        let content = Bytes::copy_from_slice(&content.as_bytes());
+        let length = content.len();
+        script.with_body(|body| {
+            let buffer = &mut body.get_or_insert_default().buffer;
+            buffer.take();
+            buffer.push(content);
+        });
+        let mut state = script.stream.state();
+        let map = match script.direction {
+            Direction::Request => Some(&mut state.request_headers),
+            Direction::Response => state.response_headers.as_mut(),
+        };
+        if let Some(map) = map {
+            map.set(b"content-length", length.to_string().as_bytes())?;
+        }
+        Ok(length)
+    })
+}
+
+/// A method of the handle that gives one of the stretch's objects.
+fn gives<const M: u8>(host: &Host<'_>, name: &str, kind: Kind) -> mlua::Result<()> {
+    host.one(name, move |_, this_: Value| Ok(object(&this::<M>(&this_)?.script, kind)?))
+}
+
+/// A call that makes the script wait belongs into its own coroutine: from another one it would resume that one.
+pub(super) fn may_wait(lua: &Lua, script: &Script, name: &str) -> Answer<()> {
+    if script.runs_in(&lua.current_thread()) {
+        Ok(())
+    } else {
+        Err(format!("{name} waits, which a coroutine made by the script cannot").into())
+    }
+}
+
+fn handle_functions(host: &Host<'_>) -> mlua::Result<()> {
+    host.table.raw_set("WAIT", true)?;
+    gives::<HANDLE>(host, "headers", Kind::Headers)?;
+    gives::<HANDLE>(host, "request_headers", Kind::RequestHeaders)?;
+    gives::<HANDLE>(host, "metadata", Kind::Metadata)?;
+    gives::<HANDLE>(host, "route", Kind::Route)?;
+    gives::<ROUTE>(host, "route_metadata", Kind::Metadata)?;
+    gives::<HANDLE>(host, "stream_info", Kind::StreamInfo)?;
+    gives::<HANDLE>(host, "connection", Kind::Connection)?;
+    gives::<HANDLE>(host, "connection_stream_info", Kind::ConnectionStreamInfo)?;
+    gives::<HANDLE>(host, "stats", Kind::Stats)?;
+    host.one("body", |lua, (this_, always): (Value, bool)| {
+        let this = this::<HANDLE>(&this_)?;
+        let script = &this.script;
+        if !script.end.get() {
+            if script.saw_body.get() {
+                return Err("cannot call body() after body streaming has started".into());
+            }
+            may_wait(lua, script, "body()")?;
+            script.phase.set(Phase::WaitForBody);
+            script.buffers_body.set(true);
+            return Ok(Value::Boolean(true));
+        }
+        if !script.buffers_body.get() && script.saw_body.get() {
+            return Err("cannot call body() after body has been streamed".into());
+        }
+        let there = script.with_body(|body| {
+            if always {
+                body.get_or_insert_default();
+            }
+            body.is_some()
+        });
+        if there == Some(true) { Ok(Value::UserData(object(script, Kind::Body)?)) } else { Ok(Value::Nil) }
+    })?;
+    host.none("chunks", |_, this_: Value| {
+        if this::<HANDLE>(&this_)?.script.saw_body.get() {
+            return Err("cannot call bodyChunks after body processing has begun".into());
+        }
+        Ok(())
+    })?;
+    host.one("chunk", |lua, this_: Value| {
+        let this = this::<HANDLE>(&this_)?;
+        if this.script.end.get() {
+            return Ok(false);
+        }
+        may_wait(lua, &this.script, "bodyChunks()")?;
+        this.script.phase.set(Phase::WaitForChunk);
+        Ok(true)
+    })?;
+    host.one("trailers", |lua, this_: Value| {
+        let this = this::<HANDLE>(&this_)?;
+        let script = &this.script;
+        if script.has_trailers.get() {
+            return Ok(Value::UserData(object(script, Kind::Trailers)?));
+        }
+        if script.end.get() {
+            return Ok(Value::Nil);
+        }
+        may_wait(lua, script, "trailers()")?;
+        script.phase.set(Phase::WaitForTrailers);
+        Ok(Value::Boolean(true))
+    })?;
+    host.none("may_respond", |lua, this_: Value| {
+        let this = this::<HANDLE>(&this_)?;
+        if this.script.headers_continued.get() {
+            return Err("respond() cannot be called if headers have been continued".into());
+        }
+        may_wait(lua, &this.script, "respond()")
+    })?;
+    host.none("respond", |_, (this_, count, table, body): (Value, usize, Table, Option<LuaString>)| {
+        let this = this::<HANDLE>(&this_)?;
+        let headers = headers_of(&table, "respond", count + 1)?;
+        let status = headers.text(":status").and_then(|status| status.parse().ok());
+        let Some(status) = status.filter(|status| (200..600).contains(status)) else {
+            return Err(":status must be between 200-599".into());
+        };
+        if this.script.direction == Direction::Response {
+            return Err("respond not currently supported in the response path".into());
+        }
+        let body = body.map_or_else(Bytes::new, |body| Bytes::copy_from_slice(&body.as_bytes()));
+        let mut reply = LocalReply::new(status, body, "lua_response");
+        let own = headers.iter().filter(|(name, _)| !name.starts_with(b":"));
+        reply.headers =
+            own.map(|(name, value)| (Bytes::copy_from_slice(name), Bytes::copy_from_slice(value))).collect();
+        this.script.stream.reply(reply);
+        this.script.phase.set(Phase::Responded);
+        Ok(())
+    })?;
+    call::install(host)
+}
+
+/// Headers from a table whose values are strings or lists of strings. `first` is where Lua's stack has the next value.
+pub(super) fn headers_of(table: &Table, function: &str, first: usize) -> Answer<HeaderMap> {
+    let bad = |index: usize, value: &Value| {
+        let got = value.type_name();
+        Fault::from(format!("bad argument #{index} to '{function}' (string expected, got {got})"))
+    };
+    let text = |index: usize, value: &Value| match value {
+        Value::String(text) => Ok(c_string(&text.as_bytes()).to_vec()),
+        Value::Integer(_) | Value::Number(_) => Ok(value.to_string()?.into_bytes()),
+        other => Err(bad(index, other)),
+    };
+    let mut headers = HeaderMap::default();
+    for pair in table.pairs::<Value, Value>() {
+        let (key, value) = pair?;
+        let name = text(first + 1, &key)?;
+        if let Value::Table(list) = &value {
+            for value in list.pairs::<Value, Value>() {
+                headers.add(&name, &text(first + 4, &value?.1)?)?;
+            }
+        } else {
+            headers.add(&name, &text(first + 2, &value)?)?;
+        }
+    }
+    Ok(headers)
+}
+
+fn stream_info(host: &Host<'_>) -> mlua::Result<()> {
+    gives::<STREAM_INFO>(host, "dynamic_metadata", Kind::DynamicMetadata)?;
+    gives::<STREAM_INFO>(host, "filter_state", Kind::FilterState)?;
+    gives::<CONNECTION_STREAM_INFO>(host, "connection_metadata", Kind::ConnectionMetadata)?;
+    host.none("live_metadata", |_, this_: Value| this::<METADATA>(&this_).map(drop))?;
+    host.none("live_stream_info", |_, this_: Value| this::<STREAM_INFO>(&this_).map(drop))?;
+    host.none("live_connection", |_, this_: Value| this::<CONNECTION>(&this_).map(drop))?;
+    host.one("stream_info_field", |_, (this_, name): (Value, LuaString)| {
+        let this = this::<STREAM_INFO>(&this_)?;
+        let state = this.script.stream.state();
+        let address = |address: Option<SocketAddr>| address.map_or_else(String::new, |address| address.to_string());
+        Ok(match &*name.to_str()? {
+            "protocol" => state.protocol.to_owned(),
+            "routeName" => "default".to_owned(),
+            "downstreamLocalAddress" | "downstreamDirectLocalAddress" => address(state.destination),
+            "downstreamRemoteAddress" | "downstreamDirectRemoteAddress" => address(state.source),
+            // No TLS, no virtual clusters.
+            _ => String::new(),
+        })
+    })?;
+    host.none("drain", |_, this_: Value| {
+        this::<STREAM_INFO>(&this_)?.script.stream.state().drain = true;
+        Ok(())
+    })?;
+    host.one("filter_state_get", |lua, (this_, name): (Value, LuaString)| {
+        let this = this::<FILTER_STATE>(&this_)?;
+        let state = this.script.stream.state();
+        // Plugins' values are the only filter state here; Envoy has them under a prefix.
+        let name = name.as_bytes();
+        let value = name.strip_prefix(b"wasm.").and_then(|key| state.filter_state.get(key));
+        Ok(value.map(|value| lua.create_string(value)).transpose()?)
+    })
+}
+
+fn stats(host: &Host<'_>) -> mlua::Result<()> {
+    host.one("stat", |_, (this_, kind, name): (Value, LuaString, LuaString)| {
+        let this = this::<STATS>(&this_)?;
+        let script = &this.script;
+        let define = |kind| {
+            let defined = script.runtime.metrics.borrow_mut().define(&script.runtime.shared, kind, &name.as_bytes());
+            defined.map_err(|_| Fault::from("no more metrics can be defined"))
+        };
+        Ok(match &*kind.as_bytes() {
+            b"counter" => make::<COUNTER>(script, Kind::Metric, define(MetricType::Counter)?)?,
+            b"gauge" => make::<GAUGE>(script, Kind::Metric, define(MetricType::Gauge)?)?,
+            _ => make::<HISTOGRAM>(script, Kind::Metric, define(MetricType::Histogram)?)?,
+        })
+    })?;
+    // A metric's kind decides what it takes; what it does not take is left out.
+    host.none("stat_add", |_, (this_, amount): (Value, f64)| {
+        let (script, id) = metric(&this_)?;
+        let _ = script.runtime.metrics.borrow().increment(&script.runtime.shared, id, int(amount));
+        Ok(())
+    })?;
+    host.none("stat_record", |_, (this_, value): (Value, f64)| {
+        let (script, id) = metric(&this_)?;
+        let _ =
+            script.runtime.metrics.borrow().record(&script.runtime.shared, id, u64::try_from(int(value)).unwrap_or(0));
+        Ok(())
+    })?;
+    host.one("stat_value", |_, this_: Value| {
+        let (script, id) = metric(&this_)?;
+        Ok(script
+            .runtime
+            .metrics
+            .borrow()
+            .get(&script.runtime.shared, id)
+            .ok()
+            .map(|value| i64::try_from(value).unwrap_or(i64::MAX)))
+    })
+}
+
+fn metric(value: &Value) -> Answer<(Rc<Script>, u32)> {
+    if let Ok(this) = this::<COUNTER>(value) {
+        return Ok((this.script.clone(), this.id));
+    }
+    if let Ok(this) = this::<GAUGE>(value) {
+        return Ok((this.script.clone(), this.id));
+    }
+    this::<HISTOGRAM>(value).map(|this| (this.script.clone(), this.id))
+}
+
+fn keys(host: &Host<'_>) -> mlua::Result<()> {
+    host.one("import_key", |_, (this_, der, length): (Value, LuaString, f64)| {
+        let this = this::<HANDLE>(&this_)?;
+        let script = &this.script;
+        // As in Envoy a stream has one key: importing another gives the first.
+        if let Some((object, _, _)) = &*script.key.borrow() {
+            return Ok(object.clone());
+        }
+        let der = der.as_bytes();
+        let length = usize::try_from(int(length)).unwrap_or(0).min(der.len());
+        let key = PublicKey::import(&der[..length]);
+        let name = if key.is_some() { c_string(&der).to_vec() } else { Vec::new() };
+        let object = object(script, Kind::PublicKey)?;
+        *script.key.borrow_mut() = Some((object.clone(), name, key));
+        Ok(object)
+    })?;
+    host.one("key_name", |lua, this_: Value| {
+        let this = this::<PUBLIC_KEY>(&this_)?;
+        let key = this.script.key.borrow();
+        let name = key.as_ref().map(|(_, name, _)| name).filter(|name| !name.is_empty());
+        Ok(name.map(|name| lua.create_string(name)).transpose()?)
+    })?;
+    type Signed = (Value, LuaString, LuaString, LuaString, f64, LuaString, f64);
+    host.many("verify", |lua, (this_, hash, key, signature, signature_length, data, length): Signed| {
+        let this = this::<HANDLE>(&this_)?;
+        let stored = this.script.key.borrow();
+        let stored = stored.as_ref().filter(|(_, name, _)| *name == c_string(&key.as_bytes()));
+        let Some(Some(key)) = stored.map(|(_, _, key)| key) else { return Err("invalid public key".into()) };
+        let cut = |text: &LuaString, length: f64| {
+            let bytes = text.as_bytes();
+            bytes[..usize::try_from(int(length)).unwrap_or(0).min(bytes.len())].to_vec()
+        };
+        let (signature, data) = (cut(&signature, signature_length), cut(&data, length));
+        match key.verify(&hash.to_string_lossy(), &signature, &data) {
+            Ok(()) => Ok(MultiValue::from_iter([Value::Boolean(true), Value::Nil])),
+            Err(error @ VerifyError::NotHere { .. }) => Err(error.to_string().into()),
+            Err(error) => {
+                let text = lua.create_string(error.to_string())?;
+                Ok(MultiValue::from_iter([Value::Boolean(false), Value::String(text)]))
+            }
+        }
+    })
+}
+
+/// Functions that neither fail nor belong to a stream.
+fn plain_functions(host: &Host<'_>, log: &Log) -> mlua::Result<()> {
+    let (lua, table) = (host.lua, &host.table);
+    let lines = log.clone();
+    let write = lua.create_function(move |_, (level, message): (u32, LuaString)| {
+        // A C string, too.
+        lines.write(LogLevel::from_u32(level).unwrap_or(LogLevel::Info), c_string(&message.as_bytes()));
+        Ok(())
+    })?;
+    table.raw_set("log", write)?;
+    let lines = log.clone();
+    let print = lua.create_function(move |_, message: LuaString| {
+        lines.write(LogLevel::Info, &message.as_bytes());
+        Ok(())
+    })?;
+    table.raw_set("print", print)?;
+    let encode = lua.create_function(|_, text: LuaString| Ok(STANDARD.encode(text.as_bytes())))?;
+    table.raw_set("base64_encode", encode)?;
+    let decode = lua.create_function(|lua, text: LuaString| {
+        let decoded = STANDARD.decode(text.as_bytes()).ok();
+        decoded.map(|decoded| lua.create_string(decoded)).transpose()
+    })?;
+    table.raw_set("base64_decode", decode)?;
+    let now = lua.create_function(|_, microseconds: bool| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        #[expect(clippy::cast_precision_loss, reason = "microseconds fit a double for another two centuries")]
+        let now = if microseconds { now.as_micros() as f64 } else { now.as_millis() as f64 };
+        Ok(now)
+    })?;
+    table.raw_set("timestamp", now)?;
+    let traceback = lua.create_function(|lua, (message, level): (Value, Option<usize>)| {
+        if !matches!(message, Value::Nil | Value::String(_)) {
+            return Ok(message);
+        }
+        let message = message.as_string().map(LuaString::to_string_lossy);
+        lua.traceback(message.as_deref(), level.unwrap_or(1))?.into_lua(lua)
+    })?;
+    table.raw_set("traceback", traceback)
+}
