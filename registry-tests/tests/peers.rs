@@ -5,7 +5,6 @@
 #[expect(dead_code, reason = "each suite uses a part of it")]
 #[path = "support/real.rs"]
 mod real;
-#[expect(dead_code, reason = "each suite uses a part of it")]
 mod support;
 
 use std::ffi::OsStr;

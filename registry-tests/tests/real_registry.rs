@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what suites share is not itself a test")]
 
+#[expect(dead_code, reason = "each suite uses a part of it")]
 #[path = "support/proxy.rs"]
 mod proxy;
 #[path = "support/real.rs"]
