@@ -8,6 +8,7 @@
 mod attach;
 mod chain;
 mod config;
+pub mod envoy;
 mod extension;
 mod fault;
 mod fields;
