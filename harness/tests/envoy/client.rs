@@ -12,7 +12,10 @@ pub(crate) const REQUEST_ID: &str = "11111111-2222-4333-8444-555555555555";
 
 /// Sends a request on a connection of its own; the response as text. `logged` waits for a line in the proxy's log.
 pub(crate) fn send(address: SocketAddr, request: &Request, logged: &dyn Fn(&str)) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
+    let mut stream = match TcpStream::connect(address) {
+        Ok(stream) => stream,
+        Err(error) => return format!("no connection: {error}"),
+    };
     stream.set_nodelay(true).unwrap();
     let patience = Duration::from_millis(request.patience_ms);
     let pieces = request.raw.clone().unwrap_or_else(|| written(request));

@@ -71,7 +71,9 @@ impl Envoy {
         let mut envoy =
             Self { child, log, admin: String::new(), main_thread: String::new(), listeners: Vec::new() };
         // Listeners of a file are in place before the loop that serves them starts, but for their own warming up.
-        envoy.main_thread = envoy.log.wait_for(Duration::from_secs(120), |line| line.text.contains("all dependencies initialized. starting workers")).thread;
+        let ready = "all dependencies initialized. starting workers";
+        let started = envoy.log.wait_for(Duration::from_secs(120), |line| line.text.contains(ready));
+        envoy.main_thread = started.unwrap_or_else(|last| panic!("Envoy did not start: {last:#?}")).thread;
         envoy.admin = std::fs::read_to_string(&admin).unwrap();
         let answer = envoy.ask("GET", "/listeners?format=json");
         let text = String::from_utf8(answer).unwrap();
@@ -93,16 +95,21 @@ impl Envoy {
         if let Some((_, address)) = self.listeners.iter().find(|(known, _)| *known == name) {
             return Ok(*address);
         }
+        // Why is logged before, once the listener before this one is dealt with.
         let lines = self.log.0.lock().unwrap();
-        let refusals = lines.0.iter().filter(|line| line.level == "warning" || line.level == "error");
-        let reason = refusals.flat_map(|line| line.text.lines()).find(|line| line.contains(&name));
-        Err(reason.unwrap_or("no word about it").to_owned())
+        let about = |line: &Line| line.text.starts_with("lds: ");
+        let refused = lines.0.iter().position(|line| about(line) && line.text.contains(&name));
+        let refused = refused.unwrap_or_else(|| panic!("Envoy says nothing about {name}"));
+        let from = lines.0[..refused].iter().rposition(about).unwrap_or(0);
+        let reasons = lines.0[from..=refused].iter().filter(|line| line.level != "info");
+        Err(reasons.map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n"))
     }
 
     /// Blocks until a line of this scenario with this text has been logged by a worker.
     pub(crate) fn wait_for(&self, id: &str, text: &str) {
         let main = self.main_thread.clone();
-        self.log.wait_for(Duration::from_secs(5), |line| {
+        // What is missing shows in the comparison.
+        let _ = self.log.wait_for(Duration::from_secs(5), |line| {
             line.thread != main && line.text.contains(id) && line.text.contains(text)
         });
     }
@@ -119,6 +126,11 @@ impl Envoy {
     /// Everything that was logged so far, added to the views, by scenario.
     pub(crate) fn logs(&self, views: &mut [View]) {
         let lines = self.log.0.lock().unwrap();
+        if lines.1 {
+            let last: Vec<_> =
+                lines.0.iter().filter(|line| line.level != "access").rev().take(30).map(|line| &line.text).collect();
+            panic!("Envoy ended; the newest line comes first: {last:#?}");
+        }
         let mut last = None;
         for line in &lines.0 {
             if line.level == "access" {
@@ -139,7 +151,6 @@ impl Envoy {
                 }
             }
         }
-        assert!(!lines.1, "Envoy ended: {:#?}", &lines.0[lines.0.len().saturating_sub(20)..]);
     }
 }
 
@@ -178,17 +189,17 @@ impl Log {
         self.1.notify_all();
     }
 
-    fn wait_for(&self, patience: Duration, wanted: impl Fn(&Line) -> bool) -> Line {
+    /// The first such line; the newest ones when there is none in time.
+    fn wait_for(&self, patience: Duration, wanted: impl Fn(&Line) -> bool) -> Result<Line, Vec<Line>> {
         let lines = self.0.lock().unwrap();
-        let (lines, waited) = self
+        let (lines, _) = self
             .1
             .wait_timeout_while(lines, patience, |(lines, ended)| !*ended && !lines.iter().any(&wanted))
             .unwrap();
-        if let Some(line) = lines.0.iter().find(|line| wanted(line)) {
-            return line.clone();
+        match lines.0.iter().find(|line| wanted(line)) {
+            Some(line) => Ok(line.clone()),
+            None => Err(lines.0[lines.0.len().saturating_sub(12)..].to_vec()),
         }
-        let last = &lines.0[lines.0.len().saturating_sub(12)..];
-        panic!("Envoy did not log what was waited for ({}): {last:#?}", if waited.timed_out() { "in time" } else { "and ended" });
     }
 }
 

@@ -84,7 +84,9 @@ fn run(folder: &Path, scenarios: &[Scenario]) -> Vec<Outcome> {
         .collect();
     let bootstraps =
         scenarios.iter().zip(&sites).enumerate().map(|(index, (scenario, site))| bootstrap(&site.0, index, scenario));
+    let started = std::time::Instant::now();
     let envoy = envoy::Envoy::start(folder, bootstraps.collect());
+    println!("Envoy started in {:.1} s", started.elapsed().as_secs_f64());
     let engine = Engine::new(Limits::default()).unwrap();
     let next = AtomicUsize::new(0);
     let mut outcomes: Vec<Mutex<Option<Outcome>>> = Vec::new();
@@ -143,6 +145,8 @@ fn the_harness_does_what_envoy_does() {
     names.windows(2).for_each(|pair| assert_ne!(pair[0], pair[1], "two scenarios have one name"));
     let only = std::env::var("SCENARIO").unwrap_or_default();
     let show = std::env::var_os("SHOW").is_some();
+    let (hazards, scenarios): (Vec<Scenario>, Vec<Scenario>) =
+        scenarios.into_iter().partition(|scenario| scenario.hazard.is_some());
     let chosen: Vec<Scenario> = scenarios
         .into_iter()
         .filter(|scenario| scenario.section.contains(&only) || scenario.name.contains(&only))
@@ -176,9 +180,10 @@ fn the_harness_does_what_envoy_does() {
             _ => {}
         }
     }
-    println!("| section | scenarios | agree | differ |\n|---|---|---|---|");
+    println!("| section | scenarios | agree | differ | hazards, not run |\n|---|---|---|---|---|");
     for (section, (all, differ)) in &table {
-        println!("| {section} | {all} | {} | {differ} |", all - differ);
+        let hazards = hazards.iter().filter(|scenario| scenario.section == *section).count();
+        println!("| {section} | {all} | {} | {differ} | {hazards} |", all - differ);
     }
     assert!(failures.is_empty(), "{} of {} scenarios:\n{}", failures.len(), chosen.len(), failures.join("\n"));
 }

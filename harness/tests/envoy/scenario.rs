@@ -12,6 +12,8 @@ pub(crate) struct Scenario {
     pub(crate) name: String,
     /// Envoy and the harness are known to differ, and why.
     pub(crate) differs: Option<String>,
+    /// Envoy hangs or crashes, and how: not run.
+    pub(crate) hazard: Option<String>,
     pub(crate) filters: Vec<Filter>,
     /// Responses of the upstream, one per request; the last is repeated.
     pub(crate) upstream: Vec<Answer>,
@@ -143,6 +145,7 @@ impl Scenario {
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
         match verb {
             "differs" => self.differs = Some(rest.to_owned()),
+            "hazard" => self.hazard = Some(rest.to_owned()),
             "idle" => self.idle_ms = Some(rest.parse().map_err(|_| "not a number")?),
             "gateway" => self.gateway = true,
             "ignore" => self.ignored.push(rest.to_owned()),

@@ -92,9 +92,11 @@ fn receive(reader: &mut BufReader<TcpStream>, seen: &Seen) -> Option<String> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     let mut text = line.trim_end().to_owned();
-    let headers = fields(reader)?;
+    let mut headers = fields(reader)?;
     let mut length = 0;
     let mut chunked = false;
+    // Where the codec writes it is its business.
+    headers.sort_by_key(|(name, _)| name != "host");
     for (name, value) in &headers {
         match name.as_str() {
             "content-length" => length = value.parse().ok()?,
