@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use harness::engine::{Engine, Limits};
 use scenario::{Scenario, Step};
-use serde_json::Value;
+use serde_json::{Value, json};
 use site::{Site, id};
 use view::{View, without_incidental};
 
@@ -68,7 +68,19 @@ fn bootstrap(site: &Site, index: usize, scenario: &Scenario) -> Value {
         let seconds = ms as f64 / 1000.0;
         text = text.replace("\"stream_idle_timeout\":\"300s\"", &format!("\"stream_idle_timeout\":\"{seconds}s\""));
     }
-    serde_json::from_str(&text).unwrap()
+    let mut bootstrap: Value = serde_json::from_str(&text).unwrap();
+    if scenario.trailers {
+        let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+        bootstrap.pointer_mut(manager).unwrap()["http_protocol_options"] = json!({"enable_trailers": true});
+        for cluster in bootstrap["static_resources"]["clusters"].as_array_mut().unwrap() {
+            cluster["typed_extension_protocol_options"] =
+                json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": {"http_protocol_options": {"enable_trailers": true}},
+                }});
+        }
+    }
+    bootstrap
 }
 
 struct Outcome {
@@ -128,6 +140,15 @@ fn run(folder: &Path, scenarios: &[Scenario]) -> Vec<Outcome> {
 
 /// Makes both comparable by what the scenario says about itself.
 fn settle(scenario: &Scenario, view: &mut View) {
+    if scenario.upstream_varies {
+        view.upstream.clear();
+    }
+    // Of a request without a method or an answer.
+    for line in &mut view.access {
+        let words = line.split(' ').map(|word| if word.is_empty() { "-" } else { word }).chain(["-", "-"]);
+        let filled = words.take(3).collect::<Vec<_>>().join(" ");
+        *line = filled;
+    }
     view.logs.retain(|line| !scenario.ignored.iter().any(|ignored| line.contains(ignored)));
     if let (Some(wanted), Some(refused)) = (scenario.expects_refusal(), &mut view.refused)
         && refused.contains(wanted)

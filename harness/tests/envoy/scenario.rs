@@ -23,6 +23,10 @@ pub(crate) struct Scenario {
     /// `stream_idle_timeout` in milliseconds.
     pub(crate) idle_ms: Option<u64>,
     pub(crate) gateway: bool,
+    /// HTTP/1 trailers are let through, which Istio does not do.
+    pub(crate) trailers: bool,
+    /// What the upstream saw depends on who was quicker.
+    pub(crate) upstream_varies: bool,
     /// Plugins' log lines that are not compared: those that contain one of these.
     pub(crate) ignored: Vec<String>,
 }
@@ -147,6 +151,8 @@ impl Scenario {
             "differs" => self.differs = Some(rest.to_owned()),
             "hazard" => self.hazard = Some(rest.to_owned()),
             "idle" => self.idle_ms = Some(rest.parse().map_err(|_| "not a number")?),
+            "trailers" => self.trailers = true,
+            "upstream-varies" => self.upstream_varies = true,
             "gateway" => self.gateway = true,
             "ignore" => self.ignored.push(rest.to_owned()),
             "filter" => self.filters.push(Filter::Wasm(Box::new(wasm(rest)?))),

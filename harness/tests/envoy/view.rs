@@ -86,7 +86,17 @@ pub(crate) fn log_line(level: &str, line: &str, id: &str) -> Option<String> {
 pub(crate) fn without_incidental(text: &str) -> String {
     let text = after(text, "127.0.0.1:", "PORT");
     let text = after(&text, "x-envoy-upstream-service-time=", "MS");
+    let text = without_date(&text);
     after(&text, "x-envoy-upstream-service-time: ", "MS")
+}
+
+/// The date of now, as a header in a plugin's log.
+fn without_date(text: &str) -> String {
+    let Some((before, date)) = text.split_once("|date=") else { return text.to_owned() };
+    match date.split_once(" GMT") {
+        Some((day, rest)) if !day.contains("1970") => format!("{before}|date=NOW{rest}"),
+        _ => text.to_owned(),
+    }
 }
 
 fn after(text: &str, marker: &str, instead: &str) -> String {
