@@ -110,8 +110,7 @@ fn one(args: &Args, destination: Option<&Destination>, subject: &Subject) -> Res
 
 /// Build and package crates.
 fn crates(args: &Args, destination: Option<&Destination>) -> Result<(), Failure> {
-    let (workspace, built) = build(&args.plugins, &args.toolchain)?;
-    let folder = workspace.root;
+    let (folder, built) = build(&args.plugins, &args.toolchain)?;
     let epoch = environment::source_date_epoch()?;
     let revision = args.revision.clone().or_else(|| commit(&folder));
     let root = args.layout.clone().unwrap_or_else(|| folder.join("dist"));
