@@ -10,6 +10,8 @@ use mesh::model::{
 };
 
 use crate::abi::LogLevel;
+use crate::builtin::BuiltIn;
+use crate::builtin::jwt::keys::{Keys, Web};
 use crate::engine::Engine;
 use crate::log::Sink;
 use crate::module::{LoadError, Module};
@@ -23,9 +25,6 @@ use crate::worker;
 
 /// The terminal filter.
 const ROUTER: &str = "envoy.filters.http.router";
-
-/// Built-in filters that decide who may pass. A chain that has one is refused rather than served without it.
-const DECIDING: &[&str] = &["envoy.filters.http.jwt_authn", "envoy.filters.http.rbac", "envoy.filters.http.ext_authz"];
 
 /// Why a chain cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -76,9 +75,16 @@ pub struct Chain {
     pub(crate) filters: Vec<ChainFilter>,
     pub(crate) proxy: Arc<ProxyFacts>,
     pub(crate) surroundings: Surroundings,
+    keys: Keys,
 }
 
 impl Chain {
+    /// Fetches the keys of its `RequestAuthentication` policies again, at once instead of when they are due.
+    pub fn refresh_keys(&self) -> impl Fn() + use<> {
+        let keys = self.keys.clone();
+        move || keys.refresh()
+    }
+
     /// Compiles the modules of `chain` and tries each plugin's configuration in a VM that is then dropped.
     pub fn load(
         engine: &Engine,
@@ -89,20 +95,25 @@ impl Chain {
         log_level: LogLevel,
     ) -> Result<Self, ChainError> {
         let surroundings = Surroundings { sink, shared: Arc::new(Shared::default()), log_level };
+        let proxy = Arc::new(facts(chain));
+        let policies = &chain.policies;
+        let not_executed = |filter| ChainError::NotExecuted { filter };
+        let keys = Keys::new(&policies.jwt_rules, Box::new(Web), surroundings.sink.clone()).map_err(not_executed)?;
+        let built_in = BuiltIn { policies, proxy: &proxy, surroundings: &surroundings, keys: keys.clone() };
         let mut compiled = HashMap::new();
         let mut filters = Vec::new();
         for filter in &chain.filters {
             let extension = match &filter.kind {
-                FilterKind::BuiltIn(name) if DECIDING.contains(&name.as_str()) => {
-                    return Err(ChainError::NotExecuted { filter: format!("the built-in filter {name}") });
-                }
                 FilterKind::BuiltIn(name) if name == ROUTER => break,
-                FilterKind::BuiltIn(_) => continue,
+                FilterKind::BuiltIn(name) => {
+                    filters.extend(built_in.filter(name).map_err(not_executed)?.map(ChainFilter::Native));
+                    continue;
+                }
                 FilterKind::Extension(extension) => extension,
             };
             filters.extend(load_extension(engine, extension, source, host_env, &surroundings, &mut compiled)?);
         }
-        Ok(Self { filters, proxy: Arc::new(facts(chain)), surroundings })
+        Ok(Self { filters, proxy, surroundings, keys })
     }
 }
 
@@ -178,5 +189,7 @@ fn facts(chain: &FilterChain) -> ProxyFacts {
         labels: chain.proxy.labels.clone().into_iter().collect(),
         direction: if inbound { 1 } else { 2 },
         cluster: format!("{}|{port}||", if inbound { "inbound" } else { "outbound" }),
+        kind: Some(chain.proxy.kind),
+        port: chain.listener.port,
     }
 }

@@ -16,8 +16,11 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use hyper::body::{Body, Frame as HttpFrame, Incoming, SizeHint};
 use hyper::{Request, Response, StatusCode};
+use mesh::model::ProxyKind;
 
 use crate::abi::LogLevel;
+use crate::builtin::metadata::DynamicMetadata;
+use crate::builtin::remote;
 use crate::header_map::{HeaderMap, lists};
 use crate::log::Sink;
 use crate::request_path;
@@ -36,6 +39,8 @@ pub(crate) struct Site {
     pub(crate) proxy: Arc<ProxyFacts>,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) idle_timeout: Duration,
+    /// The identity that every client is taken to have proven with mTLS.
+    pub(crate) peer: Option<Arc<str>>,
 }
 
 /// One client connection.
@@ -354,9 +359,12 @@ fn head(state: &StreamState, close: bool) -> Option<Response<()>> {
 /// The stream's state for a request, and the answer if it gets no further.
 fn admit(site: &Site, connection: Connection, parts: &http::request::Parts) -> (StreamState, Option<LocalReply>) {
     let (headers, rejected) = request_headers(parts);
+    let gateway = site.proxy.kind == Some(ProxyKind::Gateway);
     let state = StreamState {
         proxy: site.proxy.clone(),
         source: connection.source,
+        remote: remote::address(gateway, connection.source, &headers),
+        peer: site.peer.clone(),
         destination: connection.destination,
         upstream: None,
         connection_id: connection.id,
@@ -373,6 +381,7 @@ fn admit(site: &Site, connection: Connection, parts: &http::request::Parts) -> (
         details: String::new(),
         filter_state: std::collections::HashMap::new(),
         filter_state_bytes: 0,
+        dynamic_metadata: DynamicMetadata::default(),
         views: Vec::new(),
         waker: None,
         woken: false,

@@ -16,6 +16,7 @@
 pub mod abi;
 mod body;
 mod buffer;
+mod builtin;
 pub mod chain;
 mod cluster;
 mod echo;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::abi::{Status, pairs};
+use crate::builtin::metadata;
 use crate::header_map::HeaderMap;
 use crate::hostcalls::nanoseconds;
 use crate::plugin::Plugin;
@@ -50,6 +51,8 @@ fn of_stream(path: &[u8], first: &[u8], rest: &[&[u8]], stream: &StreamState, fi
         },
         (b"connection", rest) => connection(rest, stream),
         (b"connection_id", []) => unsigned(stream.connection_id),
+        (b"metadata", rest) => metadata::property(&stream.dynamic_metadata, rest)
+            .map_err(|object| if object { Status::SerializationFailure } else { Status::NotFound }),
         (b"xds", rest) => xds(rest, stream),
         (b"filter_state", []) => OBJECT,
         (b"filter_state", [key]) => {

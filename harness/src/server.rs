@@ -37,6 +37,9 @@ pub struct Options {
     pub workers: Option<usize>,
     /// A request on which nothing happens for this long is answered with 504 (408 when it is incomplete).
     pub idle_timeout: Duration,
+    /// The identity that every client is taken to have proven with mTLS, for example
+    /// `spiffe://cluster.local/ns/default/sa/sleep`; `None`, as connections are plain.
+    pub peer: Option<String>,
     /// How long in-flight requests may take to end at shutdown.
     pub drain: Duration,
 }
@@ -50,6 +53,7 @@ impl Options {
             clusters: BTreeMap::new(),
             workers: None,
             idle_timeout: Duration::from_mins(5),
+            peer: None,
             drain: Duration::from_secs(5),
         }
     }
@@ -234,6 +238,7 @@ fn run_worker(
         proxy: chain.proxy.clone(),
         sink: chain.surroundings.sink.clone(),
         idle_timeout: common.options.idle_timeout,
+        peer: common.options.peer.as_deref().map(Arc::from),
     });
     LocalSet::new().block_on(&runtime, async {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Worker)?;

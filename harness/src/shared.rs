@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::builtin::stats::RequestMetrics;
+
 /// All shared values together.
 const MAX_DATA_BYTES: usize = 64 << 20;
 const MAX_METRICS: usize = 65_536;
@@ -15,11 +17,13 @@ const MAX_METRIC_NAME: usize = 4096;
 pub(crate) struct Shared {
     tables: Mutex<Tables>,
     started: Instant,
+    /// Istio's standard metrics.
+    pub(crate) requests: RequestMetrics,
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { tables: Mutex::default(), started: Instant::now() }
+        Self { tables: Mutex::default(), started: Instant::now(), requests: RequestMetrics::default() }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::model::{
     ProxyKind,
 };
 use crate::order;
+use crate::policy::{self, PolicySpec};
 use crate::resources::{Policy, PolicyKind, Resources};
 
 /// Resolves the chain of one listener of one proxy.
@@ -43,7 +44,8 @@ pub fn resolve(resources: &Resources, proxy: &Proxy, listener: &Listener, mesh: 
     let extensions = order::ordered(attached, &namespaces);
     left_out.sort_by(|a, b| (&a.namespace, &a.name, &a.kind).cmp(&(&b.namespace, &b.name, &b.kind)));
     let chain = Chain { resources, proxy, listener: *listener, mesh, extensions, filters: Vec::new() };
-    FilterChain { proxy: proxy.clone(), listener: *listener, filters: chain.build(), left_out }
+    let policies = policy::applied(chain.applying(), &mesh.root_namespace);
+    FilterChain { proxy: proxy.clone(), listener: *listener, filters: chain.build(), left_out, policies }
 }
 
 /// Why an extension is in the chain, or why it is not.
@@ -208,17 +210,20 @@ impl Chain<'_> {
         self.filters.push(Filter { kind: FilterKind::BuiltIn(name.to_owned()), reason: sentence(reason) });
     }
 
+    /// The policies that apply here.
+    fn applying(&self) -> impl Iterator<Item = &Policy> {
+        let applies = |policy: &&Policy| attaches(&policy.attach, &policy.namespace, self.proxy, self.mesh).is_ok();
+        // Without rules there is nothing to check tokens against, and no filter.
+        let says_something = |policy: &&Policy| policy.spec != PolicySpec::Jwt(Vec::new());
+        let policies = self.resources.policies.iter().filter(|_| self.checks_requests());
+        policies.filter(says_something).filter(applies)
+    }
+
     /// Names the policies of one kind that apply here; `None` when there are none.
     fn policies(&self, kind: PolicyKind) -> Option<String> {
-        let applies = |policy: &&Policy| {
-            policy.kind == kind && attaches(&policy.attach, &policy.namespace, self.proxy, self.mesh).is_ok()
-        };
         let names: Vec<String> = self
-            .resources
-            .policies
-            .iter()
-            .filter(|_| self.checks_requests())
-            .filter(applies)
+            .applying()
+            .filter(|policy| policy.kind == kind)
             .map(|policy| format!("{} {}/{}", policy.origin.kind, policy.namespace, policy.name))
             .collect();
         (!names.is_empty()).then(|| names.join(", "))

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::PolicyFault;
+
 /// A place in the operator's input.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
@@ -287,6 +289,9 @@ pub enum Fault {
     /// Text that is not base64. It is not quoted, since it is a secret.
     #[error("is not base64")]
     NotBase64,
+    /// A rule for policies.
+    #[error(transparent)]
+    Policy(PolicyFault),
     /// Warning: a selector that selects everything.
     #[error("the selector is empty, so it selects every workload in scope")]
     EmptySelector,

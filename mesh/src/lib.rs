@@ -16,6 +16,7 @@ mod metadata;
 pub mod model;
 mod order;
 pub mod plan;
+pub mod policy;
 mod proxy;
 mod resources;
 mod scalar;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Policies;
+
 /// Where in the operator's input a resource was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
@@ -275,6 +277,9 @@ pub struct FilterChain {
     pub filters: Vec<Filter>,
     /// Extensions that are not in the chain.
     pub left_out: Vec<LeftOut>,
+    /// What its authentication and authorization filters enforce.
+    #[serde(default, skip_serializing_if = "Policies::is_empty")]
+    pub policies: Policies,
 }
 
 /// One place in the chain.

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::attach;
 use crate::extension::{traffic_extension, wasm_plugin};
 use crate::fault::{Fault, Place, Problem};
 use crate::fields::{Field, Object, Report};
 use crate::metadata;
 use crate::model::{Attach, Extension, Origin};
+use crate::policy::{self, PolicySpec};
 use crate::secret::{self, PullSecret};
 use crate::yaml::{self, Value};
 
@@ -105,6 +105,8 @@ pub struct Policy {
     pub namespace: String,
     /// Which proxies it applies to.
     pub attach: Attach,
+    /// What it says.
+    pub spec: PolicySpec,
 }
 
 /// What a [`Policy`] does.
@@ -206,7 +208,7 @@ impl Reader {
                 report.error(object.at, &object.path, Fault::UnsupportedKind { kind: kind.to_owned() });
             }
             ("security.istio.io", "RequestAuthentication" | "AuthorizationPolicy") => {
-                self.policy(&object, kind, report);
+                self.policy(&object, version, kind, report);
             }
             ("", "Pod") => self.workload(&object, kind, &["metadata", "labels"], report),
             ("", "ReplicationController")
@@ -266,21 +268,11 @@ impl Reader {
         self.reading.resources.extensions.extend(read(&spec, metadata, origin, report));
     }
 
-    fn policy(&mut self, object: &Object<'_>, kind: &str, report: &mut Report<'_>) {
+    fn policy(&mut self, object: &Object<'_>, version: &str, kind: &str, report: &mut Report<'_>) {
         let Some((namespace, name)) = identity(object, report) else { return };
         self.once(object, kind, &namespace, &name, report);
-        let attach = match object.get("spec").filter(|field| !field.is_null()) {
-            Some(field) => field.object(report).map(|spec| attach::read(&spec, report)),
-            None => Some(Attach::Namespace),
-        };
-        let Some(attach) = attach else { return };
-        let kind = match (kind, object.text_at(&["spec", "action"])) {
-            ("RequestAuthentication", _) => PolicyKind::RequestAuthentication,
-            (_, Some("CUSTOM")) => PolicyKind::CustomAuthorization,
-            _ => PolicyKind::Authorization,
-        };
-        let origin = origin(object, object.text_at(&["kind"]).unwrap_or_default(), report);
-        self.reading.resources.policies.push(Policy { origin, kind, name, namespace, attach });
+        let origin = origin(object, kind, report);
+        self.reading.resources.policies.extend(policy::read(object, version, kind, origin, report));
     }
 
     fn workload(&mut self, object: &Object<'_>, kind: &str, path: &[&str], report: &mut Report<'_>) {

@@ -1,14 +1,16 @@
 //! One request as hostcalls see it: its maps, and what each filter may touch right now.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use mesh::model::ProxyKind;
 
 use crate::buffer::Buffer;
+use crate::builtin::metadata::DynamicMetadata;
 use crate::header_map::HeaderMap;
 
 /// All values a request's plugins may keep with `proxy_set_property`.
@@ -33,12 +35,20 @@ pub(crate) struct ProxyFacts {
     pub(crate) direction: i64,
     /// `xds.cluster_name`
     pub(crate) cluster: String,
+    /// What it does in the mesh; `None` in tests only.
+    pub(crate) kind: Option<ProxyKind>,
+    /// The port of the listener that is stood for, when it is not the one that is listened on.
+    pub(crate) port: Option<u16>,
 }
 
 #[derive(Debug)]
 pub(crate) struct StreamState {
     pub(crate) proxy: Arc<ProxyFacts>,
     pub(crate) source: Option<SocketAddr>,
+    /// The client as far as it is known.
+    pub(crate) remote: Option<IpAddr>,
+    /// The identity in the peer's certificate, with `spiffe://`; `None` when there was no mTLS.
+    pub(crate) peer: Option<Arc<str>>,
     pub(crate) destination: Option<SocketAddr>,
     pub(crate) upstream: Option<SocketAddr>,
     pub(crate) connection_id: u64,
@@ -56,6 +66,8 @@ pub(crate) struct StreamState {
     pub(crate) details: String,
     pub(crate) filter_state: HashMap<Vec<u8>, Bytes>,
     pub(crate) filter_state_bytes: usize,
+    /// What filters say about the request, by filter name.
+    pub(crate) dynamic_metadata: DynamicMetadata,
     pub(crate) views: Vec<View>,
     /// Wakes the task that drives the stream.
     pub(crate) waker: Option<Waker>,

@@ -214,10 +214,15 @@ fn a_refused_configuration_is_an_error_with_the_plugins_own_words_whatever_the_s
 
 #[test]
 fn what_the_harness_does_not_execute_is_refused_by_name() {
-    for name in ["envoy.filters.http.jwt_authn", "envoy.filters.http.rbac", "envoy.filters.http.ext_authz"] {
-        let expected = format!("the built-in filter {name} is not yet executed by the harness");
+    for name in ["envoy.filters.http.jwt_authn", "envoy.filters.http.rbac"] {
+        let expected = format!("the built-in filter {name} without policies is not yet executed by the harness");
         assert_eq!(refused(vec![built_in(name)], &[]), expected);
     }
+    assert_eq!(
+        refused(vec![built_in("envoy.filters.http.ext_authz")], &[]),
+        "the built-in filter envoy.filters.http.ext_authz, which asks the provider of a CUSTOM policy, is not yet \
+         executed by the harness"
+    );
     let lua = extension("l", ExtensionFilter::Lua { inline_code: String::new() });
     assert_eq!(refused(vec![lua], &[]), "WasmPlugin default/l, which is Lua, is not yet executed by the harness");
     let network = wasm("n", |w| w.layer = Layer::Network);

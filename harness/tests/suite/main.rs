@@ -7,5 +7,8 @@ mod failure;
 mod hazards;
 mod hostcalls;
 mod http;
+mod jwt;
 mod module;
+mod rbac;
 mod support;
+mod tokens;

@@ -13,9 +13,10 @@ use harness::engine::{Engine, Limits};
 use harness::log::{RequestSummary, Sink};
 use harness::server::{Options, Server};
 use mesh::model::{
-    Attach, EnvVar, Extension, ExtensionFilter, FailStrategy, Filter, FilterChain, FilterKind, Layer, Listener, Origin,
-    Phase, Proxy, ProxyKind, PullPolicy, WasmFilter,
+    Attach, Direction, EnvVar, Extension, ExtensionFilter, FailStrategy, Filter, FilterChain, FilterKind, Layer,
+    Listener, Origin, Phase, Proxy, ProxyKind, PullPolicy, WasmFilter,
 };
+use mesh::policy::Policies;
 
 /// Hostcalls a guest imports: module, name, and a letter for each parameter (`i` is i32, `l` is i64).
 pub(crate) const IMPORTS: &[(&str, &str, &str)] = &[
@@ -231,7 +232,22 @@ pub(crate) fn chain(mut filters: Vec<Filter>) -> FilterChain {
         listener: Listener { direction: None, port: None, layer: Layer::Http },
         filters,
         left_out: Vec::new(),
+        policies: Policies::default(),
     }
+}
+
+/// The inbound HTTP chain of the sidecar `default/web` on port 8080 under these manifests.
+pub(crate) fn resolved(manifests: &str) -> FilterChain {
+    let reading = mesh::read(&[mesh::Source { file: "test".to_owned(), text: manifests.to_owned() }]);
+    assert_eq!(reading.errors, [], "{manifests}");
+    let proxy = Proxy {
+        name: "web".to_owned(),
+        namespace: "default".to_owned(),
+        labels: [("app".to_owned(), "web".to_owned())].into(),
+        kind: ProxyKind::Sidecar,
+    };
+    let listener = Listener { direction: Some(Direction::Inbound), port: Some(8080), layer: Layer::Http };
+    mesh::resolve(&reading.resources, &proxy, &listener, &mesh::MeshOptions::default())
 }
 
 #[derive(Default)]
@@ -283,11 +299,19 @@ pub(crate) fn limits() -> Limits {
 }
 
 pub(crate) fn load(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], log: Arc<Recorder>) -> Result<Chain, ChainError> {
+    load_chain(&chain(filters), modules, log)
+}
+
+pub(crate) fn load_chain(
+    chain: &FilterChain,
+    modules: &[(&str, Vec<u8>)],
+    log: Arc<Recorder>,
+) -> Result<Chain, ChainError> {
     let modules: BTreeMap<String, Vec<u8>> =
         modules.iter().map(|(name, bytes)| (format!("WasmPlugin default/{name}"), bytes.clone())).collect();
     let engine = Engine::new(limits()).unwrap();
     let host_env = BTreeMap::from([("ON_HOST".to_owned(), "from the host".to_owned())]);
-    Chain::load(&engine, &chain(filters), &modules, &host_env, log, LogLevel::Info)
+    Chain::load(&engine, chain, &modules, &host_env, log, LogLevel::Info)
 }
 
 impl Harness {
@@ -298,6 +322,17 @@ impl Harness {
     pub(crate) fn with(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], adjust: impl FnOnce(&mut Options)) -> Self {
         let log = Arc::new(Recorder::default());
         let chain = load(filters, modules, log.clone()).unwrap_or_else(|error| panic!("{error:?}"));
+        Self::serve(chain, log, adjust)
+    }
+
+    /// What these manifests make of the sidecar `default/web`.
+    pub(crate) fn of_manifests(manifests: &str, adjust: impl FnOnce(&mut Options)) -> Self {
+        let log = Arc::new(Recorder::default());
+        let chain = load_chain(&resolved(manifests), &[], log.clone()).unwrap_or_else(|error| panic!("{error:?}"));
+        Self::serve(chain, log, adjust)
+    }
+
+    pub(crate) fn serve(chain: Chain, log: Arc<Recorder>, adjust: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options { workers: Some(1), ..Options::listen_on("127.0.0.1:0") };
         adjust(&mut options);
         let server = Server::start(chain, options).unwrap();

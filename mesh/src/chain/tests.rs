@@ -80,9 +80,9 @@ fn policies(spec: &str) -> String {
         )
     };
     [
-        policy("RequestAuthentication", "jwt", ""),
-        policy("AuthorizationPolicy", "rbac", "action: DENY"),
-        policy("AuthorizationPolicy", "custom", "action: CUSTOM"),
+        policy("RequestAuthentication", "jwt", "jwtRules: [{issuer: i}]"),
+        policy("AuthorizationPolicy", "rbac", "action: DENY, rules: [{}]"),
+        policy("AuthorizationPolicy", "custom", "action: CUSTOM, provider: {name: p}, rules: [{}]"),
     ]
     .concat()
 }
@@ -298,6 +298,7 @@ spec:
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication
 metadata: {name: jwt, namespace: istio-ingress}
+spec: {jwtRules: [{issuer: https://issuer}]}
 ";
     let resources = resources(text);
     let mesh = MeshOptions::default();

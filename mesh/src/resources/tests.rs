@@ -253,9 +253,11 @@ fn policies_are_read_for_their_place_and_their_proxies() {
     let text = "
 {apiVersion: security.istio.io/v1, kind: RequestAuthentication, metadata: {name: a}}
 ---
-{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: b}, spec: {action: CUSTOM, rules: [{}]}}
+{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: b}, spec: {action: CUSTOM, provider: {name: p}, rules: [{}]}}
 ---
-{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: c}, spec: {selector: {matchLabels: {a: b*}}}}
+{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: c}}
+---
+{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: d}, spec: {selector: {matchLabels: {a: b*}}}}
 ";
     let reading = reading(text);
     let kinds: Vec<_> = reading.resources.policies.iter().map(|policy| policy.kind).collect();
