@@ -4,6 +4,8 @@
 //! Envoy reads from files that end in `.json` or `.yaml`.
 
 mod filters;
+mod jwt;
+mod rbac;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -64,7 +66,7 @@ pub fn bootstrap(plan: &Plan) -> Result<Value, EnvoyError> {
     for (name, url) in &plan.clusters {
         clusters.push(Endpoint::parse(&format!("the cluster {name}"), url)?.cluster(name));
     }
-    let mut listeners = vec![listener(plan)?];
+    let mut listeners = vec![listener(plan, &mut clusters)?];
     let upstream = upstream_cluster(plan);
     if let Some(url) = &plan.upstream {
         clusters.push(Endpoint::parse("the upstream", url)?.cluster(&upstream));
@@ -124,7 +126,8 @@ fn upstream_cluster(plan: &Plan) -> String {
     format!("{}|{}||", if is_inbound(plan) { "inbound" } else { "outbound" }, port(plan))
 }
 
-fn listener(plan: &Plan) -> Result<Value, EnvoyError> {
+/// Adds the clusters that its filters need.
+fn listener(plan: &Plan, clusters: &mut Vec<Value>) -> Result<Value, EnvoyError> {
     let listen = plan.listen.replace("localhost:", "127.0.0.1:");
     let address: SocketAddr = listen.parse().map_err(|_| EnvoyError::Listen { listen: plan.listen.clone() })?;
     let mut network = Vec::new();
@@ -136,6 +139,14 @@ fn listener(plan: &Plan) -> Result<Value, EnvoyError> {
                 let cluster = upstream_cluster(plan);
                 let kind = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
                 network.push(filter(name, kind, json!({"stat_prefix": cluster, "cluster": cluster})));
+            }
+            FilterKind::BuiltIn(name) if name == "envoy.filters.http.jwt_authn" => {
+                let (filter, further) = jwt::jwt_authn(&plan.chain.policies.jwt_rules)?;
+                http.push(filter);
+                clusters.extend(further);
+            }
+            FilterKind::BuiltIn(name) if name == "envoy.filters.http.rbac" => {
+                http.extend(rbac::rbac(&plan.chain.policies.authorization, port(plan))?);
             }
             FilterKind::BuiltIn(name) => http.push(filters::built_in(name)?),
             FilterKind::Extension(extension) => {
