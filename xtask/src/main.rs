@@ -28,6 +28,7 @@ enum Command {
     Inspect(cmd::inspect::Args),
     Registry(cmd::registry::Args),
     Run(cmd::run::Args),
+    Envoy(cmd::envoy::Args),
     Ci(cmd::ci::Args),
     Bench(cmd::bench::Args),
 }
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => cmd::inspect::run(&args),
         Command::Registry(args) => cmd::registry::run(&args),
         Command::Run(args) => cmd::run::run(&args),
+        Command::Envoy(args) => cmd::envoy::run(&args),
         Command::Ci(args) => cmd::ci::run(&args),
         Command::Bench(args) => cmd::bench::run(&args),
     };

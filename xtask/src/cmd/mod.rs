@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod ci;
+pub(crate) mod envoy;
 pub(crate) mod inspect;
 pub(crate) mod metadata_flags;
 pub(crate) mod package;

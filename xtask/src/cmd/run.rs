@@ -22,6 +22,16 @@ use crate::{handover, input};
 /// Prints `listening on http://ADDRESS` on standard output once it serves; SIGTERM and SIGINT drain it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    flags: PlanFlags,
+    /// Do not print a line for each request.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Which chain, with which modules, where: what `run` and `envoy` have in common.
+#[derive(clap::Args)]
+pub(crate) struct PlanFlags {
     /// Resources: YAML or JSON files, folders of them, or `-` for standard input.
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true, num_args = 1..)]
     files: Vec<PathBuf>,
@@ -37,6 +47,9 @@ pub(crate) struct Args {
     /// Where requests go after the chain; by default an echo that is built in.
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
+    /// A server that filters may call by this name: `http://HOST:PORT`.
+    #[arg(long = "cluster", value_name = "NAME=URL")]
+    clusters: Vec<String>,
     /// Worker threads, each with its own VMs; by default one per core.
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
@@ -46,17 +59,29 @@ pub(crate) struct Args {
     /// Say for each extension why its module was pulled or not, and under which key the cache has it.
     #[arg(long)]
     explain_fetch: bool,
-    /// Do not print a line for each request.
-    #[arg(long, short)]
-    quiet: bool,
     #[command(flatten)]
     registry: RegistryFlags,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let plan = plan(&args.flags)?;
+    let plan = serde_json::to_vec(&plan)
+        .map_err(std::io::Error::from)
+        .and_then(|plan| unnamed_file(&plan))
+        .map_err(|error| Failure::environment(format!("failed to pass the chain to the harness: {error}")))?;
+    let mut arguments = vec!["serve".into()];
+    if args.quiet {
+        arguments.push("--quiet".into());
+    }
+    Err(handover::exec("harness", "plugwright-harness", arguments, Some(plan)))
+}
+
+/// Resolves the chain and fetches its modules.
+pub(crate) fn plan(args: &PlanFlags) -> Result<Plan, Failure> {
     let resources = input::read(&args.files)?;
     let chain = resolve(&resources, args)?;
     let images = images(&args.images, &resources)?;
+    let clusters = clusters(&args.clusters)?;
     let options = args.registry.fetch_options()?;
     let cache = requests::cache()?;
     let mut modules = BTreeMap::new();
@@ -66,26 +91,32 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             fetch(&asked, filter, images.get(&with_scheme(&filter.url)), &cache, &options, args.explain_fetch)?;
         modules.insert(extension.id(), module);
     }
-    let plan = Plan {
+    Ok(Plan {
         host_env: host_environment(&chain),
         chain,
         modules,
         listen: args.listen.clone(),
         upstream: args.upstream.clone(),
-        clusters: BTreeMap::new(),
+        clusters,
         workers: args.workers,
-    };
-    let plan = unnamed_file(&plan)
-        .map_err(|error| Failure::environment(format!("failed to pass the chain to the harness: {error}")))?;
-    let mut arguments = vec!["serve".into()];
-    if args.quiet {
-        arguments.push("--quiet".into());
+    })
+}
+
+/// `--cluster NAME=URL`, by name.
+fn clusters(flags: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let mut clusters = BTreeMap::new();
+    for flag in flags {
+        let split = flag.split_once('=').filter(|(name, url)| !name.is_empty() && url.contains("://"));
+        let (name, url) = split.ok_or_else(|| Failure::usage(format!("--cluster `{flag}`: expected NAME=URL")))?;
+        if clusters.insert(name.to_owned(), url.to_owned()).is_some() {
+            return Err(Failure::usage(format!("--cluster: `{name}` is given twice")));
+        }
     }
-    Err(handover::exec("harness", "plugwright-harness", arguments, Some(plan)))
+    Ok(clusters)
 }
 
 /// The chain for the workload that was asked for, or for the one that the resources name.
-fn resolve(resources: &Resources, args: &Args) -> Result<FilterChain, Failure> {
+fn resolve(resources: &Resources, args: &PlanFlags) -> Result<FilterChain, Failure> {
     let mut mesh = MeshOptions { root_namespace: args.root_namespace.clone(), ..MeshOptions::default() };
     let (proxy, listener) = if let Some(name) = &args.workload {
         let proxy = mesh::workload(resources, name).map_err(Failure::usage)?;
@@ -191,10 +222,10 @@ fn host_environment(chain: &FilterChain) -> BTreeMap<String, String> {
     wanted.filter_map(|variable| Some((variable.name.clone(), std::env::var(&variable.name).ok()?))).collect()
 }
 
-/// The plan in a file that has no name: it may hold secrets, and nothing is left behind whatever happens next.
-fn unnamed_file(plan: &Plan) -> std::io::Result<File> {
+/// A file that has no name: what is in it may be secret, and nothing is left behind whatever happens next.
+fn unnamed_file(bytes: &[u8]) -> std::io::Result<File> {
     let mut file = tempfile::tempfile()?;
-    file.write_all(&serde_json::to_vec(plan)?)?;
+    file.write_all(bytes)?;
     file.rewind()?;
     Ok(file)
 }
