@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::measure::{Figures, median, once};
+use super::{checkout, release};
 use crate::report::{Failure, data, note};
 use crate::{environment, tools};
 
@@ -29,12 +30,9 @@ struct Module {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let Some(root) = Path::new(env!("CARGO_MANIFEST_DIR")).parent().filter(|root| root.join(".ci/run").is_file())
-    else {
-        return Err(Failure::usage("`bench` measures Plugwright itself: run it in a checkout"));
-    };
+    let root = checkout()?;
     let newer = tools::newer_programs(&root.join("target/tools"));
-    let bench = Bench::new(&build(root)?, &newer)?;
+    let bench = Bench::new(&release(root, "xtask", "cargo-plugwright")?, &newer)?;
     let modules = bench.modules(root)?;
     data(format!("| task | {} |", modules.iter().map(|module| module.name).collect::<Vec<_>>().join(" | ")));
     data(format!("|---|{}", "---|".repeat(modules.len())));
@@ -64,24 +62,6 @@ fn cell(figures: Figures, ours: Figures) -> String {
         figures.memory as f64 / ours.memory as f64
     );
     text
-}
-
-/// Our own program as users have it.
-fn build(root: &Path) -> Result<PathBuf, Failure> {
-    note("building cargo-plugwright in release");
-    let mut command = Command::new(environment::cargo());
-    command.current_dir(root).args(["build", "--release", "--quiet", "--package", "xtask", "--message-format", "json"]);
-    let output = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| Failure::environment(format!("failed to run cargo: {error}")))?;
-    let found = output.stdout.split(|byte| *byte == b'\n').find_map(|line| {
-        let message: serde_json::Value = serde_json::from_slice(line).ok()?;
-        (message.pointer("/target/name")? == "cargo-plugwright").then_some(())?;
-        Some(PathBuf::from(message.get("executable")?.as_str()?))
-    });
-    found.filter(|_| output.status.success()).ok_or_else(|| Failure::environment("cargo could not build xtask"))
 }
 
 struct Bench {
