@@ -180,7 +180,10 @@ fn response(reader: &mut Reader<'_>, from: &mut usize, method: &str) -> String {
             text += &format!("\n({name}: {value})");
         }
     }
-    if method == "HEAD" || status == "204" || status == "304" || status.starts_with('1') {
+    if status.starts_with('1') && status != "101" {
+        return text + "\n" + &response(reader, from, method);
+    }
+    if method == "HEAD" || status == "204" || status == "304" || status == "101" {
         return text;
     }
     let (body, end) = if find("transfer-encoding").is_some() {

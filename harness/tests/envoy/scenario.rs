@@ -84,7 +84,6 @@ pub(crate) struct Request {
     pub(crate) trailers: Vec<(String, String)>,
     /// Written as they are, instead of all of the above.
     pub(crate) raw: Option<Vec<Vec<u8>>>,
-    pub(crate) http2: bool,
     /// Close the connection once a line that contains this is logged.
     pub(crate) hangup: Option<String>,
     /// How long to wait for the response.
@@ -170,7 +169,7 @@ impl Scenario {
                     None => self.clusters.push((name.clone(), vec![answer])),
                 }
             }
-            ">" | "2>" | "raw>" | "tcp>" => self.steps.push(Step::Send(request(verb, &words(rest))?)),
+            ">" | "raw>" | "tcp>" => self.steps.push(Step::Send(request(verb, &words(rest))?)),
             "wait" => self.steps.push(Step::Wait(string(rest)?)),
             "sleep" => self.steps.push(Step::Sleep(rest.parse().map_err(|_| "not a number")?)),
             "refused" => self.steps.push(Step::Refused(string(rest)?)),
@@ -269,9 +268,9 @@ fn answer(words: &[Word]) -> Result<Answer, String> {
 }
 
 fn request(verb: &str, words: &[Word]) -> Result<Request, String> {
-    let mut request = Request { http2: verb == "2>", patience_ms: 5000, ..Request::default() };
+    let mut request = Request { patience_ms: 5000, ..Request::default() };
     let mut words = words.iter();
-    if verb == ">" || verb == "2>" {
+    if verb == ">" {
         for field in [&mut request.method, &mut request.path] {
             let Some(Word::Bare(word)) = words.next() else { return Err("METHOD PATH".to_owned()) };
             field.clone_from(word);

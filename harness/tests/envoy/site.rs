@@ -9,6 +9,7 @@ use mesh::model::{
     Listener, Origin, Phase, Proxy, ProxyKind, PullPolicy, WasmFilter,
 };
 use mesh::plan::{Module, Plan};
+use mesh::policy::Policies;
 use sha2::{Digest as _, Sha256};
 
 use crate::probe::compile;
@@ -68,6 +69,7 @@ impl Site {
                 layer: if tcp { Layer::Network } else { Layer::Http },
             },
             filters,
+            policies: Policies::default(),
             left_out: Vec::new(),
         };
         let clusters = scenario.clusters.iter().map(|(name, answers)| {
