@@ -208,6 +208,5 @@ fn access_log() -> Value {
     )
 }
 
-
 #[cfg(test)]
 mod tests;

@@ -68,8 +68,7 @@ impl Envoy {
         let log = Arc::new(Log::default());
         let (reader, into) = (BufReader::new(child.stderr.take().unwrap()), log.clone());
         std::thread::spawn(move || into.collect(reader));
-        let mut envoy =
-            Self { child, log, admin: String::new(), main_thread: String::new(), listeners: Vec::new() };
+        let mut envoy = Self { child, log, admin: String::new(), main_thread: String::new(), listeners: Vec::new() };
         // Listeners of a file are in place before the loop that serves them starts, but for their own warming up.
         let ready = "all dependencies initialized. starting workers";
         let started = envoy.log.wait_for(Duration::from_secs(120), |line| line.text.contains(ready));
@@ -78,7 +77,12 @@ impl Envoy {
         let answer = envoy.ask("GET", "/listeners?format=json");
         let text = String::from_utf8(answer).unwrap();
         // The admin interface answers in chunks: the JSON is what is between the first and the last brace.
-        let lines: String = text[text.find('{').unwrap()..=text.rfind('}').unwrap()].split("\r\n").enumerate().filter(|(at, _)| at % 2 == 0).map(|(_, line)| line).collect();
+        let lines: String = text[text.find('{').unwrap()..=text.rfind('}').unwrap()]
+            .split("\r\n")
+            .enumerate()
+            .filter(|(at, _)| at % 2 == 0)
+            .map(|(_, line)| line)
+            .collect();
         let status: Value = serde_json::from_str(&lines).unwrap_or_else(|error| panic!("{error}: {text}"));
         for listener in status["listener_statuses"].as_array().unwrap() {
             let Some(port) = listener.pointer("/local_address/socket_address/port_value") else { continue };
@@ -147,7 +151,11 @@ impl Envoy {
             if line.text.starts_with("Function: ") || of.is_some() {
                 last = of.or(last);
                 if let Some((index, view)) = last.and_then(|index| Some((index, views.get_mut(index)?))) {
-                    view.logs.extend(log_line(&line.level, line.text.lines().next().unwrap_or_default(), &crate::site::id(index)));
+                    view.logs.extend(log_line(
+                        &line.level,
+                        line.text.lines().next().unwrap_or_default(),
+                        &crate::site::id(index),
+                    ));
                 }
             }
         }
@@ -162,7 +170,9 @@ fn index(id: &str) -> Option<usize> {
 fn index_within(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let at = (0..bytes.len().saturating_sub(3)).find(|at| {
-        bytes[*at] == b's' && bytes[at + 1..at + 4].iter().all(u8::is_ascii_digit) && (*at == 0 || !bytes[at - 1].is_ascii_alphanumeric())
+        bytes[*at] == b's'
+            && bytes[at + 1..at + 4].iter().all(u8::is_ascii_digit)
+            && (*at == 0 || !bytes[at - 1].is_ascii_alphanumeric())
     })?;
     text[at + 1..at + 4].parse().ok()
 }
@@ -192,10 +202,8 @@ impl Log {
     /// The first such line; the newest ones when there is none in time.
     fn wait_for(&self, patience: Duration, wanted: impl Fn(&Line) -> bool) -> Result<Line, Vec<Line>> {
         let lines = self.0.lock().unwrap();
-        let (lines, _) = self
-            .1
-            .wait_timeout_while(lines, patience, |(lines, ended)| !*ended && !lines.iter().any(&wanted))
-            .unwrap();
+        let (lines, _) =
+            self.1.wait_timeout_while(lines, patience, |(lines, ended)| !*ended && !lines.iter().any(&wanted)).unwrap();
         match lines.0.iter().find(|line| wanted(line)) {
             Some(line) => Ok(line.clone()),
             None => Err(lines.0[lines.0.len().saturating_sub(12)..].to_vec()),

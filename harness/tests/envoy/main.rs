@@ -62,7 +62,8 @@ fn bootstrap(site: &Site, index: usize, scenario: &Scenario) -> Value {
     let mut text = bootstrap.to_string();
     let line = "%REQ(:METHOD)% %PATH(NQ)% → %RESPONSE_CODE% (%RESPONSE_CODE_DETAILS%) %DURATION% ms";
     assert!(scenario.is_tcp() || text.contains(line));
-    text = text.replace(line, &format!("[[0|access|{}]] %REQ(:METHOD)% %RESPONSE_CODE% %RESPONSE_CODE_DETAILS%", id(index)));
+    text = text
+        .replace(line, &format!("[[0|access|{}]] %REQ(:METHOD)% %RESPONSE_CODE% %RESPONSE_CODE_DETAILS%", id(index)));
     if let Some(ms) = scenario.idle_ms {
         #[expect(clippy::cast_precision_loss, reason = "a few seconds")]
         let seconds = ms as f64 / 1000.0;
@@ -73,11 +74,10 @@ fn bootstrap(site: &Site, index: usize, scenario: &Scenario) -> Value {
         let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
         bootstrap.pointer_mut(manager).unwrap()["http_protocol_options"] = json!({"enable_trailers": true});
         for cluster in bootstrap["static_resources"]["clusters"].as_array_mut().unwrap() {
-            cluster["typed_extension_protocol_options"] =
-                json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                    "explicit_http_config": {"http_protocol_options": {"enable_trailers": true}},
-                }});
+            cluster["typed_extension_protocol_options"] = json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http_protocol_options": {"enable_trailers": true}},
+            }});
         }
     }
     bootstrap
@@ -118,7 +118,8 @@ fn run(folder: &Path, scenarios: &[Scenario]) -> Vec<Outcome> {
                         }
                         Err(reason) => view.refused = Some(reason),
                     }
-                    let ours = ours::run(&engine, index, scenario, ours, |address, logged| scenario.drive(address, logged));
+                    let ours =
+                        ours::run(&engine, index, scenario, ours, |address, logged| scenario.drive(address, logged));
                     let _ = theirs;
                     *outcomes[index].lock().unwrap() = Some(Outcome { envoy: view, ours });
                 }

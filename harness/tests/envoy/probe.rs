@@ -313,7 +313,12 @@ pub(crate) fn compile(script: &Script, id: &str) -> Vec<u8> {
         out
     });
     assert!(DATA + compiler.data.len() < LINE, "{id}: the strings of a script are too long");
-    let _ = write!(wat, "(data (i32.const {DATA}) \"{data}\")\n{RUNTIME}\n{}\n{}\n)", compiler.functions, others.join("\n"));
+    let _ = write!(
+        wat,
+        "(data (i32.const {DATA}) \"{data}\")\n{RUNTIME}\n{}\n{}\n)",
+        compiler.functions,
+        others.join("\n")
+    );
     wat::parse_str(&wat).unwrap_or_else(|error| panic!("{id}: {error}\n{wat}"))
 }
 
@@ -328,7 +333,8 @@ impl Compiler {
     fn callback(&mut self, name: &str, params: usize, answers: bool, body: &[String], quiet: bool, id: &str) {
         let result = if answers { "(result i32)" } else { "" };
         let list: String = (0..params).map(|i| format!("(param $p{i} i32)")).collect();
-        let mut code = format!("(func (export \"proxy_on_{name}\") {list} {result}\n(global.set $heap (i32.const {HEAP}))\n");
+        let mut code =
+            format!("(func (export \"proxy_on_{name}\") {list} {result}\n(global.set $heap (i32.const {HEAP}))\n");
         if !quiet {
             let text = self.text(name.as_bytes());
             let _ = writeln!(code, "(call $raw {text})");
@@ -401,7 +407,9 @@ impl Compiler {
     }
 
     fn call(&mut self, verb: &str, arguments: &[Word], line: &str) -> String {
-        let Some((name, params)) = CALLS.iter().find(|(known, _)| *known == verb) else { panic!("no hostcall: {line}") };
+        let Some((name, params)) = CALLS.iter().find(|(known, _)| *known == verb) else {
+            panic!("no hostcall: {line}")
+        };
         self.used.insert(name);
         let mut arguments = arguments.iter();
         let mut operands = String::new();
@@ -419,7 +427,9 @@ impl Compiler {
                     Some(Word::Bare(word)) if word == "$data" => "(global.get $data) (global.get $len)".to_owned(),
                     Some(Word::Bare(word)) if word == "outside" => "(i32.const 0x7ffffff0) (i32.const 4)".to_owned(),
                     Some(Word::Quoted(text)) => match kind {
-                        'p' => self.text(String::from_utf8(text.clone()).unwrap().replace('.', "\0").replace('/', ".").as_bytes()),
+                        'p' => self.text(
+                            String::from_utf8(text.clone()).unwrap().replace('.', "\0").replace('/', ".").as_bytes(),
+                        ),
                         'P' if text.is_empty() => "(i32.const 0) (i32.const 0)".to_owned(),
                         'P' if text.starts_with(b"raw:") => self.text(&text[4..]),
                         'P' => self.text(&serialized(text)),
@@ -439,7 +449,8 @@ impl Compiler {
                 }
                 'T' => format!("(i32.const {slot})"),
                 'O' | 'M' => {
-                    let (data, len) = (format!("(i32.load (i32.const {slot}))"), format!("(i32.load (i32.const {}))", slot + 4));
+                    let (data, len) =
+                        (format!("(i32.load (i32.const {slot}))"), format!("(i32.load (i32.const {}))", slot + 4));
                     let shown = if kind == 'M' { "pairs" } else { "quoted" };
                     let _ = write!(log, "(call $space) (call ${shown} {data} {len})");
                     let _ = write!(log, "(global.set $data {data}) (global.set $len {len})");

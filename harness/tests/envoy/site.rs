@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use mesh::model::{
-    Attach, EnvValue, EnvVar, Extension, ExtensionFilter, FailStrategy, Filter, FilterChain, FilterKind, Layer,
-    Listener, Origin, Phase, Proxy, ProxyKind, PullPolicy, WasmFilter,
+    Attach, EnvValue, EnvVar, Extension, ExtensionFilter, FailStrategy, Filter, FilterKind, Layer, Origin, Phase,
+    PullPolicy, WasmFilter,
 };
 use mesh::plan::{Module, Plan};
-use mesh::policy::Policies;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::probe::compile;
@@ -55,40 +55,43 @@ impl Site {
         }
         let end = if tcp { "envoy.filters.network.tcp_proxy" } else { "envoy.filters.http.router" };
         filters.push(FilterKind::BuiltIn(end.to_owned()));
-        let filters = filters.into_iter().map(|kind| Filter { kind, reason: String::new() }).collect();
-        let chain = FilterChain {
-            proxy: Proxy {
-                name: "web".to_owned(),
-                namespace: "default".to_owned(),
-                labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
-                kind: if scenario.gateway { ProxyKind::Gateway } else { ProxyKind::Sidecar },
-            },
-            listener: Listener {
-                direction: None,
-                port: Some(20_000 + u16::try_from(index).unwrap()),
-                layer: if tcp { Layer::Network } else { Layer::Http },
-            },
-            filters,
-            policies: Policies::default(),
-            left_out: Vec::new(),
-        };
-        let clusters = scenario.clusters.iter().map(|(name, answers)| {
-            let closed = answers.iter().all(|answer| answer.pieces.is_empty() && answer.close);
-            let address = if closed { upstream::nobody() } else { upstream::start(answers, false).0 };
-            (format!("{name}-{id}"), url(address))
-        });
-        let clusters = clusters.collect();
+        let filters: Vec<_> = filters.into_iter().map(|kind| Filter { kind, reason: String::new() }).collect();
+        let clusters: BTreeMap<String, String> = scenario
+            .clusters
+            .iter()
+            .map(|(name, answers)| {
+                let closed = answers.iter().all(|answer| answer.pieces.is_empty() && answer.close);
+                let address = if closed { upstream::nobody() } else { upstream::start(answers, false).0 };
+                (format!("{name}-{id}"), url(address))
+            })
+            .collect();
         let unreachable = scenario.upstream.iter().any(|answer| answer.pieces.is_empty() && answer.close);
         let address = if unreachable { upstream::nobody() } else { address };
-        let plan = Plan {
-            chain,
-            modules,
-            host_env: BTreeMap::from([(ON_HOST.0.to_owned(), ON_HOST.1.to_owned())]),
-            listen: "127.0.0.1:0".to_owned(),
-            upstream: Some(url(address)),
-            clusters,
-            workers: Some(1),
-        };
+        // As it travels to the harness: what a plan has beside this has its default.
+        let plan = json!({
+            "chain": {
+                "proxy": {
+                    "name": "web",
+                    "namespace": "default",
+                    "labels": {"app": "web"},
+                    "kind": if scenario.gateway { "gateway" } else { "sidecar" },
+                },
+                "listener": {
+                    "direction": null,
+                    "port": 20_000 + index,
+                    "layer": if tcp { Layer::Network } else { Layer::Http },
+                },
+                "filters": filters,
+                "left_out": [],
+            },
+            "modules": modules,
+            "host_env": {ON_HOST.0: ON_HOST.1},
+            "listen": "127.0.0.1:0",
+            "upstream": url(address),
+            "clusters": clusters,
+            "workers": 1,
+        });
+        let plan = serde_json::from_value(plan).unwrap();
         Self { plan, seen }
     }
 }

@@ -8,7 +8,8 @@ use crate::scenario::Answer;
 
 pub(crate) type Seen = Arc<Mutex<Vec<String>>>;
 
-const HELLO: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-type: text/plain\r\nx-up: one\r\nx-up: two\r\n\r\nhello";
+const HELLO: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-type: text/plain\r\nx-up: one\r\nx-up: two\r\n\r\nhello";
 
 /// Starts it. `network`: no HTTP, what arrives is recorded and answered with the pieces, one for each read.
 pub(crate) fn start(answers: &[Answer], network: bool) -> (SocketAddr, Seen) {

@@ -68,7 +68,8 @@ fn provider(rule: &JwtRule, name: &str, clusters: &mut Vec<Value>) -> Result<Val
             "async_fetch": {"fast_listener": false},
         });
     } else {
-        let filter = format!("a rule of RequestAuthentication {} whose keys are found by OpenID discovery", rule.policy);
+        let filter =
+            format!("a rule of RequestAuthentication {} whose keys are found by OpenID discovery", rule.policy);
         return Err(EnvoyError::NotTranslated { filter });
     }
     Ok(provider)

@@ -204,14 +204,14 @@ fn metadata(filter: &str, path: &[&str], value: &str) -> Value {
     let path: Vec<Value> = path.iter().map(|key| json!({"key": key})).collect();
     let one = json!({"string_match": text(value)});
     let list = json!({"list_match": {"one_of": one}});
-    let matcher =
-        json!({"filter": filter, "path": path, "value": {"or_match": {"value_matchers": [one, list]}}});
+    let matcher = json!({"filter": filter, "path": path, "value": {"or_match": {"value_matchers": [one, list]}}});
     json!({"sourced_metadata": {"metadata_matcher": matcher}})
 }
 
 /// `iss/sub`, where the issuer may have slashes. One side's `*` is the other's own.
 fn request_principal(value: &str) -> Value {
-    let both = |issuer: &str, subject: &str| json!({"and_ids": {"ids": [claim(&["iss"], issuer), claim(&["sub"], subject)]}});
+    let both =
+        |issuer: &str, subject: &str| json!({"and_ids": {"ids": [claim(&["iss"], issuer), claim(&["sub"], subject)]}});
     match (value, value.rsplit_once('/')) {
         ("*", _) => both("*", "*"),
         (_, Some((issuer, subject))) => both(issuer, subject),

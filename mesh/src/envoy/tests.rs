@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{EnvoyError, bootstrap};
 use crate::model::{Direction, FilterKind, Layer, Listener, Proxy, ProxyKind};
@@ -19,7 +19,8 @@ fn plan(text: &str, kind: ProxyKind) -> Plan {
     };
     let proxy = Proxy { name: "web".to_owned(), namespace: "apps".to_owned(), labels, kind };
     let direction = (kind == ProxyKind::Sidecar).then_some(Direction::Inbound);
-    let listener = Listener { direction, port: Some(9080), layer: Layer::Http };
+    let listener = json!({"direction": direction, "port": 9080, "layer": Layer::Http});
+    let listener: Listener = serde_json::from_value(listener).unwrap();
     let chain = resolve(&reading.resources, &proxy, &listener, &MeshOptions::default());
     let modules = chain.filters.iter().filter_map(|filter| match &filter.kind {
         FilterKind::Extension(extension) if extension.wasm().is_some() => {
@@ -33,16 +34,9 @@ fn plan(text: &str, kind: ProxyKind) -> Plan {
         }
         _ => None,
     });
-    let modules = modules.collect();
-    Plan {
-        chain,
-        modules,
-        host_env: BTreeMap::new(),
-        listen: "127.0.0.1:8080".to_owned(),
-        upstream: None,
-        clusters: BTreeMap::new(),
-        workers: None,
-    }
+    let modules: BTreeMap<String, Module> = modules.collect();
+    let plan = json!({"chain": chain, "modules": modules, "host_env": {}, "listen": "127.0.0.1:8080"});
+    serde_json::from_value(plan).unwrap()
 }
 
 /// What is written equals the file; on a difference, what is written is put beside the build for a comparison.
@@ -101,12 +95,19 @@ fn addresses_and_urls_that_are_none_are_refused_by_name() {
         bootstrap(&plan).map(|_: Value| ()).map_err(|error| error.to_string())
     };
     assert_eq!(with(|plan| plan.listen = "localhost:80".to_owned()), Ok(()));
-    assert_eq!(with(|plan| plan.listen = "host:80".to_owned()), Err("host:80 is not an IP address and a port".to_owned()));
-    for url in ["ftp://h", "http://", "http://h/path", "http://h:x", "http://u@h", "h:80", "http://a:b:1", "http://h?q"] {
+    assert_eq!(
+        with(|plan| plan.listen = "host:80".to_owned()),
+        Err("host:80 is not an IP address and a port".to_owned())
+    );
+    for url in ["ftp://h", "http://", "http://h/path", "http://h:x", "http://u@h", "h:80", "http://a:b:1", "http://h?q"]
+    {
         let mut plan = plan(include_str!("golden/gateway.yaml"), ProxyKind::Gateway);
         plan.upstream = Some(url.to_owned());
         let error = bootstrap(&plan).unwrap_err();
         assert_eq!(error, EnvoyError::Url { what: "the upstream".to_owned(), url: url.to_owned() });
     }
-    assert_eq!(with(|plan| plan.chain.listener.layer = Layer::Network), Err("a network chain needs an upstream".to_owned()));
+    assert_eq!(
+        with(|plan| plan.chain.listener.layer = Layer::Network),
+        Err("a network chain needs an upstream".to_owned())
+    );
 }

@@ -100,7 +100,8 @@ fn module() -> Result<(PathBuf, String), Failure> {
     let flags = ToolchainFlags { manifest_path: None, toolchain: Way::Auto, no_install: false };
     let (_, built) = build(&["header-append".to_owned()], &flags)?;
     let path = built.first().map(|built| built.module.clone()).ok_or_else(|| Failure::bad("nothing was built"))?;
-    let bytes = std::fs::read(&path).map_err(|error| Failure::environment(error).context(&path.display().to_string()))?;
+    let bytes =
+        std::fs::read(&path).map_err(|error| Failure::environment(error).context(&path.display().to_string()))?;
     Ok((path, packager::digest::Digest::of(&bytes).hex().to_owned()))
 }
 
@@ -141,16 +142,16 @@ impl Bench {
             _ => None,
         });
         let (path, sha256) = self.module.clone();
-        let modules = ids.map(|id| (id, Module::File { path: path.clone(), sha256: sha256.clone() })).collect();
-        Ok(Plan {
-            chain,
-            modules,
-            host_env: BTreeMap::new(),
-            listen: address.to_string(),
-            upstream: None,
-            clusters: BTreeMap::new(),
-            workers: Some(1),
-        })
+        let modules: BTreeMap<String, Module> =
+            ids.map(|id| (id, Module::File { path: path.clone(), sha256: sha256.clone() })).collect();
+        let plan = json!({
+            "chain": chain,
+            "modules": modules,
+            "host_env": {},
+            "listen": address.to_string(),
+            "workers": 1,
+        });
+        serde_json::from_value(plan).map_err(|error| Failure::bad(error.to_string()))
     }
 
     fn harness(&self, wasm: usize, lua: usize) -> Result<Figures, Failure> {
