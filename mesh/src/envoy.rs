@@ -160,7 +160,7 @@ fn listener(plan: &Plan, clusters: &mut Vec<Value>) -> Result<Value, EnvoyError>
         }
     }
     if plan.chain.listener.layer == Layer::Http {
-        network.push(connection_manager(plan, http));
+        network.push(connection_manager(plan, &http));
     }
     Ok(json!({
         "name": format!("{}_{}", address.ip(), port(plan)),
@@ -171,7 +171,7 @@ fn listener(plan: &Plan, clusters: &mut Vec<Value>) -> Result<Value, EnvoyError>
 }
 
 /// The HTTP connection manager with what Istio sets and the harness does alike.
-fn connection_manager(plan: &Plan, http_filters: Vec<Value>) -> Value {
+fn connection_manager(plan: &Plan, http_filters: &[Value]) -> Value {
     let port = port(plan);
     let virtual_host = if is_inbound(plan) { format!("inbound|http|{port}") } else { "*:*".to_owned() };
     filter(

@@ -61,19 +61,19 @@ fn written(rule: &Rule, policy: &AuthorizationPolicy, port: u16) -> Result<Value
         for entry in entries {
             // Methods, paths and hosts are permissions; an entry of `to` has nothing else.
             let entry = entry.iter().map(|condition| matcher(condition, policy, permission, port));
-            alternatives.push(nested(ands, list, entry.collect::<Result<_, _>>()?));
+            alternatives.push(nested(ands, list, &entry.collect::<Result<Vec<_>, _>>()?));
         }
         if !alternatives.is_empty() {
-            conjunction.push(nested(ors, list, alternatives));
+            conjunction.push(nested(ors, list, &alternatives));
         }
         conjunction.extend(all(&rule.when, permission)?);
-        Ok(nested(ands, list, conjunction))
+        Ok(nested(ands, list, &conjunction))
     };
     Ok(json!({"permissions": [side(&rule.to, true)?], "principals": [side(&rule.from, false)?]}))
 }
 
 /// An empty conjunction is no restriction.
-fn nested(kind: &str, list: &str, of: Vec<Value>) -> Value {
+fn nested(kind: &str, list: &str, of: &[Value]) -> Value {
     if of.is_empty() { json!({"any": true}) } else { json!({kind: {list: of}}) }
 }
 
@@ -112,7 +112,7 @@ fn matcher(
     if !condition.not_values.is_empty() {
         both.push(json!({not: any_of(&condition.not_values)?}));
     }
-    Ok(nested(if permission { "and_rules" } else { "and_ids" }, list, both))
+    Ok(nested(if permission { "and_rules" } else { "and_ids" }, list, &both))
 }
 
 /// One value of one attribute, in the forms of Istio's generators; `None` when it has not its attribute's form.

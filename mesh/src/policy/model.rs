@@ -38,7 +38,7 @@ pub struct JwtRule {
     pub audiences: Vec<String>,
     /// The keys themselves: a JSON Web Key Set, or a map of key ids to certificates.
     pub jwks: Option<String>,
-    /// Where the keys are. With neither, the issuer's OpenID discovery document says it.
+    /// Where the keys are. With neither, the issuer's `OpenID` discovery document says it.
     pub jwks_uri: Option<String>,
     /// How long fetching the keys may take, in milliseconds; `None` is 5 s.
     pub timeout: Option<u64>,

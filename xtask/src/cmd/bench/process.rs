@@ -27,7 +27,7 @@ impl Server {
             if let Ok(Some(status)) = child.try_wait() {
                 return Err(failed(&format!("ended with {status} before it answered")));
             }
-            if started.elapsed() > Duration::from_secs(60) {
+            if started.elapsed() > Duration::from_mins(1) {
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(failed("did not answer within a minute"));

@@ -1,7 +1,8 @@
 //! The harness beside Envoy, with the same chains, under the same load.
 
 use std::collections::BTreeMap;
-use std::io::{Seek, Write};
+use std::fmt::Write as _;
+use std::io::{Seek, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
@@ -116,14 +117,16 @@ impl Bench {
         let mut text = String::new();
         for index in 0..wasm {
             // The environment is part of a VM's identity: each filter gets a VM of its own.
-            text += &format!(
+            let _ = write!(
+                text,
                 "---\napiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {{name: w{index}, namespace: \
                  apps}}\nspec:\n  url: oci://bench.example/header-append:1\n  pluginConfig: {{x-w{index}: \"1\"}}\n  \
                  vmConfig: {{env: [{{name: INDEX, value: \"{index}\"}}]}}\n"
             );
         }
         for index in 0..lua {
-            text += &format!(
+            let _ = write!(
+                text,
                 "---\napiVersion: extensions.istio.io/v1alpha1\nkind: TrafficExtension\nmetadata: {{name: l{index}, \
                  namespace: apps}}\nspec: {{lua: {{inlineCode: \"{LUA}\"}}}}\n"
             );
