@@ -117,7 +117,7 @@ impl Reader<'_> {
             return More::Timeout;
         }
         self.stream.set_read_timeout(Some(left)).unwrap();
-        let mut buffer = [0; 65536];
+        let mut buffer = vec![0; 65536];
         match self.stream.read(&mut buffer) {
             Ok(0) => More::Closed,
             Ok(got) => {

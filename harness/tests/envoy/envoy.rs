@@ -71,7 +71,7 @@ impl Envoy {
         let mut envoy = Self { child, log, admin: String::new(), main_thread: String::new(), listeners: Vec::new() };
         // Listeners of a file are in place before the loop that serves them starts, but for their own warming up.
         let ready = "all dependencies initialized. starting workers";
-        let started = envoy.log.wait_for(Duration::from_secs(120), |line| line.text.contains(ready));
+        let started = envoy.log.wait_for(Duration::from_mins(2), |line| line.text.contains(ready));
         envoy.main_thread = started.unwrap_or_else(|last| panic!("Envoy did not start: {last:#?}")).thread;
         envoy.admin = std::fs::read_to_string(&admin).unwrap();
         let answer = envoy.ask("GET", "/listeners?format=json");

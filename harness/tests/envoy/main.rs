@@ -4,6 +4,7 @@
 //! name to run only those; `SHOW=1` prints what Envoy did.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test says so by failing")]
+#![expect(clippy::format_push_string, clippy::format_collect, reason = "short texts, put together once")]
 #![expect(clippy::print_stdout, reason = "the table of the comparison")]
 
 mod client;

@@ -465,7 +465,7 @@ impl Compiler {
         }
         assert!(arguments.next().is_none(), "too many arguments: {line}");
         let shown = line.trim();
-        let shown = self.text(shown[..shown.floor_char_boundary(60)].as_bytes());
+        let shown = self.text(&shown.as_bytes()[..shown.floor_char_boundary(60)]);
         format!(
             "(memory.fill (i32.const 80) (i32.const 0) (i32.const 32))
             (global.set $status (call ${name} {operands}))

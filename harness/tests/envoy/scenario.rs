@@ -219,7 +219,7 @@ fn settings(text: &str) -> Vec<(String, String)> {
                 rest = after;
             } else {
                 let end = after.find(' ').unwrap_or(after.len());
-                value = after[..end].to_owned();
+                after[..end].clone_into(&mut value);
                 rest = &after[end..];
             }
         }
@@ -233,7 +233,7 @@ fn wasm(text: &str) -> Result<Wasm, String> {
     let mut wasm = Wasm { script: Script { abi: "0.2.1".to_owned(), ..Script::default() }, ..Wasm::default() };
     for (at, (key, value)) in settings(text).into_iter().enumerate() {
         match key.as_str() {
-            name if at == 0 => wasm.name = name.to_owned(),
+            name if at == 0 => name.clone_into(&mut wasm.name),
             "abi" => wasm.script.abi = value,
             "only" => wasm.script.only = true,
             "fail" => wasm.fail = value,
@@ -279,7 +279,7 @@ fn request(verb: &str, words: &[Word]) -> Result<Request, String> {
         request.raw = Some(Vec::new());
     }
     let mut part = "header";
-    while let Some(word) = words.next() {
+    for word in words {
         match word {
             Word::Bare(word) => match word.split_once(':') {
                 Some(("patience", ms)) => request.patience_ms = ms.parse().map_err(|_| "not a number")?,

@@ -30,7 +30,9 @@ impl View {
         for (name, envoy, ours) in sections {
             if envoy != ours {
                 let _ = writeln!(text, "  {name} (- Envoy, + harness)");
-                let lines = |list: &[String]| list.iter().flat_map(|item| item.lines()).map(str::to_owned).collect();
+                let lines = |list: &[String]| -> Vec<String> {
+                    list.iter().flat_map(|item| item.lines()).map(str::to_owned).collect()
+                };
                 diff(&lines(envoy), &lines(ours), &mut text);
             }
         }
@@ -39,7 +41,7 @@ impl View {
 }
 
 /// The longest common subsequence is what is not marked.
-fn diff(left: &Vec<String>, right: &Vec<String>, text: &mut String) {
+fn diff(left: &[String], right: &[String], text: &mut String) {
     let (n, m) = (left.len(), right.len());
     let mut common = vec![vec![0_usize; m + 1]; n + 1];
     for i in (0..n).rev() {
