@@ -298,18 +298,13 @@ fn load_plugin(
     Ok(Loaded::Plugin(plugin))
 }
 
-/// The VM's environment. Istio's agent takes its own variables away from modules that it fetched.
+/// The VM's environment.
 fn env(wasm: &WasmFilter, host_env: &BTreeMap<String, String>) -> Vec<(String, String)> {
-    let from_proxy = wasm.url.starts_with("file://");
     let value = |variable: &mesh::model::EnvVar| match &variable.value {
         EnvValue::Inline(value) => Some(value.clone()),
         EnvValue::Host => host_env.get(&variable.name).cloned(),
     };
-    wasm.env
-        .iter()
-        .filter(|variable| from_proxy || !variable.name.starts_with("ISTIO_META_"))
-        .filter_map(|variable| Some((variable.name.clone(), value(variable)?)))
-        .collect()
+    wasm.delivered_env().filter_map(|variable| Some((variable.name.clone(), value(variable)?))).collect()
 }
 
 fn facts(chain: &FilterChain, node: Option<serde_json::Value>) -> ProxyFacts {

@@ -6,7 +6,6 @@
 
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use crate::cluster::Clusters;
 use crate::stream::state::{Direction, LocalReply, StreamState};

@@ -11,6 +11,7 @@ mod chain;
 mod clusters;
 mod config;
 mod diff;
+pub mod envoy;
 mod extension;
 mod fault;
 mod fields;

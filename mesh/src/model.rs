@@ -214,6 +214,14 @@ pub struct WasmFilter {
     pub layer: Layer,
 }
 
+impl WasmFilter {
+    /// The variables that reach the VM: Istio's agent takes its own away from modules that it fetched.
+    pub fn delivered_env(&self) -> impl Iterator<Item = &EnvVar> {
+        let from_proxy = self.url.starts_with("file://");
+        self.env.iter().filter(move |variable| from_proxy || !variable.name.starts_with("ISTIO_META_"))
+    }
+}
+
 /// `imagePullPolicy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub enum PullPolicy {

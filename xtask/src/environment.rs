@@ -14,6 +14,11 @@ pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
+/// The Envoy that `$ENVOY` names, else the one on the path.
+pub(crate) fn envoy() -> Option<PathBuf> {
+    std::env::var_os("ENVOY").filter(|path| !path.is_empty()).map(PathBuf::from).or_else(|| on_path("envoy"))
+}
+
 /// The cargo that runs us, else the one on the path.
 pub(crate) fn cargo() -> PathBuf {
     std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)

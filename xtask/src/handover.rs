@@ -12,16 +12,20 @@ use crate::report::{Failure, note};
 /// Replace this process by `binary` of the workspace's `package`, with its standard input from `stdin` when given.
 /// Returns only when that fails.
 pub(crate) fn exec(package: &str, binary: &str, arguments: Vec<OsString>, stdin: Option<File>) -> Failure {
-    let program = match locate(package, binary) {
-        Ok(program) => program,
-        Err(failure) => return failure,
-    };
-    let mut command = Command::new(&program);
+    match locate(package, binary) {
+        Ok(program) => replace_by(&program, arguments, stdin),
+        Err(failure) => failure,
+    }
+}
+
+/// Replace this process by a program. Returns only when that fails.
+pub(crate) fn replace_by(program: &Path, arguments: Vec<OsString>, stdin: Option<File>) -> Failure {
+    let mut command = Command::new(program);
     command.args(arguments);
     if let Some(stdin) = stdin {
         command.stdin(stdin);
     }
-    replace(command, &program)
+    replace(command, program)
 }
 
 /// Run `binary` of the workspace's `package` on this standard input, and have its standard output.

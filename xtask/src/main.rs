@@ -31,6 +31,7 @@ enum Command {
     Registry(cmd::registry::Args),
     Run(cmd::run::Args),
     Migrate(cmd::migrate::Args),
+    Envoy(cmd::envoy::Args),
     Ci(cmd::ci::Args),
     Bench(cmd::bench::Args),
 }
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Command::Registry(args) => cmd::registry::run(&args),
         Command::Run(args) => cmd::run::run(&args),
         Command::Migrate(args) => cmd::migrate::run(&args),
+        Command::Envoy(args) => cmd::envoy::run(&args),
         Command::Ci(args) => cmd::ci::run(&args),
         Command::Bench(args) => cmd::bench::run(&args),
     };

@@ -26,6 +26,19 @@ use crate::{handover, input};
 /// Prints `listening on http://ADDRESS` on standard output once it serves; SIGTERM and SIGINT drain it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    flags: PlanFlags,
+    /// Do not print a line for each request.
+    #[arg(long, short)]
+    quiet: bool,
+    /// End with exit code 1 if a plugin did what Envoy answers with a hang, a crash or a broken response.
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Which chain, with which modules, where: what `run` and `envoy` have in common.
+#[derive(clap::Args)]
+pub(crate) struct PlanFlags {
     /// Resources: YAML or JSON files, folders of them, or `-` for standard input.
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true, num_args = 1..)]
     files: Vec<PathBuf>,
@@ -45,9 +58,6 @@ pub(crate) struct Args {
     /// Trust the certificates in this PEM file too, for `https://` upstreams and clusters.
     #[arg(long, value_name = "PEM")]
     upstream_ca: Option<PathBuf>,
-    /// End with exit code 1 if a plugin did what Envoy answers with a hang, a crash or a broken response.
-    #[arg(long)]
-    strict: bool,
     /// Worker threads, each with its own VMs; by default one per core.
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
@@ -57,9 +67,6 @@ pub(crate) struct Args {
     /// Say for each extension why its module was pulled or not, and under which key the cache has it.
     #[arg(long)]
     explain_fetch: bool,
-    /// Do not print a line for each request.
-    #[arg(long, short)]
-    quiet: bool,
     #[command(flatten)]
     surroundings: Surroundings,
     #[command(flatten)]
@@ -67,6 +74,23 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let plan = plan(&args.flags)?;
+    let plan = serde_json::to_vec(&plan)
+        .map_err(std::io::Error::from)
+        .and_then(|plan| unnamed_file(&plan))
+        .map_err(|error| Failure::environment(format!("failed to pass the chain to the harness: {error}")))?;
+    let mut arguments = vec!["serve".into()];
+    if args.quiet {
+        arguments.push("--quiet".into());
+    }
+    if args.strict {
+        arguments.push("--strict".into());
+    }
+    Err(handover::exec("harness", "plugwright-harness", arguments, Some(plan)))
+}
+
+/// Resolves the chain and fetches its modules.
+pub(crate) fn plan(args: &PlanFlags) -> Result<Plan, Failure> {
     let (clusters, node) = (args.surroundings.clusters()?, args.surroundings.node()?);
     let resources = input::read(&args.files)?;
     let (chain, network) = resolve(&resources, args)?;
@@ -80,7 +104,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             fetch(&asked, filter, images.get(&with_scheme(&filter.url)), &cache, &options, args.explain_fetch)?;
         modules.insert(extension.id(), module);
     }
-    let plan = Plan {
+    Ok(Plan {
         host_env: host_environment(chains(&chain, network.as_ref())),
         chain,
         network,
@@ -92,22 +116,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         admin: args.surroundings.admin.clone(),
         ca_certificates: args.upstream_ca.as_deref().map(certificates).transpose()?.into_iter().collect(),
         workers: args.workers,
-    };
-    let plan = unnamed_file(&plan)
-        .map_err(|error| Failure::environment(format!("failed to pass the chain to the harness: {error}")))?;
-    let mut arguments = vec!["serve".into()];
-    if args.quiet {
-        arguments.push("--quiet".into());
-    }
-    if args.strict {
-        arguments.push("--strict".into());
-    }
-    Err(handover::exec("harness", "plugwright-harness", arguments, Some(plan)))
+    })
 }
 
 /// The chain for the workload that was asked for, or for the one that the resources name; and the network filters in
 /// front of it. Whether it is HTTP at all is for the upstream to say.
-fn resolve(resources: &Resources, args: &Args) -> Result<(FilterChain, Option<FilterChain>), Failure> {
+fn resolve(resources: &Resources, args: &PlanFlags) -> Result<(FilterChain, Option<FilterChain>), Failure> {
     let mut mesh = MeshOptions { root_namespace: args.root_namespace.clone(), ..MeshOptions::default() };
     let (proxy, listener) = if let Some(name) = &args.workload {
         let proxy = mesh::workload(resources, name).map_err(Failure::usage)?;
@@ -211,10 +225,10 @@ fn host_environment<'a>(chains: impl Iterator<Item = &'a FilterChain>) -> BTreeM
     wanted.filter_map(|variable| Some((variable.name.clone(), std::env::var(&variable.name).ok()?))).collect()
 }
 
-/// The plan in a file that has no name: it may hold secrets, and nothing is left behind whatever happens next.
-fn unnamed_file(plan: &Plan) -> std::io::Result<File> {
+/// A file that has no name: what is in it may be secret, and nothing is left behind whatever happens next.
+fn unnamed_file(bytes: &[u8]) -> std::io::Result<File> {
     let mut file = tempfile::tempfile()?;
-    file.write_all(&serde_json::to_vec(plan)?)?;
+    file.write_all(bytes)?;
     file.rewind()?;
     Ok(file)
 }

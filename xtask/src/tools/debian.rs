@@ -15,6 +15,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("buildah", "buildah"),
     ("podman", "podman"),
     ("openssl", "openssl"),
+    ("wrk", "wrk"),
 ];
 
 /// The release whose statically linked programs run on older ones as they are.

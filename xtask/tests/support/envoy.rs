@@ -69,7 +69,7 @@ impl Drop for Envoy {
     }
 }
 
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let program = repository().join("target/tools/envoy-1.40.0/envoy/_bin/envoy");
     assert!(program.is_file(), "no Envoy at {}: run `cargo xtask ci --prepare`", program.display());
     program

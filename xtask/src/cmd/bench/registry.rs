@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::measure::{Figures, median, once};
+use super::{checkout, release};
 use crate::report::{Failure, data, note};
 use crate::{environment, tools};
 
@@ -30,14 +31,11 @@ struct Module {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let Some(root) = Path::new(env!("CARGO_MANIFEST_DIR")).parent().filter(|root| root.join(".ci/run").is_file())
-    else {
-        return Err(Failure::usage("`bench` measures Plugwright itself: run it in a checkout"));
-    };
+    let root = checkout()?;
     let folder = root.join("target/tools");
     let wkg = tools::wkg(&folder)?;
-    let ours = build(root, &["--package", "xtask", "--bin", "cargo-plugwright"], "cargo-plugwright")?;
-    let measure = build(root, &["--package", "xtask", "--example", "measure"], "measure")?;
+    let ours = release(root, "xtask", "--bin", "cargo-plugwright")?;
+    let measure = release(root, "xtask", "--example", "measure")?;
     let bench = Bench::new(&ours, measure, &wkg, &tools::newer_programs(&folder))?;
     let modules = bench.modules(root)?;
     data(format!("| task | {} |", modules.iter().map(|module| module.name).collect::<Vec<_>>().join(" | ")));
@@ -68,26 +66,6 @@ fn cell(figures: Figures, ours: Figures) -> String {
         figures.memory as f64 / ours.memory as f64
     );
     text
-}
-
-/// A program of ours as users have it.
-fn build(root: &Path, what: &[&str], name: &str) -> Result<PathBuf, Failure> {
-    note(format!("building {name} in release"));
-    let mut command = Command::new(environment::cargo());
-    command.current_dir(root).args(["build", "--release", "--quiet", "--message-format", "json"]).args(what);
-    let output = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| Failure::environment(format!("failed to run cargo: {error}")))?;
-    let found = output.stdout.split(|byte| *byte == b'\n').find_map(|line| {
-        let message: serde_json::Value = serde_json::from_slice(line).ok()?;
-        (message.pointer("/target/name")? == name).then_some(())?;
-        Some(PathBuf::from(message.get("executable")?.as_str()?))
-    });
-    found
-        .filter(|_| output.status.success())
-        .ok_or_else(|| Failure::environment(format!("cargo could not build {name}")))
 }
 
 struct Bench {

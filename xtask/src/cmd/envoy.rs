@@ -1,0 +1,112 @@
+//! `cargo xtask envoy`.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use mesh::envoy::{EnvoyError, bootstrap};
+use mesh::plan::Plan;
+
+use super::run::{PlanFlags, plan};
+use crate::report::{Failure, data, note};
+use crate::{environment, handover, tools};
+
+/// Write the Envoy configuration of the chain that `run` would serve, or run a real Envoy with it.
+///
+/// The configuration is static and complete: modules are in it as files of the fetch cache, and what Istio's agent
+/// would have decided is decided. It may hold secrets of the resources. Filters that only Istio's own build of Envoy
+/// has (metadata exchange, ALPN, Istio's metrics) are left out.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    flags: PlanFlags,
+    /// Write to this file, readable by its owner alone, instead of standard output.
+    #[arg(long, value_name = "FILE", conflicts_with = "exec")]
+    out: Option<PathBuf>,
+    /// Run Envoy: the one that $ENVOY names, else the one on the path, else one that is fetched.
+    #[arg(long)]
+    exec: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let plan = plan(&args.flags)?;
+    let written = bootstrap(&plan).map_err(failure)?;
+    let text = serde_json::to_string_pretty(&written)
+        .map_err(|error| Failure::bad(format!("failed to write the bootstrap: {error}")))?;
+    if args.exec {
+        return Err(exec(&text, &plan)?);
+    }
+    match &args.out {
+        None => data(text),
+        Some(file) => {
+            save(file, &text)
+                .map_err(|error| Failure::environment(error).context(&format!("write {}", file.display())))?;
+            note(format!("{} is written", file.display()));
+        }
+    }
+    Ok(())
+}
+
+fn failure(error: EnvoyError) -> Failure {
+    match error {
+        EnvoyError::Listen { .. } | EnvoyError::Url { .. } | EnvoyError::NoUpstream => Failure::usage(error),
+        EnvoyError::NotTranslated { .. } | EnvoyError::NoModule { .. } => Failure::bad(error),
+    }
+}
+
+/// Under a temporary name, which is private from the start, and renamed.
+fn save(file: &Path, text: &str) -> std::io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut partial = tempfile::NamedTempFile::new_in(folder)?;
+    partial.write_all(text.as_bytes())?;
+    partial.write_all(b"\n")?;
+    partial.as_file().sync_all()?;
+    partial.persist(file)?;
+    Ok(())
+}
+
+/// Runs Envoy, passes signals on, and takes the bootstrap away at the end. Envoy refuses to read standard input or an
+/// unnamed file, and its arguments are for everybody to see, so that a private file it must be.
+const SUPERVISOR: &str = r#"file=$1; shift
+trap 'kill -TERM "$pid" 2>/dev/null' TERM INT HUP
+"$@" & pid=$!
+wait "$pid"; code=$?
+while kill -0 "$pid" 2>/dev/null; do wait "$pid"; code=$?; done
+rm -f "$file"
+exit "$code"
+"#;
+
+fn exec(text: &str, plan: &Plan) -> Result<Failure, Failure> {
+    let program = match environment::envoy() {
+        Some(program) => program,
+        None => tools::envoy(&tools_folder()?)?,
+    };
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::environment(format!("failed to write the bootstrap for Envoy: {error}"))
+    };
+    let mut file =
+        tempfile::Builder::new().prefix("plugwright-envoy-").suffix(".json").tempfile().map_err(|e| failed(&e))?;
+    file.write_all(text.as_bytes()).map_err(|e| failed(&e))?;
+    let (_, path) = file.keep().map_err(|e| failed(&e))?;
+    let mut arguments: Vec<OsString> = vec!["-c".into(), SUPERVISOR.into(), "envoy".into(), path.clone().into()];
+    arguments.extend([program.clone().into(), "--config-path".into(), path.clone().into()]);
+    let logs = ["--use-dynamic-base-id", "--log-level", "warning", "--component-log-level", "wasm:info,lua:info"];
+    arguments.extend(logs.iter().map(OsString::from));
+    if let Some(workers) = plan.workers {
+        arguments.extend(["--concurrency".into(), workers.to_string().into()]);
+    }
+    note(format!("running {}", program.display()));
+    let failure = handover::replace_by(Path::new("/bin/sh"), arguments, None);
+    // Nobody runs who would.
+    let _ = std::fs::remove_file(path);
+    Ok(failure)
+}
+
+/// In a checkout the folder that the suites use, else one in the cache.
+fn tools_folder() -> Result<PathBuf, Failure> {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().filter(|root| root.join(".ci/run").is_file());
+    match checkout {
+        Some(root) => Ok(root.join("target/tools")),
+        None => Ok(environment::cache()?.join("tools")),
+    }
+}
