@@ -56,7 +56,7 @@ fn check_peer(peer: Option<&str>, rule: &str, rows: &[Row]) {
         let text = authentication() + &policy("p", &format!("action: {action}, rules: [{rule}]"));
         let harness = Harness::of_manifests(&text, |options| options.peer = peer.map(str::to_owned));
         for Row { method, path, headers, claims, matches } in rows {
-            let authorization = claims.as_ref().map(|claims| format!("Bearer {}", token(claims.clone())));
+            let authorization = claims.as_ref().map(|claims| format!("Bearer {}", token(claims)));
             let mut headers = headers.clone();
             headers.extend(authorization.as_deref().map(|value| ("authorization", value)));
             let reply = harness.send(method, path, &headers, "");
@@ -384,7 +384,7 @@ fn claims_are_there_for_plugins_too() {
     let log = Arc::new(Recorder::default());
     let chain = load_chain(&resolved(&text), &[("reader", guest.build())], log.clone()).unwrap();
     let harness = Harness::serve(chain, log, |_| {});
-    let authorization = format!("Bearer {}", token(json!({"iss": "plain", "sub": "somebody"})));
+    let authorization = format!("Bearer {}", token(&json!({"iss": "plain", "sub": "somebody"})));
     assert_eq!(harness.send("GET", "/", &[("authorization", &authorization)], "").status, 200);
     assert_eq!(harness.log.messages(), ["somebody"]);
 }

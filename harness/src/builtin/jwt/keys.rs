@@ -235,14 +235,14 @@ mod tests {
         put("http://i/keys", &key("one"));
         let rules = [
             JwtRule { issuer: "http://i".to_owned(), ..JwtRule::default() },
-            JwtRule { jwks_uri: Some("http://j/keys".to_owned()), ..JwtRule::default() },
+            JwtRule { jwks_uri: Some("http://j/a/name/long/enough/for/a/modulus/a".to_owned()), ..JwtRule::default() },
         ];
         let keys = Keys::new(&rules, Box::new(Documents(documents.clone())), Arc::new(Silent)).unwrap();
         assert!(kids(&keys).contains("one"), "{}", kids(&keys));
         assert!(kids(&keys).contains("abc"), "the fake key has Istio's id: {}", kids(&keys));
         assert!(!kids(&keys).contains("secret"));
         put("http://i/keys", &key("two"));
-        put("http://j/keys", &key("three"));
+        put("http://j/a/name/long/enough/for/a/modulus/a", &key("three"));
         let mut version = 0;
         assert!(keys.newer(&mut version).is_some());
         assert!(keys.newer(&mut version).is_none());
