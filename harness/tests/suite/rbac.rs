@@ -418,3 +418,16 @@ fn a_denied_grpc_call_gets_a_grpc_status() {
     assert_eq!((reply.status, reply.header("grpc-status")), (200, Some("7")));
     assert_eq!(reply.header("grpc-message"), Some("RBAC: access denied"));
 }
+
+#[test]
+fn a_denied_request_is_in_istios_metrics() {
+    let harness = Harness::of_manifests(&policy("p", ""), |options| options.admin = Some("127.0.0.1:0".to_owned()));
+    assert_eq!(harness.get("/").status, 403);
+    harness.log.wait_for("rbac_access_denied_matched_policy[none]");
+    let admin = harness.server.admin_address().unwrap();
+    let metrics = crate::support::send(admin, "GET", "/stats/prometheus", &[], "").unwrap().body;
+    let line =
+        metrics.lines().find(|line| line.starts_with("istio_requests_total{")).unwrap_or_else(|| panic!("{metrics}"));
+    let labels = ["reporter=\"destination\"", "destination_workload=\"web\"", "response_code=\"403\""];
+    assert!(labels.iter().all(|label| line.contains(label)) && line.ends_with(" 1"), "{line}");
+}

@@ -281,7 +281,7 @@ fn a_chain_carries_the_policies_that_apply_root_namespace_first() {
         kind: ProxyKind::Sidecar,
     };
     let chain = |direction| {
-        let listener = Listener { direction: Some(direction), port: None, layer: Layer::Http };
+        let listener = Listener { direction: Some(direction), port: None, layer: Layer::Http, protocol: None };
         resolve(&resources, &proxy, &listener, &MeshOptions::default()).policies
     };
     let policies = chain(Direction::Inbound);

@@ -314,7 +314,7 @@ fn a_file_over_the_limit_is_refused_unread() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("big.wasm");
     // Sparse: reading it would take 300 MiB of memory, its metadata takes none.
-    File::create(&path).unwrap().set_len(300 << 20).unwrap();
+    std::fs::File::create(&path).unwrap().set_len(300 << 20).unwrap();
     assert!(matches!(read(&path), Err(ReadError::TooLarge { size, .. }) if size == 300 << 20));
     assert!(matches!(read(folder.path()), Err(ReadError::NotAFile { .. })));
     assert!(matches!(read(&folder.path().join("none")), Err(ReadError::Read { .. })));
