@@ -27,8 +27,9 @@ use crate::worker;
 /// The terminal filter.
 const ROUTER: &str = "envoy.filters.http.router";
 
-/// Network filters that decide about connections. A chain that has one is refused rather than served without it.
-const DECIDING: &[&str] = &["envoy.filters.network.rbac", "envoy.filters.network.ext_authz"];
+/// The proxy's own network filters that decide who may pass. A chain that has one is refused rather than served
+/// without it.
+const NETWORK_DECIDING: &[&str] = &["envoy.filters.network.rbac", "envoy.filters.network.ext_authz"];
 
 /// Why a chain cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -143,21 +144,18 @@ impl Chain {
         let proxy = Arc::new(facts(chain, node));
         let surroundings = Surroundings { sink, shared: Arc::new(Shared::default()), log_level, proxy: proxy.clone() };
         let is_tcp = chain.listener.layer == Layer::Network;
-        let policies = &chain.policies;
-        let not_executed = |filter: String| ChainError::NotExecuted { filter };
-        let keys = Keys::new(&policies.jwt_rules, Box::new(Web), surroundings.sink.clone())?;
-        let built_in = BuiltIn { policies, proxy: &proxy, surroundings: &surroundings, keys: keys.clone() };
-        let loaded = Self {
-            filters: Vec::new(),
-            network: Vec::new(),
-            is_tcp,
-            proxy: proxy.clone(),
-            surroundings: surroundings.clone(),
-            keys,
-        };
+        let keys = Keys::new(
+            &chain.policies.jwt_rules,
+            Box::new(Web { sink: surroundings.sink.clone() }),
+            surroundings.sink.clone(),
+        )?;
+        let loaded = Self { filters: Vec::new(), network: Vec::new(), is_tcp, proxy, surroundings, keys };
         if is_tcp {
             return loaded.in_front(engine, chain, source, host_env);
         }
+        let (policies, proxy, surroundings) = (&chain.policies, &loaded.proxy, &loaded.surroundings);
+        let built_in = BuiltIn { policies, proxy, surroundings, keys: loaded.keys.clone() };
+        let not_executed = |filter: String| ChainError::NotExecuted { filter };
         let mut compiled = HashMap::new();
         let mut filters = Vec::new();
         for filter in &chain.filters {
@@ -186,7 +184,7 @@ impl Chain {
         let mut compiled = HashMap::new();
         for filter in &chain.filters {
             let extension = match &filter.kind {
-                FilterKind::BuiltIn(name) if DECIDING.contains(&name.as_str()) => {
+                FilterKind::BuiltIn(name) if NETWORK_DECIDING.contains(&name.as_str()) => {
                     return Err(ChainError::NotExecuted { filter: format!("the built-in filter {name}") });
                 }
                 FilterKind::BuiltIn(_) => continue,

@@ -43,11 +43,11 @@ mod tests {
     use crate::resources::{Source, read};
 
     const POLICIES: &str = "
-{apiVersion: security.istio.io/v1, kind: RequestAuthentication, metadata: {name: jwt, namespace: apps}}
+{apiVersion: security.istio.io/v1, kind: RequestAuthentication, metadata: {name: jwt, namespace: apps}, spec: {jwtRules: [{issuer: i}]}}
 ---
 {apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: a, namespace: apps}}
 ---
-{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: c, namespace: apps}, spec: {action: CUSTOM}}
+{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: c, namespace: apps}, spec: {action: CUSTOM, provider: {name: p}, rules: [{}]}}
 ---
 {apiVersion: extensions.istio.io/v1alpha1, kind: WasmPlugin, metadata: {name: x, namespace: apps}, spec: {url: h/x}}
 ";

@@ -275,8 +275,8 @@ mod tests {
 
     const X: (&str, &str, &str) = ("WasmPlugin", "x", "url: h/x, priority: 3");
     const Z: (&str, &str, &str) = ("WasmPlugin", "z", "url: h/z, priority: 2");
-    const JWT: &str =
-        "---\n{apiVersion: security.istio.io/v1, kind: RequestAuthentication, metadata: {name: j, namespace: a}}\n";
+    const JWT: &str = "---\n{apiVersion: security.istio.io/v1, kind: RequestAuthentication, \
+                       metadata: {name: j, namespace: a}, spec: {jwtRules: [{issuer: i}]}}\n";
 
     #[test]
     fn the_same_chain_has_no_changes() {

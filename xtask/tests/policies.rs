@@ -1,5 +1,7 @@
 //! `RequestAuthentication`, `AuthorizationPolicy` and a `WasmPlugin` in one `cargo xtask run`.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+
 mod support;
 
 use std::fs;

@@ -84,7 +84,6 @@ impl RequestMetrics {
     }
 
     /// All of them in Prometheus' text format, as Istio's proxies show them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the endpoint that shows it is on its way"))]
     pub(crate) fn prometheus(&self) -> String {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut out = String::new();

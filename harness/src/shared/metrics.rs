@@ -179,7 +179,7 @@ impl Shared {
             }
             last = Some((kind, name));
         }
-        out
+        out + &self.requests.prometheus()
     }
 }
 

@@ -84,7 +84,7 @@ fn outcomes_are_envoys() {
         (json!({"iss": "i", "exp": 1}), 401, "Jwt is expired"),
     ];
     for (claims, status, body) in cases {
-        let reply = bearer(&harness, &token(claims.clone()));
+        let reply = bearer(&harness, &token(&claims));
         assert_eq!(reply.status, status, "{claims}: {}", reply.body);
         if status != 200 {
             assert_eq!(reply.body, body, "{claims}");
@@ -117,7 +117,7 @@ fn a_request_without_a_token_passes_and_its_token_does_not() {
     let harness = harness("{issuer: i, jwks: KEY}");
     assert_eq!(harness.get("/").status, 200);
     assert_eq!(harness.send("GET", "/", &[("authorization", "Basic eDp5")], "").status, 200);
-    let reply = bearer(&harness, &token(json!({"iss": "i"})));
+    let reply = bearer(&harness, &token(&json!({"iss": "i"})));
     assert_eq!((reply.status, reply.echoed("authorization")), (200, vec![]));
     let preflight = [("origin", "x"), ("access-control-request-method", "GET"), ("authorization", "Bearer bad")];
     assert_eq!(harness.send("OPTIONS", "/", &preflight, "").status, 200);
@@ -130,7 +130,7 @@ fn tokens_are_taken_from_where_the_rule_says() {
         "{issuer: i, jwks: KEY, fromHeaders: [{name: X-Token, prefix: 'T '}, {name: x-raw}], fromParams: [tok],
           fromCookies: [session]}",
     );
-    let good = token(json!({"iss": "i"}));
+    let good = token(&json!({"iss": "i"}));
     let get = |path: &str, header: &str, value: &str| {
         let headers = [(header, value)];
         harness.send("GET", path, if header.is_empty() { &[] } else { &headers }, "")
@@ -155,7 +155,7 @@ fn tokens_are_taken_from_where_the_rule_says() {
 #[test]
 fn the_usual_places_are_the_header_and_the_access_token() {
     let harness = harness("{issuer: i, jwks: KEY}");
-    let good = token(json!({"iss": "i"}));
+    let good = token(&json!({"iss": "i"}));
     let reply = harness.get(&format!("/?access_token={good}"));
     assert_eq!((reply.status, reply.echo()["path"].as_str()), (200, Some("/")));
     refused(
@@ -172,7 +172,7 @@ fn claims_go_where_the_rule_says_and_nobody_else_can_say_them() {
           outputClaimToHeaders: [{header: X-Sub, claim: sub}, {header: x-city, claim: address.city},
           {header: x-n, claim: num}, {header: x-list, claim: list}]}",
     );
-    let good = token(json!({"iss": "i", "sub": "me", "address": {"city": "Bern"}, "num": 3, "list": ["a"]}));
+    let good = token(&json!({"iss": "i", "sub": "me", "address": {"city": "Bern"}, "num": 3, "list": ["a"]}));
     let forged = [("x-sub", "root"), ("x-payload", "root"), ("x-list", "root")];
     let authorization = format!("Bearer {good}");
     let mut headers = forged.to_vec();
@@ -195,21 +195,21 @@ fn several_rules_share_a_place_and_each_token_needs_one() {
     let rules = format!("{{issuer: a, jwks: KEY}}, {{issuer: b, jwks: '{}'}}", other.jwks());
     let harness = harness(&rules);
     let of_b = |signer: &Signer, exp| signer.token(&json!({"alg": "ES256"}), &json!({"iss": "b", "exp": exp}));
-    assert_eq!(bearer(&harness, &token(json!({"iss": "a"}))).status, 200);
+    assert_eq!(bearer(&harness, &token(&json!({"iss": "a"}))).status, 200);
     assert_eq!(bearer(&harness, &of_b(&other, now() + 60)).status, 200);
     assert_eq!(harness.get("/").status, 200);
     // A's key does not make B's tokens. What is said of a token is said by the rule for its issuer.
     refused(&bearer(&harness, &of_b(&KEY, now() + 60)), 401, "Jwt verification fails");
-    refused(&bearer(&harness, &token(json!({"iss": "a", "exp": 1}))), 401, "Jwt is expired");
+    refused(&bearer(&harness, &token(&json!({"iss": "a", "exp": 1}))), 401, "Jwt is expired");
     refused(&bearer(&harness, &of_b(&other, 1)), 401, "Jwt is expired");
-    refused(&bearer(&harness, &token(json!({"iss": "c"}))), 401, "Jwt issuer is not configured");
+    refused(&bearer(&harness, &token(&json!({"iss": "c"}))), 401, "Jwt issuer is not configured");
     let both = format!("/?access_token={}", of_b(&other, now() + 60));
     let good_and_bad = harness.send("GET", &both, &[("authorization", "Bearer bad")], "");
     assert_eq!(good_and_bad.status, 401, "a bad token beside a good one");
     let bad_and_good = harness.send(
         "GET",
         "/?access_token=bad",
-        &[("authorization", &format!("Bearer {}", token(json!({"iss": "a"}))))],
+        &[("authorization", &format!("Bearer {}", token(&json!({"iss": "a"}))))],
         "",
     );
     assert_eq!(bad_and_good.status, 401, "a bad token beside a good one");
@@ -328,7 +328,7 @@ fn keys_are_discovered_from_the_issuer() {
     server.answer(KEY.jwks());
     let issuer = format!("http://{}", server.address);
     let harness = harness(&format!("{{issuer: '{issuer}'}}"));
-    assert_eq!(bearer(&harness, &token(json!({"iss": issuer}))).status, 200);
+    assert_eq!(bearer(&harness, &token(&json!({"iss": issuer}))).status, 200);
     let asked = server.asked.lock().unwrap().clone();
     assert_eq!(asked, ["GET /.well-known/openid-configuration HTTP/1.1", "GET /found HTTP/1.1"]);
 }

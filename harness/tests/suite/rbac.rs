@@ -56,7 +56,7 @@ fn check_peer(peer: Option<&str>, rule: &str, rows: &[Row]) {
         let text = authentication() + &policy("p", &format!("action: {action}, rules: [{rule}]"));
         let harness = Harness::of_manifests(&text, |options| options.peer = peer.map(str::to_owned));
         for Row { method, path, headers, claims, matches } in rows {
-            let authorization = claims.as_ref().map(|claims| format!("Bearer {}", token(claims.clone())));
+            let authorization = claims.as_ref().map(|claims| format!("Bearer {}", token(claims)));
             let mut headers = headers.clone();
             headers.extend(authorization.as_deref().map(|value| ("authorization", value)));
             let reply = harness.send(method, path, &headers, "");
@@ -384,7 +384,7 @@ fn claims_are_there_for_plugins_too() {
     let log = Arc::new(Recorder::default());
     let chain = load_chain(&resolved(&text), &[("reader", guest.build())], log.clone()).unwrap();
     let harness = Harness::serve(chain, log, |_| {});
-    let authorization = format!("Bearer {}", token(json!({"iss": "plain", "sub": "somebody"})));
+    let authorization = format!("Bearer {}", token(&json!({"iss": "plain", "sub": "somebody"})));
     assert_eq!(harness.send("GET", "/", &[("authorization", &authorization)], "").status, 200);
     assert_eq!(harness.log.messages(), ["somebody"]);
 }
@@ -417,4 +417,17 @@ fn a_denied_grpc_call_gets_a_grpc_status() {
     let reply = harness.send("POST", "/s/m", &[("content-type", "application/grpc")], "");
     assert_eq!((reply.status, reply.header("grpc-status")), (200, Some("7")));
     assert_eq!(reply.header("grpc-message"), Some("RBAC: access denied"));
+}
+
+#[test]
+fn a_denied_request_is_in_istios_metrics() {
+    let harness = Harness::of_manifests(&policy("p", ""), |options| options.admin = Some("127.0.0.1:0".to_owned()));
+    assert_eq!(harness.get("/").status, 403);
+    harness.log.wait_for("rbac_access_denied_matched_policy[none]");
+    let admin = harness.server.admin_address().unwrap();
+    let metrics = crate::support::send(admin, "GET", "/stats/prometheus", &[], "").unwrap().body;
+    let line =
+        metrics.lines().find(|line| line.starts_with("istio_requests_total{")).unwrap_or_else(|| panic!("{metrics}"));
+    let labels = ["reporter=\"destination\"", "destination_workload=\"web\"", "response_code=\"403\""];
+    assert!(labels.iter().all(|label| line.contains(label)) && line.ends_with(" 1"), "{line}");
 }

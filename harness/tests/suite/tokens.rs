@@ -152,7 +152,7 @@ impl Signer {
 pub(crate) static KEY: LazyLock<Signer> = LazyLock::new(|| Signer::new("ES256"));
 
 /// A token of [`KEY`], good for an hour unless the claims say otherwise.
-pub(crate) fn token(claims: Value) -> String {
+pub(crate) fn token(claims: &Value) -> String {
     let mut payload = json!({"exp": now() + 3600});
     for (name, value) in claims.as_object().unwrap() {
         payload[name] = value.clone();

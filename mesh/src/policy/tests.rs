@@ -1,3 +1,5 @@
+//! Policies as they are read, and what is wrong with the others.
+
 use super::{Action, Condition, Key, PolicySpec};
 use crate::model::{Direction, Layer, Listener, Proxy, ProxyKind};
 use crate::{MeshOptions, Reading, Source, read, resolve};

@@ -8,18 +8,22 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use mesh::policy::JwtRule;
+use tokio::task::LocalSet;
 
 use super::jwks::Jwks;
 use crate::abi::LogLevel;
 use crate::chain::ChainError;
+use crate::cluster::{Call, Clusters};
+use crate::header_map::HeaderMap;
 use crate::log::Sink;
+use crate::upstream::{Address, Dialer, Scheme, Tls};
 
 /// How often Istio's control plane fetches keys again, and how soon after it could not.
 const REFRESH: Duration = Duration::from_mins(20);
 const RETRY: Duration = Duration::from_mins(1);
 const TIMEOUT: Duration = Duration::from_secs(5);
-const MAX_DOCUMENT: u64 = 4 << 20;
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
 /// Gets documents over HTTP.
@@ -29,22 +33,72 @@ pub(crate) trait Fetch: Send + Sync {
 }
 
 /// Over HTTP and HTTPS, with the public roots.
-pub(crate) struct Web;
+pub(crate) struct Web {
+    pub(crate) sink: Arc<dyn Sink>,
+}
+
+/// What a server may answer that is no error.
+enum Answer {
+    Body(String),
+    /// The document is at another place.
+    Elsewhere(String),
+}
 
 impl Fetch for Web {
     fn fetch(&self, url: &str, timeout: Duration) -> Result<String, String> {
-        let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(timeout)).build().into();
-        let mut response = agent.get(url).call().map_err(|error| match error {
-            ureq::Error::StatusCode(status) => format!("the server answered {status}"),
-            // Other texts may have the URL in them, and the URL a secret.
-            ureq::Error::Timeout(_) => format!("no answer within {} ms", timeout.as_millis()),
-            ureq::Error::HostNotFound => "the host is not known".to_owned(),
-            ureq::Error::Io(error) => error.to_string(),
-            ureq::Error::Rustls(error) => error.to_string(),
-            _ => "the request failed".to_owned(),
-        })?;
-        let body = response.body_mut().with_config().limit(MAX_DOCUMENT).read_to_string();
-        body.map_err(|_| format!("the answer broke off, is no text, or is longer than {MAX_DOCUMENT} bytes"))
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let fetched = async { tokio::time::timeout(timeout, self.follow(url)).await };
+        let late = |_| format!("no answer within {} ms", timeout.as_millis());
+        LocalSet::new().block_on(&runtime, fetched).map_err(late)?
+    }
+}
+
+impl Web {
+    /// Follows as many redirects as Go's client does.
+    async fn follow(&self, url: &str) -> Result<String, String> {
+        let mut url = url.to_owned();
+        for _ in 0..10 {
+            match self.get(&url).await? {
+                Answer::Body(body) => return Ok(body),
+                Answer::Elsewhere(location) => url = location,
+            }
+        }
+        Err("it was redirected 10 times".to_owned())
+    }
+
+    async fn get(&self, url: &str) -> Result<Answer, String> {
+        let (scheme, rest) = url.split_once("://").ok_or("that is not a URL")?;
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (authority, target) = rest.find(['/', '?']).map_or((rest, ""), |at| rest.split_at(at));
+        let origin = format!("{scheme}://{authority}");
+        let http = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+        let address = Address::parse(&origin).filter(|_| http).ok_or("that is not an http or https URL")?;
+        let tls = (address.scheme == Scheme::Https).then(|| Tls::new(&[])).transpose()?;
+        let dialer = Dialer { tls, sink: self.sink.clone() };
+        let clusters = Clusters::new(&BTreeMap::from([(String::new(), address)]), &dialer);
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        let mut headers = HeaderMap::default();
+        for (name, value) in [(":method", "GET"), (":path", &target), (":authority", authority), ("accept", "*/*")] {
+            headers.add(name.as_bytes(), value.as_bytes()).map_err(|_| "the URL is too long")?;
+        }
+        let call = Call { headers, body: Bytes::new(), trailers: None, timeout: None };
+        let answer = clusters.call("", call).map_err(|error| error.to_string())?.await;
+        let answer = answer.map_err(|_| "the answer broke off or is too long")?;
+        match answer.headers.text(":status").and_then(|status| status.parse().ok()).unwrap_or(0_u16) {
+            200..=299 => {
+                let body = String::from_utf8(answer.body.to_vec()).map_err(|_| "the answer is no text")?;
+                Ok(Answer::Body(body))
+            }
+            301 | 302 | 303 | 307 | 308 => {
+                let location = answer.headers.text("location").ok_or("it was redirected to nowhere")?;
+                let whole = location.contains("://");
+                Ok(Answer::Elsewhere(if whole { location.to_owned() } else { format!("{origin}{location}") }))
+            }
+            // The client answers so for a server that it cannot reach.
+            503 => Err("the server cannot be reached, or answered 503".to_owned()),
+            status => Err(format!("the server answered {status}")),
+        }
     }
 }
 
@@ -235,14 +289,14 @@ mod tests {
         put("http://i/keys", &key("one"));
         let rules = [
             JwtRule { issuer: "http://i".to_owned(), ..JwtRule::default() },
-            JwtRule { jwks_uri: Some("http://j/keys".to_owned()), ..JwtRule::default() },
+            JwtRule { jwks_uri: Some("http://j/a/name/long/enough/for/a/modulus/a".to_owned()), ..JwtRule::default() },
         ];
         let keys = Keys::new(&rules, Box::new(Documents(documents.clone())), Arc::new(Silent)).unwrap();
         assert!(kids(&keys).contains("one"), "{}", kids(&keys));
         assert!(kids(&keys).contains("abc"), "the fake key has Istio's id: {}", kids(&keys));
         assert!(!kids(&keys).contains("secret"));
         put("http://i/keys", &key("two"));
-        put("http://j/keys", &key("three"));
+        put("http://j/a/name/long/enough/for/a/modulus/a", &key("three"));
         let mut version = 0;
         assert!(keys.newer(&mut version).is_some());
         assert!(keys.newer(&mut version).is_none());
