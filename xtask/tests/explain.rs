@@ -47,6 +47,7 @@ spec:
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication
 metadata: {name: jwt, namespace: istio-ingress}
+spec: {jwtRules: [{issuer: i}]}
 ---
 apiVersion: extensions.istio.io/v1alpha1
 kind: WasmPlugin
