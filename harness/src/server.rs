@@ -55,6 +55,9 @@ impl Options {
     }
 }
 
+/// What a worker's guests and scripts may recurse in.
+pub(crate) const WORKER_STACK: usize = 8 << 20;
+
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -134,7 +137,7 @@ impl Server {
             let (common, on_shutdown, ready) = (common.clone(), on_shutdown.clone(), ready.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("wrk:worker_{worker}"))
-                .stack_size(8 << 20)
+                .stack_size(WORKER_STACK)
                 .spawn(move || {
                     if let Err(error) = run_worker(&common, listener, on_shutdown, &ready) {
                         // The starter has gone away only when another worker failed before.
