@@ -15,6 +15,7 @@ use crate::stream::state::{Direction, LocalReply, StreamState};
 /// What a worker has for its filters beside the streams.
 pub(crate) struct Services {
     pub(crate) clusters: Clusters,
+    #[expect(dead_code, reason = "the filters that need it are on their way")]
     pub(crate) sink: Arc<dyn Sink>,
 }
 

@@ -8,6 +8,7 @@ mod api;
 mod call;
 mod crypto;
 mod metadata;
+mod object;
 mod pattern;
 mod patterns;
 mod state;
@@ -114,7 +115,7 @@ impl NativeFilter for LuaFilter {
     }
 
     fn trailers(&mut self, direction: Direction) -> Action {
-        self.script(direction).map_or(Action::Continue, |script| script.on_trailers())
+        self.script(direction).map_or(Action::Continue, Script::on_trailers)
     }
 }
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use mlua::{Lua, LuaString, MultiValue, Value};
 
-use super::api::{Fault, Host};
+use super::object::{Fault, Host};
 use super::pattern::{Captured, Match, Matcher, PatternError};
 use super::state::Deadline;
 
@@ -28,7 +28,7 @@ pub(super) fn install(host: &Host<'_>, limits: &Rc<Deadline>) -> mlua::Result<()
         if *mode == *b"match" {
             push_captures(lua, &mut values, &found, &subject)?;
         } else {
-            push_range(&mut values, &found)?;
+            push_range(&mut values, &found);
             for capture in &found.captures {
                 values.push_back(value(lua, *capture)?);
             }
@@ -45,7 +45,7 @@ pub(super) fn install(host: &Host<'_>, limits: &Rc<Deadline>) -> mlua::Result<()
             return Ok(MultiValue::from_iter([Value::Nil]));
         };
         let mut values = MultiValue::new();
-        push_range(&mut values, &found)?;
+        push_range(&mut values, &found);
         push_captures(lua, &mut values, &found, &subject)?;
         Ok(values)
     })?;
@@ -107,10 +107,9 @@ fn index(at: usize) -> Value {
     Value::Integer(i64::try_from(at).unwrap_or(i64::MAX))
 }
 
-fn push_range(values: &mut MultiValue, found: &Match<'_>) -> mlua::Result<()> {
+fn push_range(values: &mut MultiValue, found: &Match<'_>) {
     values.push_back(index(found.start + 1));
     values.push_back(index(found.end));
-    Ok(())
 }
 
 fn push_captures(lua: &Lua, values: &mut MultiValue, found: &Match<'_>, subject: &[u8]) -> mlua::Result<()> {

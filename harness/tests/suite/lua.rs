@@ -475,7 +475,7 @@ fn encodings_and_times() {
     check_get("h:timestampString(2)", &["error: @timestamp format must be MILLISECOND or MICROSECOND."]);
 }
 
-/// An RSA and a P-256 key (SubjectPublicKeyInfo), and signatures of `data` under SHA-256.
+/// An RSA and a P-256 key (`SubjectPublicKeyInfo`), and signatures of `data` under SHA-256.
 const KEYS: &str = include_str!("lua_keys.lua");
 
 #[test]
