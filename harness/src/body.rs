@@ -53,6 +53,11 @@ impl Writer {
         self.0.borrow().ended
     }
 
+    /// Bytes that nobody has taken.
+    pub(crate) fn queued(&self) -> usize {
+        self.0.borrow().bytes
+    }
+
     /// Ready when there is room.
     pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut shared = self.0.borrow_mut();

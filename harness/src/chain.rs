@@ -10,6 +10,8 @@ use mesh::model::{
 };
 
 use crate::abi::LogLevel;
+use crate::builtin::BuiltIn;
+use crate::builtin::jwt::keys::{Keys, Web};
 use crate::engine::Engine;
 use crate::log::Sink;
 use crate::lua::{self, LuaPlugin};
@@ -25,8 +27,8 @@ use crate::worker;
 /// The terminal filter.
 const ROUTER: &str = "envoy.filters.http.router";
 
-/// Built-in filters that decide who may pass. A chain that has one is refused rather than served without it.
-const DECIDING: &[&str] = &["envoy.filters.http.jwt_authn", "envoy.filters.http.rbac", "envoy.filters.http.ext_authz"];
+/// Network filters that decide about connections. A chain that has one is refused rather than served without it.
+const DECIDING: &[&str] = &["envoy.filters.network.rbac", "envoy.filters.network.ext_authz"];
 
 /// Why a chain cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,14 @@ pub enum ChainError {
     NotExecuted {
         /// What it is, by name.
         filter: String,
+    },
+    /// Inline keys of which none can be used: Envoy refuses such a configuration.
+    #[error("RequestAuthentication {policy}: none of the keys in `jwks` of issuer {issuer} can be used")]
+    Keys {
+        /// `namespace/name`
+        policy: String,
+        /// The issuer.
+        issuer: String,
     },
     /// A module's bytes could not be had.
     #[error("get the module of {extension}")]
@@ -80,14 +90,34 @@ pub(crate) enum ChainFilter {
     Native(Arc<dyn NativePlugin>),
 }
 
+/// A filter of a network chain.
+pub(crate) enum NetworkFilter {
+    Wasm(Arc<Plugin>),
+    /// Closes every connection: its module could not be fetched, and it does not fail open.
+    Deny {
+        name: String,
+    },
+}
+
 /// A chain whose plugins have all accepted their configuration.
 pub struct Chain {
     pub(crate) filters: Vec<ChainFilter>,
+    /// What sees connections, before HTTP or a TCP upstream.
+    pub(crate) network: Vec<NetworkFilter>,
+    /// It is a network chain, whose end is a TCP upstream.
+    pub(crate) is_tcp: bool,
     pub(crate) proxy: Arc<ProxyFacts>,
     pub(crate) surroundings: Surroundings,
+    keys: Keys,
 }
 
 impl Chain {
+    /// Fetches the keys of its `RequestAuthentication` policies again, at once instead of when they are due.
+    pub fn refresh_keys(&self) -> impl Fn() + use<> {
+        let keys = self.keys.clone();
+        move || keys.refresh()
+    }
+
     /// Compiles the modules of `chain` and tries each plugin's configuration in a VM that is then dropped.
     pub fn load(
         engine: &Engine,
@@ -97,22 +127,97 @@ impl Chain {
         sink: Arc<dyn Sink>,
         log_level: LogLevel,
     ) -> Result<Self, ChainError> {
-        let surroundings = Surroundings { sink, shared: Arc::new(Shared::default()), log_level };
+        Self::load_for_node(engine, chain, source, host_env, sink, log_level, None)
+    }
+
+    /// As [`Self::load`], for a proxy whose `xds.node` is given in Envoy's JSON form rather than made from the chain's.
+    pub fn load_for_node(
+        engine: &Engine,
+        chain: &FilterChain,
+        source: &dyn ModuleSource,
+        host_env: &BTreeMap<String, String>,
+        sink: Arc<dyn Sink>,
+        log_level: LogLevel,
+        node: Option<serde_json::Value>,
+    ) -> Result<Self, ChainError> {
+        let proxy = Arc::new(facts(chain, node));
+        let surroundings = Surroundings { sink, shared: Arc::new(Shared::default()), log_level, proxy: proxy.clone() };
+        let is_tcp = chain.listener.layer == Layer::Network;
+        let policies = &chain.policies;
+        let not_executed = |filter: String| ChainError::NotExecuted { filter };
+        let keys = Keys::new(&policies.jwt_rules, Box::new(Web), surroundings.sink.clone())?;
+        let built_in = BuiltIn { policies, proxy: &proxy, surroundings: &surroundings, keys: keys.clone() };
+        let loaded = Self {
+            filters: Vec::new(),
+            network: Vec::new(),
+            is_tcp,
+            proxy: proxy.clone(),
+            surroundings: surroundings.clone(),
+            keys,
+        };
+        if is_tcp {
+            return loaded.in_front(engine, chain, source, host_env);
+        }
         let mut compiled = HashMap::new();
         let mut filters = Vec::new();
+        for filter in &chain.filters {
+            let extension = match &filter.kind {
+                FilterKind::BuiltIn(name) if name == ROUTER => break,
+                FilterKind::BuiltIn(name) => {
+                    filters.extend(built_in.filter(name).map_err(not_executed)?.map(ChainFilter::Native));
+                    continue;
+                }
+                FilterKind::Extension(extension) => extension,
+            };
+            let surroundings = &loaded.surroundings;
+            filters.extend(load_extension(engine, extension, source, host_env, surroundings, &mut compiled)?);
+        }
+        Ok(Self { filters, ..loaded })
+    }
+
+    /// The same chain with the filters of the network chain `chain` in front, which see connections as bytes.
+    pub fn in_front(
+        mut self,
+        engine: &Engine,
+        chain: &FilterChain,
+        source: &dyn ModuleSource,
+        host_env: &BTreeMap<String, String>,
+    ) -> Result<Self, ChainError> {
+        let mut compiled = HashMap::new();
         for filter in &chain.filters {
             let extension = match &filter.kind {
                 FilterKind::BuiltIn(name) if DECIDING.contains(&name.as_str()) => {
                     return Err(ChainError::NotExecuted { filter: format!("the built-in filter {name}") });
                 }
-                FilterKind::BuiltIn(name) if name == ROUTER => break,
                 FilterKind::BuiltIn(_) => continue,
                 FilterKind::Extension(extension) => extension,
             };
-            filters.extend(load_extension(engine, extension, source, host_env, &surroundings, &mut compiled)?);
+            let wasm = match &extension.filter {
+                ExtensionFilter::Wasm(wasm) if wasm.layer == Layer::Network => wasm,
+                _ => {
+                    let filter = format!("{}, an HTTP filter in a network chain,", extension.id());
+                    return Err(ChainError::NotExecuted { filter });
+                }
+            };
+            match load_plugin(engine, extension, wasm, source, host_env, &self.surroundings, &mut compiled)? {
+                Loaded::Plugin(plugin) => self.network.push(NetworkFilter::Wasm(plugin)),
+                Loaded::Denied { name } => self.network.push(NetworkFilter::Deny { name }),
+                Loaded::Open => {}
+            }
         }
-        Ok(Self { filters, proxy: Arc::new(facts(chain)), surroundings })
+        Ok(self)
     }
+}
+
+/// What an extension's module came to.
+enum Loaded {
+    Plugin(Arc<Plugin>),
+    /// It could not be fetched, and traffic passes without it.
+    Open,
+    /// It could not be fetched, and nothing passes.
+    Denied {
+        name: String,
+    },
 }
 
 /// The filter for an extension; `None` when a failed fetch is to let everything pass.
@@ -124,8 +229,6 @@ fn load_extension(
     surroundings: &Surroundings,
     compiled: &mut HashMap<Vec<u8>, Arc<Module>>,
 ) -> Result<Option<ChainFilter>, ChainError> {
-    let key = extension.id();
-    let name = format!("{}.{}", extension.namespace, extension.name);
     let wasm = match &extension.filter {
         ExtensionFilter::Lua { inline_code } => {
             let setting = lua::Setting {
@@ -135,23 +238,43 @@ fn load_extension(
                 callback: engine.limits.callback,
                 startup: engine.limits.startup,
             };
+            let name = format!("{}.{}", extension.namespace, extension.name);
             let plugin = LuaPlugin::load(name, inline_code, setting)
-                .map_err(|reason| ChainError::Script { extension: key.clone(), reason })?;
+                .map_err(|reason| ChainError::Script { extension: extension.id(), reason })?;
             return Ok(Some(ChainFilter::Native(Arc::new(plugin))));
         }
         ExtensionFilter::Wasm(wasm) if wasm.layer == Layer::Network => {
-            return Err(ChainError::NotExecuted { filter: format!("{key}, of type NETWORK,") });
+            let filter = format!("{}, of type NETWORK in an HTTP chain,", extension.id());
+            return Err(ChainError::NotExecuted { filter });
         }
         ExtensionFilter::Wasm(wasm) => wasm,
     };
+    Ok(match load_plugin(engine, extension, wasm, source, host_env, surroundings, compiled)? {
+        Loaded::Plugin(plugin) => Some(ChainFilter::Wasm(plugin)),
+        Loaded::Denied { name } => Some(ChainFilter::Native(Arc::new(DenyAll { name }))),
+        Loaded::Open => None,
+    })
+}
+
+fn load_plugin(
+    engine: &Engine,
+    extension: &Extension,
+    wasm: &WasmFilter,
+    source: &dyn ModuleSource,
+    host_env: &BTreeMap<String, String>,
+    surroundings: &Surroundings,
+    compiled: &mut HashMap<Vec<u8>, Arc<Module>>,
+) -> Result<Loaded, ChainError> {
+    let key = extension.id();
+    let name = format!("{}.{}", extension.namespace, extension.name);
     let fetched = source.module(&key).map_err(|source| ChainError::Source { extension: key.clone(), source })?;
     let bytes = match fetched {
         Fetched::Bytes(bytes) => bytes,
         Fetched::Failed { reason } => {
             let open = wasm.fail_strategy == FailStrategy::FailOpen;
-            let effect = if open { "FAIL_OPEN: requests pass without it" } else { "all requests are denied" };
+            let effect = if open { "FAIL_OPEN: traffic passes without it" } else { "all traffic is denied" };
             surroundings.sink.log(LogLevel::Warn, &format!("fetching the module of {key} failed ({reason}); {effect}"));
-            return Ok((!open).then(|| ChainFilter::Native(Arc::new(DenyAll { name }))));
+            return Ok(if open { Loaded::Open } else { Loaded::Denied { name } });
         }
     };
     let module = if let Some(module) = compiled.get(&bytes) {
@@ -172,7 +295,7 @@ fn load_extension(
         module,
     });
     worker::canary(&plugin, surroundings).map_err(|source| ChainError::Start { extension: key, source })?;
-    Ok(Some(ChainFilter::Wasm(plugin)))
+    Ok(Loaded::Plugin(plugin))
 }
 
 /// The VM's environment. Istio's agent takes its own variables away from modules that it fetched.
@@ -189,17 +312,38 @@ fn env(wasm: &WasmFilter, host_env: &BTreeMap<String, String>) -> Vec<(String, S
         .collect()
 }
 
-fn facts(chain: &FilterChain) -> ProxyFacts {
+fn facts(chain: &FilterChain, node: Option<serde_json::Value>) -> ProxyFacts {
     let inbound = match chain.listener.direction {
         Some(direction) => direction == Direction::Inbound,
         None => chain.proxy.kind != ProxyKind::Gateway,
     };
     let port = chain.listener.port.unwrap_or(80);
-    ProxyFacts {
+    let mut facts = ProxyFacts {
         name: chain.proxy.name.clone(),
         namespace: chain.proxy.namespace.clone(),
         labels: chain.proxy.labels.clone().into_iter().collect(),
         direction: if inbound { 1 } else { 2 },
         cluster: format!("{}|{port}||", if inbound { "inbound" } else { "outbound" }),
-    }
+        node: serde_json::Value::Null,
+        kind: Some(chain.proxy.kind),
+        port: chain.listener.port,
+    };
+    facts.node = node.unwrap_or_else(|| node_of(&facts, chain.proxy.kind));
+    facts
+}
+
+/// The node as Istio's agent would describe the proxy.
+fn node_of(facts: &ProxyFacts, kind: ProxyKind) -> serde_json::Value {
+    let ProxyFacts { name, namespace, labels, .. } = facts;
+    let kind = match kind {
+        ProxyKind::Sidecar => "sidecar",
+        ProxyKind::Gateway => "router",
+        ProxyKind::Waypoint => "waypoint",
+    };
+    let labels: BTreeMap<_, _> = labels.iter().cloned().collect();
+    serde_json::json!({
+        "id": format!("{kind}~127.0.0.1~{name}.{namespace}~{namespace}.svc.cluster.local"),
+        "cluster": format!("{name}.{namespace}"),
+        "metadata": {"NAME": name, "NAMESPACE": namespace, "LABELS": labels},
+    })
 }

@@ -1,4 +1,4 @@
-//! Named upstreams that filters may call, and whole HTTP calls to them.
+//! Named upstreams that filters may call, whole HTTP calls to them, and their gRPC clients.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
@@ -6,14 +6,20 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::grpc;
 use crate::header_map::HeaderMap;
-use crate::upstream::{Event, Failure, Upstream};
+use crate::upstream::{Address, Dialer, Event, Failure, Upstream};
 
 /// More of a response body than this fails the call, as in Envoy.
 const MAX_RESPONSE: usize = 32 << 20;
 
 /// A worker's clusters, by name.
-pub(crate) struct Clusters(HashMap<String, Upstream>);
+pub(crate) struct Clusters(HashMap<String, Cluster>);
+
+struct Cluster {
+    http: Upstream,
+    grpc: grpc::Client,
+}
 
 /// A call with its whole body.
 #[derive(Debug)]
@@ -26,12 +32,19 @@ pub(crate) struct Call {
     pub(crate) timeout: Option<Duration>,
 }
 
+impl Call {
+    /// Whether it has the headers that a call needs.
+    pub(crate) fn check(&self) -> Result<(), CallError> {
+        let missing = [":method", ":path", ":authority"].iter().any(|name| self.headers.get(name.as_bytes()).is_none());
+        if missing { Err(CallError::MissingHeader) } else { Ok(()) }
+    }
+}
+
 /// A whole response. A connection that fails and a timeout are responses too, as in Envoy: 503 and 504.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    #[expect(dead_code, reason = "the filters that need it are on their way")]
     pub(crate) trailers: Option<HeaderMap>,
 }
 
@@ -49,9 +62,18 @@ pub(crate) enum CallError {
 pub(crate) struct Reset;
 
 impl Clusters {
-    /// Clusters by name, each at an authority `HOST:PORT`.
-    pub(crate) fn new(authorities: &BTreeMap<String, String>) -> Self {
-        Self(authorities.iter().map(|(name, authority)| (name.clone(), Upstream::http(authority))).collect())
+    /// Clusters by name, each at an address.
+    pub(crate) fn new(addresses: &BTreeMap<String, Address>, dialer: &Dialer) -> Self {
+        let cluster = |address: &Address| Cluster {
+            http: Upstream::new(address.clone(), dialer.clone()),
+            grpc: grpc::Client::new(address.clone(), dialer.clone()),
+        };
+        Self(addresses.iter().map(|(name, address)| (name.clone(), cluster(address))).collect())
+    }
+
+    /// The client for gRPC calls to a cluster, which is spoken to in HTTP/2.
+    pub(crate) fn grpc(&self, cluster: &str) -> Option<grpc::Client> {
+        self.0.get(cluster).map(|cluster| cluster.grpc.clone())
     }
 
     /// Whether there is a cluster of that name.
@@ -65,10 +87,8 @@ impl Clusters {
         cluster: &str,
         mut call: Call,
     ) -> Result<impl Future<Output = Result<Response, Reset>> + use<>, CallError> {
-        let upstream = self.0.get(cluster).ok_or(CallError::UnknownCluster)?.clone();
-        if [":method", ":path", ":authority"].iter().any(|name| call.headers.get(name.as_bytes()).is_none()) {
-            return Err(CallError::MissingHeader);
-        }
+        let upstream = self.0.get(cluster).ok_or(CallError::UnknownCluster)?.http.clone();
+        call.check()?;
         // The map's bound is the same for everyone: what does not fit is left out.
         let _ = call.headers.replace(b"x-envoy-internal", b"true");
         if let Some(timeout) = call.timeout {
@@ -130,8 +150,7 @@ async fn exchange(upstream: Upstream, call: Call) -> Result<Response, Reset> {
 }
 
 fn unreachable(failure: Failure) -> Response {
-    let reason = failure.reason();
-    proxy_made(503, &format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}"))
+    proxy_made(503, &failure.message())
 }
 
 fn proxy_made(status: u16, body: &str) -> Response {

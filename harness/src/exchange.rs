@@ -11,31 +11,44 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame as HttpFrame, Incoming, SizeHint};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Version};
+use mesh::model::ProxyKind;
 
-use crate::abi::LogLevel;
-use crate::header_map::{HeaderMap, lists};
-use crate::log::Sink;
-use crate::request_path;
+use crate::admission::{self, Rejection, admit};
+use crate::builtin::remote;
+use crate::header_map::HeaderMap;
+use crate::log::{RequestSummary, Sink};
+use crate::network;
 use crate::stream::state::{Direction, LocalReply, ProxyFacts, StreamState};
 use crate::stream::{Frame, Stream};
 use crate::upstream::{Event as UpstreamEvent, Exchange, Failure, Upstream};
 use crate::worker::WorkerFilter;
 
-const MAX_HEADER_BYTES: usize = 60 << 10;
 const VIA_UPSTREAM: &str = "via_upstream";
 
 /// What all requests of a worker share.
 pub(crate) struct Site {
     pub(crate) filters: Vec<WorkerFilter>,
+    /// Filters that see connections, before HTTP or TCP.
+    pub(crate) network: Vec<network::Filter>,
+    pub(crate) terminal: network::Terminal,
     pub(crate) upstream: Upstream,
     pub(crate) proxy: Arc<ProxyFacts>,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) idle_timeout: Duration,
+    /// The identity that every client is taken to have proven with mTLS.
+    pub(crate) peer: Option<Arc<str>>,
+}
+
+impl Site {
+    /// No network filter is in front of HTTP.
+    pub(crate) fn is_http_alone(&self) -> bool {
+        self.network.is_empty() && matches!(self.terminal, network::Terminal::Http)
+    }
 }
 
 /// One client connection.
@@ -155,13 +168,23 @@ enum Event {
 
 async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming>, outlet: Rc<RefCell<Outlet>>) {
     let (parts, mut body) = request.into_parts();
+    let http2 = parts.version == Version::HTTP_2;
     let mut request_ended = body.is_end_stream();
-    let (state, rejected) = admit(&site, connection, &parts);
+    let (headers, rejected) = admit(&parts);
+    let mut state = StreamState::new(site.proxy.clone(), connection);
+    state.protocol = admission::protocol(parts.version);
+    state.remote = remote::address(site.proxy.kind == Some(ProxyKind::Gateway), connection.source, &headers);
+    state.peer.clone_from(&site.peer);
+    state.request_headers = headers;
     let refused = rejected.is_some();
+    if let Some(Rejection::Reset(details)) = rejected {
+        outlet.borrow_mut().reset = true;
+        return report_unseen(&site, &state, details);
+    }
     let mut stream = Stream::new(state, &site.filters, site.sink.clone());
     match rejected {
-        Some(reply) => stream.send_local_reply(None, reply),
-        None => stream.request_headers(request_ended),
+        Some(Rejection::Reply(reply)) => stream.send_local_reply(None, reply),
+        _ => stream.request_headers(request_ended),
     }
     let mut exchange: Option<Exchange> = None;
     // What has ended is not asked again: a filter may hold the response long after that.
@@ -172,7 +195,7 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
             to_upstream(&site, &mut stream, &mut exchange, frame);
         }
         while let Some(frame) = stream.next_downstream() {
-            to_client(&stream, &outlet, frame, refused || !request_ended);
+            to_client(&stream, &outlet, frame, !http2 && (refused || !request_ended));
         }
         if stream.response_ended() {
             stream.finish();
@@ -191,14 +214,21 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
                 stream.request_data(Bytes::new(), true);
             }
             Event::Client(Some(Ok(frame))) => match frame.into_data() {
-                Ok(bytes) => stream.request_data(bytes, false),
+                Ok(bytes) => {
+                    // HTTP/2 can say in the same frame that it is the last, HTTP/1.1 says so after it.
+                    request_ended = http2 && body.is_end_stream();
+                    stream.request_data(bytes, request_ended);
+                }
                 Err(frame) => {
                     request_ended = true;
                     let mut trailers = HeaderMap::default();
                     if let Ok(received) = frame.into_trailers()
                         && trailers.extend_from_http(&received).is_err()
                     {
-                        stream.send_local_reply(None, too_many_headers());
+                        match admission::too_large(parts.version) {
+                            Rejection::Reply(reply) => stream.send_local_reply(None, reply),
+                            Rejection::Reset(details) => stream.reset(details),
+                        }
                         continue;
                     }
                     stream.request_trailers(trailers);
@@ -214,7 +244,7 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
                         | UpstreamEvent::End
                         | UpstreamEvent::Failed(_)
                 );
-                from_upstream(&mut stream, event);
+                from_upstream(&mut stream, exchange.as_mut(), event);
             }
         }
     }
@@ -273,7 +303,7 @@ fn to_upstream(site: &Site, stream: &mut Stream, exchange: &mut Option<Exchange>
         Frame::Data { bytes, end } => {
             let wrong = exchange.as_ref().filter(|_| end).and_then(|exchange| exchange.wrong_length(bytes.len()));
             if let Some((promised, sent)) = wrong {
-                report_length(site, stream, promised, sent);
+                stream.wrong_length(Direction::Request, promised, sent);
                 if sent < promised {
                     *exchange = None;
                     return upstream_failed(stream, Failure::Request);
@@ -292,17 +322,28 @@ fn to_upstream(site: &Site, stream: &mut Stream, exchange: &mut Option<Exchange>
     }
 }
 
-fn report_length(site: &Site, stream: &Stream, promised: u64, sent: u64) {
-    let state = stream.state();
-    let (method, path) = (state.method(), state.path());
-    let line = format!("{method} {path}: the filters let {sent} bytes of body pass, but content-length is {promised}");
-    site.sink.log(LogLevel::Warn, &line);
+/// A request that no filter hears of.
+fn report_unseen(site: &Site, state: &StreamState, details: &str) {
+    site.sink.request(&RequestSummary {
+        method: state.method(),
+        path: state.path(),
+        status: None,
+        answered_by: None,
+        details,
+        duration: state.started.elapsed(),
+    });
 }
 
-fn from_upstream(stream: &mut Stream, event: UpstreamEvent) {
+fn from_upstream(stream: &mut Stream, exchange: Option<&mut Exchange>, event: UpstreamEvent) {
     match event {
-        UpstreamEvent::Headers { headers, end } => stream.response_headers(headers, VIA_UPSTREAM, end),
-        UpstreamEvent::Data(bytes) => stream.response_data(bytes, false),
+        UpstreamEvent::Headers { headers, end } => {
+            stream.state_mut().upstream = exchange.and_then(|exchange| exchange.peer());
+            stream.response_headers(headers, VIA_UPSTREAM, end);
+        }
+        UpstreamEvent::Data(bytes) => {
+            let end = exchange.is_some_and(Exchange::ended_with_data);
+            stream.response_data(bytes, end);
+        }
         UpstreamEvent::Trailers(trailers) => stream.response_trailers(trailers),
         UpstreamEvent::End => stream.response_data(Bytes::new(), true),
         UpstreamEvent::Failed(failure) => upstream_failed(stream, failure),
@@ -366,120 +407,4 @@ fn head(state: &StreamState, close: bool) -> Option<Response<()>> {
         response.extensions_mut().insert(phrase);
     }
     Some(response)
-}
-
-/// The stream's state for a request, and the answer if it gets no further.
-fn admit(site: &Site, connection: Connection, parts: &http::request::Parts) -> (StreamState, Option<LocalReply>) {
-    let (headers, rejected) = request_headers(parts);
-    let state = StreamState {
-        proxy: site.proxy.clone(),
-        source: connection.source,
-        destination: connection.destination,
-        upstream: None,
-        connection_id: connection.id,
-        protocol: if parts.version == http::Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
-        started: Instant::now(),
-        started_at: SystemTime::now(),
-        ended: None,
-        request_headers: headers,
-        request_trailers: None,
-        response_headers: None,
-        response_trailers: None,
-        request_bytes: 0,
-        response_bytes: 0,
-        details: String::new(),
-        filter_state: std::collections::HashMap::new(),
-        filter_state_bytes: 0,
-        dynamic_metadata: crate::stream::DynamicMetadata::default(),
-        reason_phrase: None,
-        drain: false,
-        views: Vec::new(),
-        waker: None,
-        woken: false,
-    };
-    (state, rejected)
-}
-
-fn too_many_headers() -> LocalReply {
-    LocalReply::new(431, "Request Header Fields Too Large", "http1.headers_too_large")
-}
-
-/// The request as Envoy's connection manager presents it to the first filter, and the answer if it gets no further.
-fn request_headers(parts: &http::request::Parts) -> (HeaderMap, Option<LocalReply>) {
-    let mut headers = HeaderMap::default();
-    let too_large = |_| ();
-    let mut fill = || -> Result<(), ()> {
-        let mut sent = HeaderMap::default();
-        sent.extend_from_http(&parts.headers).map_err(too_large)?;
-        // The codec answers it: the body is asked for when it is read.
-        sent.remove(b"expect");
-        // An absolute request target has the last word on the authority.
-        let target = parts.uri.authority().map(|authority| Bytes::copy_from_slice(authority.as_str().as_bytes()));
-        let authority = target.or_else(|| sent.get(b":authority").cloned());
-        sent.remove(b":authority");
-        if let Some(authority) = authority {
-            headers.add(b":authority", &authority).map_err(too_large)?;
-        }
-        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-        headers.add(b":path", target.as_bytes()).map_err(too_large)?;
-        headers.add(b":method", parts.method.as_str().as_bytes()).map_err(too_large)?;
-        headers.add(b":scheme", b"http").map_err(too_large)?;
-        for (name, value) in sent.iter() {
-            headers.add(name, value).map_err(too_large)?;
-        }
-        Ok(())
-    };
-    let filled = fill();
-    if filled.is_err() || headers.byte_size() > MAX_HEADER_BYTES {
-        return (headers, Some(too_many_headers()));
-    }
-    let add_fallible = |headers: &mut HeaderMap| {
-        if headers.get(b"x-forwarded-proto").is_none() {
-            headers.add(b"x-forwarded-proto", b"http")?;
-        }
-        if headers.get(b"x-request-id").is_none() {
-            headers.add(b"x-request-id", request_id().as_bytes())?;
-        }
-        Ok::<(), crate::header_map::TooLarge>(())
-    };
-    if add_fallible(&mut headers).is_err() {
-        return (headers, Some(too_many_headers()));
-    }
-    if headers.get(b":authority").is_none() {
-        return (headers, Some(LocalReply::new(400, "", "missing_host_header")));
-    }
-    if parts.version < http::Version::HTTP_11 {
-        return (headers, Some(LocalReply::new(426, "Upgrade Required", "low_version")));
-    }
-    if is_upgrade(&parts.headers) {
-        return (headers, Some(LocalReply::new(403, "", "upgrade_failed")));
-    }
-    if parts.method == http::Method::CONNECT {
-        return (headers, Some(LocalReply::new(404, "", "route_not_found")));
-    }
-    let normalized = headers.text(":path").and_then(request_path::normalize);
-    match normalized {
-        Some(path) if headers.text(":path") == Some(&path) => (headers, None),
-        Some(path) => match headers.replace(b":path", path.as_bytes()) {
-            Ok(()) => (headers, None),
-            Err(_) => (headers, Some(too_many_headers())),
-        },
-        None => (headers, Some(LocalReply::new(400, "", "path_normalization_failed"))),
-    }
-}
-
-fn is_upgrade(headers: &http::HeaderMap) -> bool {
-    let connection = headers.get_all(http::header::CONNECTION);
-    headers.contains_key(http::header::UPGRADE) && connection.iter().any(|options| lists(options.as_bytes(), "upgrade"))
-}
-
-/// A version 4 UUID.
-fn request_id() -> String {
-    let mut bytes = [0_u8; 16];
-    // A request id is for tracing, not for security: zeros do when there is no randomness.
-    let _ = getrandom::fill(&mut bytes);
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = crate::module::hex(&bytes);
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }

@@ -2,7 +2,8 @@
 //!
 //! The layers, from the guest outwards: [`abi`] (numbers and formats), [`module`] (what is accepted), `vm` (one
 //! instance and its callbacks), `hostcalls` and `wasi` (what a guest may ask), `stream` (one request in the filter
-//! chain), [`chain`] (a resolved chain made executable), [`server`] (worker threads, each with its own VMs).
+//! chain), `network` (one connection in the network chain), [`chain`] (a resolved chain made executable), `upstream`
+//! (where requests go), [`server`] (worker threads, each with its own VMs). [`hazard`] is what none of them imitates.
 //!
 //! ```
 //! use harness::engine::{Engine, Limits};
@@ -14,21 +15,33 @@
 //! ```
 
 pub mod abi;
+mod admin;
+mod admission;
 mod body;
 mod buffer;
+mod builtin;
+mod callouts;
+mod cel;
 pub mod chain;
 mod cluster;
+mod connection;
+mod crypto;
 mod echo;
 pub mod engine;
 mod exchange;
+mod grpc;
+pub mod hazard;
 mod header_map;
 mod hostcalls;
+mod listener;
 pub mod log;
 mod lua;
 pub mod module;
 mod native;
+mod network;
 pub mod plugin;
 mod properties;
+mod proto;
 mod request_path;
 pub mod server;
 mod shared;

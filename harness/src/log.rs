@@ -1,6 +1,7 @@
 //! Where plugins' logs and the outcome of requests go.
 
 use crate::abi::LogLevel;
+use crate::hazard::Hazard;
 
 /// Receives what the host has to say. The library never prints.
 pub trait Sink: Send + Sync {
@@ -16,6 +17,16 @@ pub trait Sink: Send + Sync {
     fn request(&self, summary: &RequestSummary<'_>) {
         let _ = summary;
     }
+
+    /// One connection that network filters saw is over.
+    fn connection(&self, summary: &ConnectionSummary<'_>) {
+        let _ = summary;
+    }
+
+    /// A plugin did what Envoy answers with a hang, a crash, or a truncated or corrupted response.
+    fn hazard(&self, hazard: &Hazard<'_>) {
+        let _ = hazard;
+    }
 }
 
 /// Drops everything.
@@ -24,6 +35,25 @@ pub struct Silent;
 
 impl Sink for Silent {
     fn log(&self, _: LogLevel, _: &str) {}
+}
+
+/// How a connection ended, in front of HTTP or of a TCP upstream.
+#[derive(Debug)]
+pub struct ConnectionSummary<'a> {
+    /// Its number, as the property `connection.id` has it.
+    pub id: u64,
+    /// The client.
+    pub source: Option<std::net::SocketAddr>,
+    /// Bytes that the client sent.
+    pub received: u64,
+    /// Bytes for the client, before the filters.
+    pub sent: u64,
+    /// The filter that closed it, or failed.
+    pub closed_by: Option<&'a str>,
+    /// The client closed it.
+    pub by_client: bool,
+    /// From its first byte to its end.
+    pub duration: std::time::Duration,
 }
 
 /// How a request ended. It never carries header values, queries or bodies.

@@ -1,34 +1,40 @@
 //! The engine's own command: reads a plan, serves its chain.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use harness::abi::LogLevel;
 use harness::chain::{Chain, ChainError};
 use harness::engine::{Engine, EngineError, Limits};
-use harness::log::{RequestSummary, Sink};
+use harness::hazard::{Hazard, HazardKind};
+use harness::log::{ConnectionSummary, RequestSummary, Sink};
 use harness::server::{Options, ServeError, Server};
+use mesh::model::Layer;
 use mesh::plan::Plan;
 use time::OffsetDateTime;
 
 const USAGE: &str = "\
-usage: plugwright-harness serve [--quiet] [--log-level LEVEL]
+usage: plugwright-harness serve [--quiet] [--strict] [--log-level LEVEL]
 
 Reads a plan as JSON on stdin and serves its chain. Once it serves, it prints one line on stdout:
-listening on http://ADDRESS. SIGTERM and SIGINT drain and exit 0.
+listening on http://ADDRESS (tcp://ADDRESS for a network chain). SIGTERM and SIGINT drain and exit 0.
 
   --quiet            no line per request on stderr
+  --strict           exit 1 at the end if a plugin did what Envoy answers with a hang, a crash or a broken response
   --log-level LEVEL  least severe plugin log to show: trace, debug, info (default), warning, error, critical
 
-exit status: 0 served and drained, 1 a plugin or its configuration was refused, 2 usage, 3 environment
+exit status: 0 served and drained, 1 a plugin or its configuration was refused, or hazards with --strict, 2 usage, 3 environment
 ";
 
 /// What went wrong, by who has to mend it.
 enum Failure {
     Refused(Box<dyn std::error::Error>),
+    /// With `--strict`: what was met, one line each.
+    Hazards(Vec<String>),
     Usage(String),
     Environment(Box<dyn std::error::Error>),
 }
@@ -46,7 +52,7 @@ impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
         match error {
             ServeError::Plugin { .. } | ServeError::Filter { .. } => Self::Refused(error.into()),
-            ServeError::Upstream { .. } => Self::Usage(error.to_string()),
+            ServeError::Upstream { .. } | ServeError::Certificates(_) => Self::Usage(error.to_string()),
             environment => Self::Environment(environment.into()),
         }
     }
@@ -66,6 +72,7 @@ impl From<std::io::Error> for Failure {
 
 struct Arguments {
     quiet: bool,
+    strict: bool,
     log_level: LogLevel,
 }
 
@@ -77,10 +84,11 @@ fn arguments() -> Result<Option<Arguments>, Failure> {
         Some(other) => return Err(Failure::Usage(format!("unknown subcommand `{other}`"))),
         None => return Err(Failure::Usage("a subcommand is missing".to_owned())),
     }
-    let mut arguments = Arguments { quiet: false, log_level: LogLevel::Info };
+    let mut arguments = Arguments { quiet: false, strict: false, log_level: LogLevel::Info };
     while let Some(argument) = given.next() {
         match argument.as_str() {
             "--quiet" => arguments.quiet = true,
+            "--strict" => arguments.strict = true,
             "--log-level" => {
                 arguments.log_level = given.next().as_deref().and_then(level).ok_or_else(|| {
                     Failure::Usage("`--log-level` takes one of trace, debug, info, warning, error, critical".to_owned())
@@ -103,13 +111,79 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
+#[derive(Default)]
 struct Stderr {
     quiet: bool,
+    hazards: Mutex<BTreeMap<HazardKey, u64>>,
+}
+
+/// Where a hazard is: the same one is printed once and counted from then on.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct HazardKey {
+    kind: HazardKind,
+    filter: String,
+    callback: String,
+    hostcall: Option<String>,
+}
+
+impl std::fmt::Display for HazardKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.kind.name())?;
+        for part in [Some(&self.filter), Some(&self.callback), self.hostcall.as_ref()].into_iter().flatten() {
+            if !part.is_empty() {
+                write!(f, " {part}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Stderr {
+    /// One line for each hazard that was met.
+    fn hazards(&self) -> Vec<String> {
+        let hazards = self.hazards.lock().unwrap_or_else(PoisonError::into_inner);
+        hazards.iter().map(|(hazard, count)| format!("{count} × {hazard}")).collect()
+    }
 }
 
 impl Sink for Stderr {
     fn log(&self, level: LogLevel, line: &str) {
         say(&format!("[{}][{}][wasm] {}", timestamp(OffsetDateTime::now_utc()), level.as_str(), escape(line)));
+    }
+
+    fn hazard(&self, hazard: &Hazard<'_>) {
+        let key = HazardKey {
+            kind: hazard.kind,
+            filter: hazard.filter.to_owned(),
+            callback: hazard.callback.to_owned(),
+            hostcall: hazard.hostcall.map(str::to_owned),
+        };
+        let first = {
+            let mut hazards = self.hazards.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = hazards.entry(key).or_default();
+            *count += 1;
+            *count == 1
+        };
+        if first {
+            let place = [hazard.filter, hazard.callback, hazard.hostcall.unwrap_or_default()];
+            let place: Vec<&str> = place.into_iter().filter(|part| !part.is_empty()).collect();
+            let (name, explanation, place) = (hazard.kind.name(), escape(hazard.explanation), escape(&place.join(" ")));
+            say(&format!("hazard {name} ({place}): {explanation}; in Envoy: {}", hazard.kind.in_envoy()));
+        }
+    }
+
+    fn connection(&self, connection: &ConnectionSummary<'_>) {
+        if self.quiet {
+            return;
+        }
+        let ConnectionSummary { id, received, sent, .. } = connection;
+        let by = match connection.closed_by {
+            Some(filter) => filter,
+            None if connection.by_client => "the client",
+            None => "this side",
+        };
+        let took = connection.duration.as_secs_f64() * 1e3;
+        say(&format!("connection {id}: {received} bytes in, {sent} out, closed by {by} {took:.1} ms"));
     }
 
     fn script(&self, level: LogLevel, line: &str) {
@@ -135,6 +209,10 @@ fn escape(text: &str) -> String {
     text.chars()
         .flat_map(|c| if c.is_control() && c != '\t' { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
         .collect()
+}
+
+fn escape_lines(lines: &[String]) -> String {
+    lines.iter().map(|line| escape(line)).collect::<Vec<_>>().join("\n  ")
 }
 
 /// `YYYY-MM-DD HH:MM:SS.mmm` in UTC, as Envoy's log has it.
@@ -177,10 +255,14 @@ fn run() -> Result<(), Failure> {
     std::io::stdin().read_to_string(&mut input)?;
     let plan: Plan =
         serde_json::from_str(&input).map_err(|error| Failure::Usage(format!("the plan on stdin: {error}")))?;
-    let sink = Arc::new(Stderr { quiet: arguments.quiet });
+    let sink = Arc::new(Stderr { quiet: arguments.quiet, ..Stderr::default() });
     let engine = Engine::new(Limits::default())?;
     let progress = Progress::start();
-    let chain = Chain::load(&engine, &plan.chain, &plan, &plan.host_env, sink, arguments.log_level)?;
+    let (level, node) = (arguments.log_level, plan.node.clone());
+    let mut chain = Chain::load_for_node(&engine, &plan.chain, &plan, &plan.host_env, sink.clone(), level, node)?;
+    if let Some(network) = &plan.network {
+        chain = chain.in_front(&engine, network, &plan, &plan.host_env)?;
+    }
     drop(progress);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
@@ -190,18 +272,28 @@ fn run() -> Result<(), Failure> {
         let options = Options {
             upstream: plan.upstream,
             clusters: plan.clusters,
+            admin: plan.admin,
+            ca_certificates: plan.ca_certificates,
             workers: plan.workers,
             ..Options::listen_on(plan.listen)
         };
         let server = Server::start(chain, options)?;
         let mut stdout = std::io::stdout();
-        writeln!(stdout, "listening on http://{}", server.address())?;
+        if let Some(admin) = server.admin_address() {
+            say(&format!("metrics on http://{admin}/stats/prometheus"));
+        }
+        let scheme = if plan.chain.listener.layer == Layer::Network { "tcp" } else { "http" };
+        writeln!(stdout, "listening on {scheme}://{}", server.address())?;
         stdout.flush()?;
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         server.shut_down();
+        let hazards = sink.hazards();
+        if arguments.strict && !hazards.is_empty() {
+            return Err(Failure::Hazards(hazards));
+        }
         Ok(())
     })
 }
@@ -221,6 +313,7 @@ fn main() -> ExitCode {
     let (code, text) = match run() {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Refused(error)) => (1, chained(&*error)),
+        Err(Failure::Hazards(hazards)) => (1, format!("hazards were met:\n  {}", escape_lines(&hazards))),
         Err(Failure::Usage(text)) => (2, format!("{text}\n\n{USAGE}")),
         Err(Failure::Environment(error)) => (3, chained(&*error)),
     };

@@ -6,17 +6,13 @@
 
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use crate::cluster::Clusters;
-use crate::log::Sink;
 use crate::stream::state::{Direction, LocalReply, StreamState};
 
 /// What a worker has for its filters beside the streams.
 pub(crate) struct Services {
     pub(crate) clusters: Clusters,
-    #[expect(dead_code, reason = "the filters that need it are on their way")]
-    pub(crate) sink: Arc<dyn Sink>,
 }
 
 /// A configured filter, the same for all workers.

@@ -1,63 +1,123 @@
 //! Properties: paths as Envoy walks them, values as Envoy encodes them.
 
+mod node;
+mod value;
+
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::abi::{Status, pairs};
+use crate::abi::Status;
 use crate::header_map::HeaderMap;
 use crate::hostcalls::nanoseconds;
 use crate::plugin::Plugin;
-use crate::stream::state::StreamState;
+use crate::proto;
+use crate::stream::state::{ProxyFacts, StreamState};
+
+pub(crate) use value::Value;
 
 /// Whose properties are asked for.
 pub(crate) struct Scope<'a> {
     pub(crate) plugin: &'a Plugin,
+    pub(crate) proxy: &'a ProxyFacts,
     pub(crate) stream: Option<(&'a StreamState, usize)>,
 }
 
-type Found = Result<Vec<u8>, Status>;
+type Found = Result<Value, Status>;
 
 const ABSENT: Found = Err(Status::NotFound);
 /// A whole object is asked for where only its members have a serialized form.
-const OBJECT: Found = Err(Status::SerializationFailure);
+const OBJECT: Found = Ok(Value::Object);
+/// A message none of whose fields is set.
+const EMPTY: Found = Ok(Value::Message(Vec::new()));
 
 /// Reads the property at `path`, whose segments are joined with NUL. One trailing NUL is tolerated, as SDKs add it.
 pub(crate) fn get(path: &[u8], scope: &Scope<'_>) -> Found {
+    if path.is_empty() {
+        return Ok(Value::Null);
+    }
     let trimmed = path.strip_suffix(b"\0").unwrap_or(path);
     let segments: Vec<&[u8]> = trimmed.split(|b| *b == 0).collect();
+    segments_of(&segments, scope)
+}
+
+/// Reads the property at a path of segments.
+pub(crate) fn segments_of(segments: &[&[u8]], scope: &Scope<'_>) -> Found {
     let (first, rest) = segments.split_first().ok_or(Status::NotFound)?;
     match (*first, rest) {
         (b"plugin_name", []) => text(&scope.plugin.name),
         (b"plugin_root_id", []) => text(&scope.plugin.root_id),
         (b"plugin_vm_id", []) => text(&scope.plugin.vm.vm_id),
+        (b"xds", rest) => xds(rest, scope),
         _ => match scope.stream {
-            Some((stream, filter)) => of_stream(trimmed, first, rest, stream, filter),
+            Some((stream, filter)) => of_stream(first, rest, stream, filter),
             None => ABSENT,
         },
     }
 }
 
-fn of_stream(path: &[u8], first: &[u8], rest: &[&[u8]], stream: &StreamState, filter: usize) -> Found {
+fn of_stream(first: &[u8], rest: &[&[u8]], stream: &StreamState, filter: usize) -> Found {
     match (first, rest) {
+        (b"request" | b"response", [_, ..]) if stream.network => ABSENT,
         (b"request", rest) => request(rest, stream, filter),
         (b"response", rest) => response(rest, stream),
         (b"source", rest) => address(rest, stream.source),
         (b"destination", rest) => address(rest, stream.destination),
-        (b"upstream", rest) => match stream.upstream {
-            None if rest.is_empty() => OBJECT,
-            None => ABSENT,
-            upstream => address(rest, upstream),
-        },
+        (b"upstream", rest) => upstream(rest, stream),
         (b"connection", rest) => connection(rest, stream),
         (b"connection_id", []) => unsigned(stream.connection_id),
-        (b"xds", rest) => xds(rest, stream),
-        (b"filter_state", []) => OBJECT,
-        (b"filter_state", [key]) => {
-            let key = key.strip_prefix(b"wasm.").ok_or(Status::NotFound)?;
-            stream.filter_state.get(key).map(|value| value.to_vec()).ok_or(Status::NotFound)
-        }
-        (_, []) => stream.filter_state.get(path).map(|value| value.to_vec()).ok_or(Status::NotFound),
+        (b"metadata", rest) => metadata(rest, stream),
+        (b"filter_state" | b"upstream_filter_state", []) => OBJECT,
+        (b"filter_state", [key]) => match key.strip_prefix(b"wasm.") {
+            Some(key) => filter_state(stream, key),
+            None => stream.envoy_filter_state.get(*key).map(Value::text).ok_or(Status::NotFound),
+        },
+        (name, []) => filter_state(stream, name),
         _ => ABSENT,
+    }
+}
+
+/// What a plugin has kept, as bytes unless it declared them to be text.
+fn filter_state(stream: &StreamState, key: &[u8]) -> Found {
+    let value = stream.filter_state.get(key).ok_or(Status::NotFound)?;
+    Ok(if stream.text_state.contains(key) { Value::text(value) } else { Value::Bytes(value.to_vec()) })
+}
+
+/// Dynamic metadata: the whole message, or what is at `filter_metadata` and a namespace.
+fn metadata(path: &[&[u8]], stream: &StreamState) -> Found {
+    let all = &stream.dynamic_metadata;
+    match path {
+        [] => {
+            let mut out = Vec::new();
+            for (namespace, fields) in all.iter() {
+                let mut entry = Vec::new();
+                proto::put_bytes(&mut entry, 1, namespace.as_bytes());
+                proto::put_bytes(&mut entry, 2, &proto::json_struct(fields));
+                proto::put_bytes(&mut out, 1, &entry);
+            }
+            Ok(Value::Message(out))
+        }
+        [b"typed_filter_metadata"] => Ok(Value::Map(Vec::new())),
+        [b"filter_metadata"] => {
+            let fields = all.iter().map(|(name, fields)| (name.to_owned(), serde_json::Value::Object(fields.clone())));
+            Ok(Value::json(&serde_json::Value::Object(fields.collect())))
+        }
+        [b"filter_metadata", namespace, rest @ ..] => {
+            let namespace = std::str::from_utf8(namespace).map_err(|_| Status::NotFound)?;
+            let fields = all.get(namespace).ok_or(Status::NotFound)?;
+            Value::json(&serde_json::Value::Object(fields.clone())).walk(rest)
+        }
+        _ => ABSENT,
+    }
+}
+
+fn upstream(path: &[&[u8]], stream: &StreamState) -> Found {
+    match (path, stream.upstream) {
+        ([], _) => OBJECT,
+        (_, None) => ABSENT,
+        ([b"locality"], _) => EMPTY,
+        ([b"transport_failure_reason"], _) => text(""),
+        ([b"request_attempt_count" | b"num_endpoints"], _) => unsigned(1),
+        (path, address_of) => address(path, address_of),
     }
 }
 
@@ -66,13 +126,13 @@ fn request(path: &[&[u8]], stream: &StreamState, filter: usize) -> Found {
     match path {
         [] => return OBJECT,
         [b"protocol"] => return text(stream.protocol),
-        [b"time"] => return unsigned(nanoseconds(stream.started_at)),
+        [b"time"] => return Ok(Value::Timestamp(signed(nanoseconds(stream.started_at)))),
         [b"duration"] => return elapsed(stream.started, stream.ended),
         [b"size"] => {
             let declared = headers.text("content-length").and_then(|length| length.parse().ok());
-            return unsigned(declared.unwrap_or(stream.request_bytes));
+            return int(declared.unwrap_or(stream.request_bytes));
         }
-        [b"total_size"] => return unsigned(stream.request_bytes + headers.byte_size() as u64),
+        [b"total_size"] => return int(stream.request_bytes + headers.byte_size() as u64),
         _ => {}
     }
     // The rest is read from the request's headers, and those are gone once the filter let them pass.
@@ -89,7 +149,7 @@ fn request(path: &[&[u8]], stream: &StreamState, filter: usize) -> Found {
         [b"useragent"] => header(headers, "user-agent"),
         [b"id"] => header(headers, "x-request-id"),
         [b"query"] => text(query(headers)),
-        [b"headers_bytes"] => unsigned(headers.byte_size() as u64),
+        [b"headers_bytes"] => int(headers.byte_size() as u64),
         [b"headers", rest @ ..] => map(rest, Some(headers)),
         _ => ABSENT,
     }
@@ -105,22 +165,22 @@ fn response(path: &[&[u8]], stream: &StreamState) -> Found {
     let headers = stream.response_headers.as_ref();
     match path {
         [] => OBJECT,
-        [b"code"] => stream.status().map_or(ABSENT, |code| unsigned(code.into())),
+        [b"code"] => stream.status().map_or(ABSENT, |code| int(code.into())),
         [b"code_details"] if stream.details.is_empty() => ABSENT,
         [b"code_details"] => text(&stream.details),
-        [b"flags"] => unsigned(0),
+        [b"flags"] => int(0),
         [b"grpc_status"] => {
             let sent = headers.and_then(|h| h.text("grpc-status")).and_then(|status| status.parse().ok());
             match sent.or_else(|| stream.status().map(|code| grpc_status_of_http(code.into()))) {
-                Some(status) => unsigned(status.into()),
+                Some(status) => int(status.into()),
                 None => ABSENT,
             }
         }
         [b"headers", rest @ ..] => map(rest, headers),
         [b"trailers", rest @ ..] => map(rest, stream.response_trailers.as_ref()),
-        [b"size"] => unsigned(stream.response_bytes),
-        [b"total_size"] => unsigned(stream.response_bytes + headers.map_or(0, |headers| headers.byte_size() as u64)),
-        [b"headers_bytes"] => headers.map_or(ABSENT, |headers| unsigned(headers.byte_size() as u64)),
+        [b"size"] => int(stream.response_bytes),
+        [b"total_size"] => int(stream.response_bytes + headers.map_or(0, |headers| headers.byte_size() as u64)),
+        [b"headers_bytes"] => headers.map_or(ABSENT, |headers| int(headers.byte_size() as u64)),
         [b"backend_latency"] => elapsed(stream.started, stream.ended),
         _ => ABSENT,
     }
@@ -142,37 +202,36 @@ fn connection(path: &[&[u8]], stream: &StreamState) -> Found {
     match path {
         [] => OBJECT,
         [b"id"] => unsigned(stream.connection_id),
-        [b"mtls"] => Ok(vec![0]),
+        [b"mtls"] => Ok(Value::Bool(false)),
         [b"requested_server_name"] => text(""),
         _ => ABSENT,
     }
 }
 
-fn xds(path: &[&[u8]], stream: &StreamState) -> Found {
-    let proxy = &stream.proxy;
+fn xds(path: &[&[u8]], scope: &Scope<'_>) -> Found {
+    let proxy = scope.proxy;
     match path {
-        [] | [b"node"] | [b"node", b"metadata"] => OBJECT,
-        [b"node", b"id" | b"cluster"] => Ok(format!("{}.{}", proxy.name, proxy.namespace).into_bytes()),
-        [b"node", b"metadata", b"NAME"] => text(&proxy.name),
-        [b"node", b"metadata", b"NAMESPACE"] => text(&proxy.namespace),
-        [b"node", b"metadata", b"LABELS", label] => {
-            let found = proxy.labels.iter().find(|(name, _)| name.as_bytes() == *label);
-            found.map_or(ABSENT, |(_, value)| text(value))
-        }
-        [b"cluster_name"] => text(&proxy.cluster),
-        [b"route_name"] => text("default"),
-        [b"virtual_host_name"] => text("*:*"),
+        [] => OBJECT,
+        [b"node", rest @ ..] => node::get(&proxy.node, rest),
+        [b"listener_direction"] => Ok(Value::Int(proxy.direction)),
+        [b"listener_metadata"] => EMPTY,
         [b"filter_chain_name"] => text(""),
-        [b"listener_direction"] => Ok(proxy.direction.to_le_bytes().to_vec()),
-        _ => ABSENT,
+        _ => match (scope.stream, path) {
+            (None, _) => ABSENT,
+            (_, [b"cluster_name"]) => text(&proxy.cluster),
+            (_, [b"route_name"]) => text("default"),
+            (_, [b"virtual_host_name"]) => text("*:*"),
+            (_, [b"cluster_metadata" | b"route_metadata" | b"virtual_host_metadata"]) => EMPTY,
+            _ => ABSENT,
+        },
     }
 }
 
 fn address(path: &[&[u8]], address: Option<SocketAddr>) -> Found {
     match (path, address) {
         ([], _) => OBJECT,
-        ([b"address"], Some(address)) => Ok(address.to_string().into_bytes()),
-        ([b"port"], Some(address)) => unsigned(address.port().into()),
+        ([b"address"], Some(address)) => text(&address.to_string()),
+        ([b"port"], Some(address)) => int(address.port().into()),
         _ => ABSENT,
     }
 }
@@ -180,28 +239,36 @@ fn address(path: &[&[u8]], address: Option<SocketAddr>) -> Found {
 fn map(path: &[&[u8]], headers: Option<&HeaderMap>) -> Found {
     let headers = headers.ok_or(Status::NotFound)?;
     match path {
-        [] => Ok(pairs::serialize(headers.iter())),
-        [name] => headers.joined(name).ok_or(Status::NotFound),
+        [] => Ok(Value::Map(headers.iter().map(|(name, value)| (name.to_vec(), Value::text(value))).collect())),
+        [name] => headers.joined(name).map(Value::Text).ok_or(Status::NotFound),
         _ => ABSENT,
     }
 }
 
 fn header(headers: &HeaderMap, name: &str) -> Found {
-    headers.get(name.as_bytes()).map(|value| value.to_vec()).ok_or(Status::NotFound)
+    headers.get(name.as_bytes()).map(Value::text).ok_or(Status::NotFound)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "what a property is found to be")]
 fn text(value: &str) -> Found {
-    Ok(value.as_bytes().to_vec())
+    Ok(Value::text(value))
 }
 
-/// Envoy's int and uint are the same eight bytes for everything that occurs here.
 #[expect(clippy::unnecessary_wraps, reason = "what a property is found to be")]
 fn unsigned(value: u64) -> Found {
-    Ok(value.to_le_bytes().to_vec())
+    Ok(Value::Uint(value))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "what a property is found to be")]
+fn int(value: u64) -> Found {
+    Ok(Value::Int(signed(value)))
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn elapsed(from: Instant, to: Option<Instant>) -> Found {
     let to = to.ok_or(Status::NotFound)?;
-    unsigned(u64::try_from(to.duration_since(from).as_nanos()).unwrap_or(u64::MAX))
+    Ok(Value::Duration(i64::try_from(to.duration_since(from).as_nanos()).unwrap_or(i64::MAX)))
 }

@@ -1,26 +1,25 @@
 //! The listener and its worker threads: one runtime, one set of VMs and one event loop each, as in Envoy.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use crate::chain::{Chain, ChainFilter};
+use crate::admin;
+use crate::chain::{Chain, ChainFilter, NetworkFilter};
 use crate::cluster::Clusters;
-use crate::exchange::{Connection, Site, serve};
+use crate::exchange::Site;
+use crate::listener::{Accepting, Balance, Inbox};
+use crate::log::Sink;
 use crate::native::Services;
-use crate::upstream::Upstream;
+use crate::network;
+use crate::upstream::{Address, Dialer, Scheme, Tls, Upstream};
 use crate::vm::StartError;
 use crate::worker::{Vms, WorkerFilter};
 
@@ -29,14 +28,22 @@ use crate::worker::{Vms, WorkerFilter};
 pub struct Options {
     /// Address to listen on; port 0 picks one.
     pub listen: String,
-    /// `http://HOST:PORT`; `None` is the built-in echo.
+    /// `http://`, `h2c://` or `https://HOST[:PORT]`, or `tcp://HOST:PORT` for a network chain; `None` is the built-in
+    /// echo.
     pub upstream: Option<String>,
-    /// Clusters that filters may call, by name: `http://HOST:PORT`.
+    /// Clusters that filters may call, by name: `http://`, `h2c://` or `https://HOST[:PORT]`.
     pub clusters: BTreeMap<String, String>,
+    /// Address of the administration endpoint, which has the metrics; `None`: there is none. Port 0 picks one.
+    pub admin: Option<String>,
+    /// PEM certificates to trust beside the public roots, for `https://`.
+    pub ca_certificates: Vec<String>,
     /// Worker threads; `None` is one per core.
     pub workers: Option<usize>,
     /// A request on which nothing happens for this long is answered with 504 (408 when it is incomplete).
     pub idle_timeout: Duration,
+    /// The identity that every client is taken to have proven with mTLS, for example
+    /// `spiffe://cluster.local/ns/default/sa/sleep`; `None`, as connections are plain.
+    pub peer: Option<String>,
     /// How long in-flight requests may take to end at shutdown.
     pub drain: Duration,
 }
@@ -48,8 +55,11 @@ impl Options {
             listen: address.into(),
             upstream: None,
             clusters: BTreeMap::new(),
+            admin: None,
+            ca_certificates: Vec::new(),
             workers: None,
             idle_timeout: Duration::from_mins(5),
+            peer: None,
             drain: Duration::from_secs(5),
         }
     }
@@ -70,14 +80,19 @@ pub enum ServeError {
         #[source]
         source: std::io::Error,
     },
-    /// An upstream or cluster is not `http://HOST:PORT`.
-    #[error("{what} {upstream} is not of the form http://HOST:PORT")]
+    /// An upstream or cluster is not one.
+    #[error("{what} {upstream} is not of the form {expected}")]
     Upstream {
         /// Which one.
         what: String,
         /// As given.
         upstream: String,
+        /// What it should be like.
+        expected: &'static str,
     },
+    /// A certificate to trust is none.
+    #[error("read the certificates to trust: {0}")]
+    Certificates(String),
     /// A built-in filter or a script did not start on a worker.
     #[error("start the filter {filter}: {reason}")]
     Filter {
@@ -104,6 +119,7 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    admin: Option<SocketAddr>,
     shutdown: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -111,35 +127,36 @@ pub struct Server {
 impl Server {
     /// Listens, starts the workers and their VMs, and returns once requests are served.
     pub fn start(chain: Chain, options: Options) -> Result<Self, ServeError> {
-        let upstream_authority = options.upstream.as_deref().map(|url| authority("the upstream", url)).transpose()?;
+        let upstream = options.upstream.as_deref().map(|url| address("the upstream", url, chain.is_tcp)).transpose()?;
+        if chain.is_tcp && upstream.is_none() {
+            return Err(refused("the upstream", "(none)", chain.is_tcp));
+        }
         let clusters = options
             .clusters
             .iter()
-            .map(|(name, url)| Ok((name.clone(), authority(&format!("the cluster {name}"), url)?)))
-            .collect::<Result<_, ServeError>>()?;
-        let listen_error = |source| ServeError::Listen { address: options.listen.clone(), source };
-        let listener = TcpListener::bind(&options.listen).map_err(listen_error)?;
-        listener.set_nonblocking(true).map_err(listen_error)?;
-        let address = listener.local_addr().map_err(listen_error)?;
+            .map(|(name, url)| Ok((name.clone(), address(&format!("the cluster {name}"), url, false)?)))
+            .collect::<Result<BTreeMap<_, _>, ServeError>>()?;
+        let encrypted = upstream.iter().chain(clusters.values()).any(|address| address.scheme == Scheme::Https);
+        let tls =
+            encrypted.then(|| Tls::new(&options.ca_certificates)).transpose().map_err(ServeError::Certificates)?;
+        let (listener, address) = listen(&options.listen)?;
+        let (mut admin_listener, admin) = options.admin.as_deref().map(listen).transpose()?.unzip();
         let count = options.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let (shutdown, on_shutdown) = watch::channel(false);
         let (ready, on_ready) = mpsc::channel();
-        let common = Arc::new(Common {
-            chain,
-            authority: upstream_authority,
-            clusters,
-            options,
-            connections: AtomicU64::new(1),
-        });
-        let mut server = Self { address, shutdown, workers: Vec::new() };
-        for worker in 0..count.max(1) {
+        let (balance, inboxes) = Balance::new(count.max(1));
+        let common = Arc::new(Common { chain, upstream, clusters, tls, options, balance: Arc::new(balance) });
+        let mut server = Self { address, admin, shutdown, workers: Vec::new() };
+        for (worker, inbox) in inboxes.into_iter().enumerate() {
             let listener = listener.try_clone().map_err(ServeError::Worker)?;
             let (common, on_shutdown, ready) = (common.clone(), on_shutdown.clone(), ready.clone());
+            // The first worker has the administration endpoint too.
+            let listeners = (listener, admin_listener.take());
             let thread = std::thread::Builder::new()
                 .name(format!("wrk:worker_{worker}"))
                 .stack_size(WORKER_STACK)
                 .spawn(move || {
-                    if let Err(error) = run_worker(&common, listener, on_shutdown, &ready) {
+                    if let Err(error) = run_worker(&common, worker, listeners, inbox, on_shutdown, &ready) {
                         // The starter has gone away only when another worker failed before.
                         let _ = ready.send(Err(error));
                     }
@@ -163,6 +180,11 @@ impl Server {
         self.address
     }
 
+    /// Where the administration endpoint is.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
     /// Stops listening, lets requests in flight end within the drain time, and returns when all workers have.
     pub fn shut_down(mut self) {
         self.stop();
@@ -183,164 +205,123 @@ impl Drop for Server {
     }
 }
 
-fn authority(what: &str, upstream: &str) -> Result<String, ServeError> {
-    let refused = || ServeError::Upstream { what: what.to_owned(), upstream: upstream.to_owned() };
-    let uri: http::Uri = upstream.parse().map_err(|_| refused())?;
-    let bare = uri.path() == "/" && uri.query().is_none();
-    match (uri.scheme_str(), uri.host()) {
-        (Some("http"), Some(host)) if bare && !host.is_empty() => {
-            Ok(format!("{host}:{}", uri.port_u16().unwrap_or(80)))
-        }
-        _ => Err(refused()),
-    }
+fn listen(address: &str) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let listen_error = |source| ServeError::Listen { address: address.to_owned(), source };
+    let listener = TcpListener::bind(address).map_err(listen_error)?;
+    listener.set_nonblocking(true).map_err(listen_error)?;
+    let local = listener.local_addr().map_err(listen_error)?;
+    Ok((listener, local))
+}
+
+/// Reads where to connect to. A network chain has bytes for it, anything else HTTP.
+fn address(what: &str, url: &str, tcp: bool) -> Result<Address, ServeError> {
+    let address = Address::parse(url).filter(|address| (address.scheme == Scheme::Tcp) == tcp);
+    address.ok_or_else(|| refused(what, url, tcp))
+}
+
+fn refused(what: &str, upstream: &str, tcp: bool) -> ServeError {
+    let expected = if tcp { "tcp://HOST:PORT" } else { "http://HOST[:PORT], https://HOST[:PORT] or h2c://HOST[:PORT]" };
+    ServeError::Upstream { what: what.to_owned(), upstream: upstream.to_owned(), expected }
 }
 
 struct Common {
     chain: Chain,
-    authority: Option<String>,
-    clusters: BTreeMap<String, String>,
+    upstream: Option<Address>,
+    clusters: BTreeMap<String, Address>,
+    tls: Option<Tls>,
     options: Options,
-    connections: AtomicU64,
+    balance: Arc<Balance>,
 }
 
 fn run_worker(
     common: &Arc<Common>,
-    listener: TcpListener,
+    worker: usize,
+    (listener, admin): (TcpListener, Option<TcpListener>),
+    inbox: Inbox,
     on_shutdown: watch::Receiver<bool>,
     ready: &mpsc::Sender<Result<(), ServeError>>,
 ) -> Result<(), ServeError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(ServeError::Worker)?;
     let chain = &common.chain;
-    let vms = Vms::new(chain.surroundings.clone());
-    let services =
-        Rc::new(Services { clusters: Clusters::new(&common.clusters), sink: chain.surroundings.sink.clone() });
-    let mut filters = Vec::new();
-    for filter in &chain.filters {
-        filters.push(match filter {
-            ChainFilter::Native(plugin) => {
-                let name = plugin.name().to_owned();
-                let worker =
-                    plugin.start(&services).map_err(|reason| ServeError::Filter { filter: name.clone(), reason })?;
-                WorkerFilter::Native { name, worker }
-            }
-            ChainFilter::Wasm(plugin) => {
-                let start_error = |source| ServeError::Plugin { plugin: plugin.name.clone(), source };
-                WorkerFilter::Wasm(vms.start(plugin).map_err(start_error)?)
-            }
-        });
-    }
-    let upstream = common.authority.as_deref().map_or(Upstream::Echo, Upstream::http);
-    let site = Rc::new(Site {
-        filters,
-        upstream,
-        proxy: chain.proxy.clone(),
-        sink: chain.surroundings.sink.clone(),
-        idle_timeout: common.options.idle_timeout,
-    });
     LocalSet::new().block_on(&runtime, async {
+        let sink = chain.surroundings.sink.clone();
+        let dialer = Dialer { tls: common.tls.clone(), sink: sink.clone() };
+        let services = Rc::new(Services { clusters: Clusters::new(&common.clusters, &dialer) });
+        let (vms, on_queue_ready) = Vms::new(chain.surroundings.clone(), services.clone());
+        let site = site(common, &vms, &services, dialer, sink)?;
+        let drain = common.options.drain;
+        if let Some(admin) = admin {
+            let admin = tokio::net::TcpListener::from_std(admin).map_err(ServeError::Worker)?;
+            let shared = chain.surroundings.shared.clone();
+            tokio::task::spawn_local(admin::serve(admin, shared, on_shutdown.clone()));
+        }
         let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Worker)?;
-        let ticking = tokio::task::spawn_local(tick(vms.clone()));
+        let running = tokio::task::spawn_local(vms.clone().run(on_queue_ready));
         // The starter has gone away only when another worker failed.
         let _ = ready.send(Ok(()));
-        accept(common, site, listener, on_shutdown).await;
-        ticking.abort();
+        let accepting = Accepting { site, balance: common.balance.clone(), worker, on_shutdown, drain };
+        accepting.run(listener, inbox).await;
+        vms.stop(drain).await;
+        running.abort();
         Ok(())
-    })?;
-    vms.stop();
-    Ok(())
+    })
 }
 
-async fn tick(vms: Vms) {
-    let mut due = Vec::new();
-    loop {
-        let pause = vms.tick(&mut due);
-        tokio::time::sleep(pause).await;
-    }
-}
-
-/// Accepts connections until shutdown, then waits for those in flight.
-async fn accept(
+/// What the requests of a worker share, its plugins started.
+fn site(
     common: &Common,
-    site: Rc<Site>,
-    listener: tokio::net::TcpListener,
-    mut on_shutdown: watch::Receiver<bool>,
-) {
-    let open = Rc::new(Open::default());
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = on_shutdown.wait_for(|shutdown| *shutdown) => break,
-        };
-        match accepted {
-            Ok((stream, source)) => {
-                let connection = Connection {
-                    id: common.connections.fetch_add(1, Ordering::Relaxed),
-                    source: Some(source),
-                    destination: stream.local_addr().ok(),
-                };
-                let guard = Guard::new(&open);
-                let served = serve_connection(site.clone(), connection, stream, on_shutdown.clone());
-                tokio::task::spawn_local(async move {
-                    served.await;
-                    drop(guard);
-                });
-            }
-            // Out of descriptors, most likely: connections that end will free some.
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+    vms: &Vms,
+    services: &Rc<Services>,
+    dialer: Dialer,
+    sink: Arc<dyn Sink>,
+) -> Result<Rc<Site>, ServeError> {
+    let chain = &common.chain;
+    // A plugin's VM starts in the order of the chain: what is in front of HTTP first.
+    let network = network_filters(vms, chain)?;
+    let filters = chain.filters.iter().map(|filter| start(vms, services, filter)).collect::<Result<_, _>>()?;
+    let terminal = match &common.upstream {
+        Some(address) if chain.is_tcp => network::Terminal::Tcp(address.clone()),
+        _ => network::Terminal::Http,
+    };
+    let upstream = match &common.upstream {
+        Some(address) if !chain.is_tcp => Upstream::new(address.clone(), dialer),
+        _ => Upstream::Echo,
+    };
+    Ok(Rc::new(Site {
+        filters,
+        network,
+        terminal,
+        upstream,
+        proxy: chain.proxy.clone(),
+        sink,
+        idle_timeout: common.options.idle_timeout,
+        peer: common.options.peer.as_deref().map(Arc::from),
+    }))
+}
+
+fn start(vms: &Vms, services: &Rc<Services>, filter: &ChainFilter) -> Result<WorkerFilter, ServeError> {
+    match filter {
+        ChainFilter::Native(plugin) => {
+            let name = plugin.name().to_owned();
+            let worker = plugin.start(services);
+            let worker = worker.map_err(|reason| ServeError::Filter { filter: name.clone(), reason })?;
+            Ok(WorkerFilter::Native { name, worker })
+        }
+        ChainFilter::Wasm(plugin) => {
+            let start_error = |source| ServeError::Plugin { plugin: plugin.name.clone(), source };
+            Ok(WorkerFilter::Wasm(vms.start(plugin).map_err(start_error)?))
         }
     }
-    drop(listener);
-    let drained = async {
-        while open.count.get() > 0 {
-            open.changed.notified().await;
+}
+
+fn network_filters(vms: &Vms, chain: &Chain) -> Result<Vec<network::Filter>, ServeError> {
+    let start = |filter: &NetworkFilter| match filter {
+        NetworkFilter::Deny { name } => Ok(network::Filter::Deny { name: name.clone() }),
+        NetworkFilter::Wasm(plugin) => {
+            let start_error = |source| ServeError::Plugin { plugin: plugin.name.clone(), source };
+            Ok(network::Filter::Wasm(vms.start(plugin).map_err(start_error)?))
         }
     };
-    // Whoever is not done by then is cut off.
-    let _ = tokio::time::timeout(common.options.drain, drained).await;
-}
-
-async fn serve_connection(
-    site: Rc<Site>,
-    connection: Connection,
-    stream: tokio::net::TcpStream,
-    mut on_shutdown: watch::Receiver<bool>,
-) {
-    const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
-    const MAX_BUFFERED: usize = 128 << 10;
-    // Latency only; a socket that refuses it still works.
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(|request| serve(site.clone(), connection, request));
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).max_buf_size(MAX_BUFFERED);
-    let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-    // A connection's failure is the client's to see; the stream's own end has been reported.
-    tokio::select! {
-        _ = served.as_mut() => return,
-        _ = on_shutdown.wait_for(|shutdown| *shutdown) => served.as_mut().graceful_shutdown(),
-    }
-    let _ = served.await;
-}
-
-/// Counts open connections.
-#[derive(Default)]
-struct Open {
-    count: Cell<usize>,
-    changed: Notify,
-}
-
-struct Guard(Rc<Open>);
-
-impl Guard {
-    fn new(open: &Rc<Open>) -> Self {
-        open.count.set(open.count.get() + 1);
-        Self(open.clone())
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.count.set(self.0.count.get() - 1);
-        self.0.changed.notify_one();
-    }
+    chain.network.iter().map(start).collect()
 }

@@ -1,25 +1,43 @@
-//! What all VMs of one process share: shared data and metrics, as in Envoy keyed by `vm_id`.
+//! What all VMs of one process share: data and queues, keyed by `vm_id` as in Envoy, and metrics.
 
-use std::collections::HashMap;
+mod metrics;
+mod queues;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::builtin::stats::RequestMetrics;
+
 /// All shared values together.
 const MAX_DATA_BYTES: usize = 64 << 20;
-const MAX_METRICS: usize = 65_536;
-const MAX_METRIC_NAME: usize = 4096;
+/// Names of missing clusters that are remembered as reported.
+const MAX_REPORTED: usize = 256;
+
+pub(crate) use metrics::{MetricType, VmMetrics};
+pub(crate) use queues::{QueueReady, QueueTarget};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
     tables: Mutex<Tables>,
+    queues: Mutex<queues::Queues>,
+    metrics: Mutex<metrics::Metrics>,
     started: Instant,
+    /// Istio's standard metrics.
+    pub(crate) requests: RequestMetrics,
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { tables: Mutex::default(), started: Instant::now() }
+        Self {
+            tables: Mutex::default(),
+            queues: Mutex::default(),
+            metrics: Mutex::default(),
+            started: Instant::now(),
+            requests: RequestMetrics::default(),
+        }
     }
 }
 
@@ -28,21 +46,7 @@ struct Tables {
     data: HashMap<(String, Vec<u8>), (Bytes, u32)>,
     data_bytes: usize,
     last_cas: u32,
-    metrics: Vec<Metric>,
-    metric_ids: HashMap<(MetricType, Vec<u8>), usize>,
-}
-
-#[derive(Debug)]
-struct Metric {
-    kind: MetricType,
-    value: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum MetricType {
-    Counter,
-    Gauge,
-    Histogram,
+    missing_clusters: HashSet<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +54,7 @@ pub(crate) enum SharedError {
     Unknown,
     CasMismatch,
     NotForThisType,
+    Empty,
     TooMuch,
 }
 
@@ -60,7 +65,13 @@ impl Shared {
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tables)
+    }
+
+    /// Whether nobody has been told yet that there is no such cluster.
+    pub(crate) fn report_missing_cluster(&self, cluster: &str) -> bool {
+        let mut tables = self.tables();
+        tables.missing_clusters.len() < MAX_REPORTED && tables.missing_clusters.insert(cluster.to_owned())
     }
 
     pub(crate) fn data(&self, vm_id: &str, key: &[u8]) -> Option<(Bytes, u32)> {
@@ -89,58 +100,11 @@ impl Shared {
         tables.data.insert(key, (Bytes::copy_from_slice(value), tables.last_cas));
         Ok(())
     }
+}
 
-    /// Names a metric. Ids are 4, 8, … for counters, 5, 9, … for gauges, 6, 10, … for histograms.
-    pub(crate) fn define_metric(&self, kind: MetricType, name: &[u8]) -> Result<u32, SharedError> {
-        let tables = &mut *self.tables();
-        if tables.metrics.len() >= MAX_METRICS || name.len() > MAX_METRIC_NAME {
-            return Err(SharedError::TooMuch);
-        }
-        let next = tables.metrics.len();
-        let index = *tables.metric_ids.entry((kind, name.to_vec())).or_insert(next);
-        if index == next {
-            tables.metrics.push(Metric { kind, value: 0 });
-        }
-        u32::try_from(index * 4 + 4 + kind as usize).map_err(|_| SharedError::TooMuch)
-    }
-
-    fn metric<T>(&self, id: u32, f: impl FnOnce(&mut Metric) -> Result<T, SharedError>) -> Result<T, SharedError> {
-        let index = (id as usize / 4).checked_sub(1).ok_or(SharedError::Unknown)?;
-        let tables = &mut *self.tables();
-        let metric = tables.metrics.get_mut(index).ok_or(SharedError::Unknown)?;
-        if id % 4 == metric.kind as u32 { f(metric) } else { Err(SharedError::Unknown) }
-    }
-
-    pub(crate) fn increment_metric(&self, id: u32, offset: i64) -> Result<(), SharedError> {
-        self.metric(id, |metric| match metric.kind {
-            MetricType::Counter if offset > 0 => {
-                metric.value = metric.value.wrapping_add_signed(offset);
-                Ok(())
-            }
-            MetricType::Gauge => {
-                metric.value = metric.value.wrapping_add_signed(offset);
-                Ok(())
-            }
-            MetricType::Counter | MetricType::Histogram => Err(SharedError::NotForThisType),
-        })
-    }
-
-    pub(crate) fn record_metric(&self, id: u32, value: u64) -> Result<(), SharedError> {
-        self.metric(id, |metric| {
-            metric.value = match metric.kind {
-                MetricType::Counter => metric.value.wrapping_add(value),
-                MetricType::Gauge | MetricType::Histogram => value,
-            };
-            Ok(())
-        })
-    }
-
-    pub(crate) fn metric_value(&self, id: u32) -> Result<u64, SharedError> {
-        self.metric(id, |metric| match metric.kind {
-            MetricType::Histogram => Err(SharedError::NotForThisType),
-            MetricType::Counter | MetricType::Gauge => Ok(metric.value),
-        })
-    }
+/// What a panicking thread leaves behind is still consistent: each change is made in one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -162,17 +126,5 @@ mod tests {
     fn shared_data_is_bounded() {
         let shared = Shared::default();
         assert_eq!(shared.set_data("", b"k", &vec![0; MAX_DATA_BYTES], 0), Err(SharedError::TooMuch));
-    }
-
-    #[test]
-    fn metrics_follow_their_type() {
-        let shared = Shared::default();
-        let counter = shared.define_metric(MetricType::Counter, b"c").unwrap();
-        let gauge = shared.define_metric(MetricType::Gauge, b"g").unwrap();
-        assert_eq!((counter, gauge), (4, 9));
-        assert_eq!(shared.increment_metric(counter, -1), Err(SharedError::NotForThisType));
-        assert_eq!(shared.increment_metric(gauge, -1), Ok(()));
-        assert_eq!(shared.metric_value(gauge), Ok(u64::MAX));
-        assert_eq!(shared.metric_value(5), Err(SharedError::Unknown));
     }
 }

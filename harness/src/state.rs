@@ -1,18 +1,22 @@
 //! What a hostcall can reach: the VM's state in its `Store`, and through it the stream a callback is about.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::{Memory, ResourceLimiter, TypedFunc};
 
 use crate::abi::LogLevel;
+use crate::callouts::{Callouts, Host, Received};
+use crate::cel::Expressions;
+use crate::hazard::{self, Hazard, HazardKind};
 use crate::log::{Silent, Sink};
 use crate::plugin::{Plugin, VmConfig};
-use crate::shared::Shared;
-use crate::stream::state::StreamState;
+use crate::shared::{Shared, VmMetrics};
+use crate::stream::state::{Declared, ProxyFacts, StreamState};
+use crate::vm::Surroundings;
 
 /// Which hostcalls may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,9 +39,42 @@ pub(crate) struct Root {
     pub(crate) plugin: Arc<Plugin>,
     /// The plugin configuration is readable only from create to the end of `on_configure`.
     pub(crate) configuring: bool,
-    pub(crate) tick: Option<Duration>,
+    pub(crate) tick: Option<Tick>,
     /// `on_done` answered 0 and `proxy_done` has not been called.
     pub(crate) pending_done: bool,
+    /// Code and text of the last callout that has one.
+    pub(crate) status: (u32, String),
+    /// Properties that `declare_property` has given a type.
+    pub(crate) declared: HashMap<Vec<u8>, Declared>,
+    pub(crate) expressions: Expressions,
+}
+
+/// A root context's timer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tick {
+    pub(crate) period: Duration,
+    pub(crate) due: Instant,
+}
+
+impl Tick {
+    /// A period without end is none.
+    pub(crate) fn from_now(period: Duration) -> Option<Self> {
+        Some(Self { period, due: Instant::now().checked_add(period)? })
+    }
+}
+
+impl Root {
+    pub(crate) fn new(plugin: Arc<Plugin>) -> Self {
+        Self {
+            plugin,
+            configuring: true,
+            tick: None,
+            pending_done: false,
+            status: (0, String::new()),
+            declared: HashMap::new(),
+            expressions: Expressions::default(),
+        }
+    }
 }
 
 pub(crate) struct HostState {
@@ -47,47 +84,59 @@ pub(crate) struct HostState {
     pub(crate) contexts: HashMap<u32, Context>,
     /// The context whose callback is running; 0 is the VM itself.
     pub(crate) current: u32,
+    /// The callback that is running, as the module exports it.
+    pub(crate) callback: &'static str,
     /// What `proxy_set_effective_context` put in its place; 0 is none.
     pub(crate) effective: u32,
     pub(crate) vm: Arc<VmConfig>,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) log_level: LogLevel,
+    pub(crate) proxy: Arc<ProxyFacts>,
+    /// The worker; none for a VM that tries a configuration.
+    pub(crate) host: Option<Host>,
+    pub(crate) callouts: Callouts,
+    pub(crate) metrics: VmMetrics,
+    /// Root contexts that have called `proxy_done`, and are deleted once the running callback has returned.
+    pub(crate) finished: Vec<u32>,
     /// The last error a plugin logged, for the message of a rejected configuration.
     pub(crate) last_error: Option<String>,
     pub(crate) limits: Limits,
-    reported: HashSet<&'static str>,
 }
 
 impl HostState {
-    pub(crate) fn new(
-        vm: Arc<VmConfig>,
-        sink: Arc<dyn Sink>,
-        shared: Arc<Shared>,
-        log_level: LogLevel,
-        limits: Limits,
-    ) -> Self {
+    pub(crate) fn new(vm: Arc<VmConfig>, surroundings: &Surroundings, limits: Limits) -> Self {
         Self {
             phase: Phase::Startup,
             memory: None,
             malloc: None,
             contexts: HashMap::new(),
             current: 0,
+            callback: "",
             effective: 0,
             vm,
-            sink,
-            shared,
-            log_level,
+            sink: surroundings.sink.clone(),
+            shared: surroundings.shared.clone(),
+            log_level: surroundings.log_level,
+            proxy: surroundings.proxy.clone(),
+            host: None,
+            callouts: Callouts::default(),
+            metrics: VmMetrics::default(),
+            finished: Vec::new(),
             last_error: None,
             limits,
-            reported: HashSet::new(),
         }
     }
 
     /// A state without a VM, for asking a linker what it has.
     pub(crate) fn unattached() -> Self {
-        let limits = Limits { memory_bytes: 0, table_elements: 0 };
-        Self::new(Arc::default(), Arc::new(Silent), Arc::default(), LogLevel::Critical, limits)
+        let surroundings = Surroundings {
+            sink: Arc::new(Silent),
+            shared: Arc::default(),
+            log_level: LogLevel::Critical,
+            proxy: Arc::default(),
+        };
+        Self::new(Arc::default(), &surroundings, Limits { memory_bytes: 0, table_elements: 0 })
     }
 
     /// The context hostcalls act on. An effective context that is gone falls back to the real one.
@@ -103,23 +152,34 @@ impl HostState {
         }
     }
 
-    /// The root context of the context hostcalls act on.
-    pub(crate) fn root(&self) -> Option<&Root> {
-        match self.context()? {
-            Context::Root(root) => Some(root),
-            Context::Stream { root, .. } => match self.contexts.get(root)? {
-                Context::Root(root) => Some(root),
-                Context::Stream { .. } => None,
-            },
+    /// The root context of the context hostcalls act on, and its number.
+    pub(crate) fn root_id(&self) -> Option<u32> {
+        let id = if self.contexts.contains_key(&self.effective) { self.effective } else { self.current };
+        match self.contexts.get(&id)? {
+            Context::Root(_) => Some(id),
+            Context::Stream { root, .. } => Some(*root),
         }
     }
 
+    pub(crate) fn root(&self) -> Option<&Root> {
+        match self.contexts.get(&self.root_id()?)? {
+            Context::Root(root) => Some(root),
+            Context::Stream { .. } => None,
+        }
+    }
+
+    /// What the running callback is about, for contexts of the root it was made in.
+    pub(crate) fn received(&self) -> &Received {
+        let (root, received) = &self.callouts.received;
+        if self.root_id() == Some(*root) { received } else { &Received::Nothing }
+    }
+
     pub(crate) fn root_mut(&mut self) -> Option<&mut Root> {
-        let id = match self.context()? {
-            Context::Root(_) if self.contexts.contains_key(&self.effective) => self.effective,
-            Context::Root(_) => self.current,
-            Context::Stream { root, .. } => *root,
-        };
+        let id = self.root_id()?;
+        self.root_by_id(id)
+    }
+
+    pub(crate) fn root_by_id(&mut self, id: u32) -> Option<&mut Root> {
         match self.contexts.get_mut(&id)? {
             Context::Root(root) => Some(root),
             Context::Stream { .. } => None,
@@ -134,6 +194,7 @@ impl HostState {
         if level < self.log_level {
             return;
         }
+        self.check_secrets(message);
         let mut line = String::from("wasm log");
         if let Some(root) = self.root() {
             let of_stream = matches!(self.context(), Some(Context::Stream { .. }));
@@ -150,13 +211,18 @@ impl HostState {
         self.sink.log(level, &line);
     }
 
-    /// Says once per VM that a plugin used something the host lacks.
-    pub(crate) fn report_once(&mut self, name: &'static str) {
-        if self.reported.insert(name) {
-            let plugin = self.root().map_or("", |root| &root.plugin.name);
-            let line = format!("plugin {plugin} called {name}, which this host does not implement yet");
-            self.sink.log(LogLevel::Warn, &line);
+    fn check_secrets(&self, message: &str) {
+        let secret = self.stream().and_then(|(stream, _)| hazard::secret_in(message, &*stream.try_borrow().ok()?));
+        if let Some(header) = secret {
+            let explanation = format!("a log line has the value of {header}");
+            self.hazard(HazardKind::SecretInLog, Some("proxy_log"), &explanation);
         }
+    }
+
+    /// Reports what the running callback did.
+    pub(crate) fn hazard(&self, kind: HazardKind, hostcall: Option<&'static str>, explanation: &str) {
+        let filter = self.root().map_or("", |root| &root.plugin.name);
+        self.sink.hazard(&Hazard { kind, filter, callback: self.callback, hostcall, explanation });
     }
 }
 

@@ -1,25 +1,28 @@
-//! Where the router sends requests: an HTTP/1.1 server over kept-alive connections, or the built-in echo.
+//! Where the router sends requests: an HTTP server, or the built-in echo.
 
-use std::cell::RefCell;
+mod address;
+mod pool;
+mod tls;
+
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use hyper::body::{Body as _, Frame, Incoming};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::{Request, Response, Uri};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper::{Request, Uri};
+
+pub(crate) use address::{Address, Scheme};
+pub(crate) use pool::{Dialer, Pool, dial};
+pub(crate) use tls::Tls;
 
 use crate::body::{self, QueueBody, Writer};
 use crate::echo::Echo;
 use crate::header_map::HeaderMap;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const MAX_IDLE: usize = 128;
+use pool::{Answer, Idle};
 
 /// What a worker sends requests to.
 #[derive(Clone)]
@@ -28,20 +31,19 @@ pub(crate) enum Upstream {
     Http(Pool),
 }
 
-/// Idle connections to one server.
-#[derive(Clone)]
-pub(crate) struct Pool {
-    authority: Rc<str>,
-    idle: Rc<RefCell<Vec<SendRequest<QueueBody>>>>,
-}
-
 /// Why there is no response, in Envoy's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     Connect,
     ConnectTimeout,
+    /// The server's certificate was not accepted, or it speaks no TLS.
+    Tls,
     Terminated,
-    /// The request cannot be written as HTTP/1.1.
+    /// The server reset the HTTP/2 stream.
+    Reset,
+    /// The server has not looked at the request.
+    Refused,
+    /// The request cannot be written as HTTP, or the answer is none.
     Request,
 }
 
@@ -50,9 +52,22 @@ impl Failure {
         match self {
             Self::Connect => "remote connection failure",
             Self::ConnectTimeout => "connection timeout",
+            Self::Tls => "remote connection failure, transport failure reason: TLS_error",
             Self::Terminated => "connection termination",
+            Self::Reset => "remote reset",
+            Self::Refused => "remote refused stream reset",
             Self::Request => "protocol error",
         }
+    }
+
+    /// The body of the router's answer.
+    pub(crate) fn message(self) -> String {
+        format!("upstream connect error or disconnect/reset before headers. reset reason: {}", self.reason())
+    }
+
+    /// The response code details of the router's answer.
+    pub(crate) fn details(self) -> String {
+        format!("upstream_reset_before_response_started{{{}}}", self.reason().replace(' ', "_"))
     }
 }
 
@@ -65,7 +80,7 @@ pub(crate) enum Event {
     Failed(Failure),
 }
 
-type Sent = Result<(Response<Incoming>, SendRequest<QueueBody>), Failure>;
+type Sending = Pin<Box<dyn Future<Output = Result<Answer, Failure>>>>;
 
 /// One request in flight.
 pub(crate) enum Exchange {
@@ -74,21 +89,23 @@ pub(crate) enum Exchange {
         complete: bool,
         answer: Option<Bytes>,
         headers_sent: bool,
+        ended: bool,
     },
     Http {
         pool: Pool,
         writer: Writer,
         /// What content-length promises, and what has been sent.
         length: (Option<u64>, u64),
-        sending: Option<Pin<Box<dyn Future<Output = Sent>>>>,
-        response: Option<(Incoming, SendRequest<QueueBody>)>,
+        sending: Option<Sending>,
+        response: Option<(Incoming, Option<Idle>)>,
+        peer: Option<SocketAddr>,
         started: Instant,
     },
 }
 
 impl Upstream {
-    pub(crate) fn http(authority: &str) -> Self {
-        Self::Http(Pool { authority: authority.into(), idle: Rc::default() })
+    pub(crate) fn new(address: Address, dialer: Dialer) -> Self {
+        Self::Http(Pool::new(address, dialer))
     }
 
     /// Sends a request's headers; `end` when nothing follows.
@@ -96,15 +113,20 @@ impl Upstream {
         let pool = match self {
             Self::Echo => {
                 let echo = Echo::new(headers.clone());
-                return Ok(Exchange::Echo { echo, complete: end, answer: None, headers_sent: false });
+                return Ok(Exchange::Echo { echo, complete: end, answer: None, headers_sent: false, ended: false });
             }
             Self::Http(pool) => pool.clone(),
         };
         let length = (headers.text("content-length").and_then(|length| length.parse().ok()), 0);
         let (writer, body) = body::queue(end);
         let request = request(headers, body, end).ok_or(Failure::Request)?;
-        let sending = Box::pin(pool.clone().send(request));
-        Ok(Exchange::Http { pool, writer, length, sending: Some(sending), response: None, started: Instant::now() })
+        let authority = match headers.get(b":authority") {
+            Some(authority) => Some(HeaderValue::from_bytes(authority).map_err(|_| Failure::Request)?),
+            None => None,
+        };
+        let sending: Sending = Box::pin(pool.clone().send(request, authority));
+        let sending = Some(sending);
+        Ok(Exchange::Http { pool, writer, length, sending, response: None, peer: None, started: Instant::now() })
     }
 }
 
@@ -113,64 +135,16 @@ fn request(headers: &HeaderMap, body: QueueBody, end: bool) -> Option<Request<Qu
     *request.method_mut() = headers.text(":method")?.parse().ok()?;
     *request.uri_mut() = headers.text(":path")?.parse::<Uri>().ok()?;
     *request.headers_mut() = headers.to_http().ok()?;
-    if let Some(authority) = headers.get(b":authority") {
-        request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_bytes(authority).ok()?);
+    // It belongs to a connection, but this one value is the request's to pass on: gRPC cannot do without.
+    if headers.text("te") == Some("trailers") {
+        request.headers_mut().insert(http::header::TE, HeaderValue::from_static("trailers"));
     }
     // Envoy's codec says so for every method that could have had a body.
     let bodiless = ["GET", "HEAD", "DELETE", "CONNECT", "TRACE"].contains(&request.method().as_str());
     if end && !bodiless && !request.headers().contains_key(http::header::CONTENT_LENGTH) {
-        request.headers_mut().insert(http::header::CONTENT_LENGTH, http::HeaderValue::from_static("0"));
+        request.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     Some(request)
-}
-
-impl Pool {
-    async fn send(self, mut request: Request<QueueBody>) -> Sent {
-        loop {
-            let idle = self.idle.borrow_mut().pop();
-            let Some(mut sender) = idle else { break };
-            if sender.is_closed() || sender.ready().await.is_err() {
-                continue;
-            }
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, sender)),
-                // The server closed the connection before it took the request: try the next one.
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) => request = unsent,
-                    None => return Err(Failure::Terminated),
-                },
-            }
-        }
-        let mut sender = self.connect().await?;
-        match sender.try_send_request(request).await {
-            Ok(response) => Ok((response, sender)),
-            Err(_) => Err(Failure::Terminated),
-        }
-    }
-
-    async fn connect(&self) -> Result<SendRequest<QueueBody>, Failure> {
-        let connecting = TcpStream::connect(&*self.authority);
-        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-            Err(_) => return Err(Failure::ConnectTimeout),
-            Ok(Err(_)) => return Err(Failure::Connect),
-            Ok(Ok(stream)) => stream,
-        };
-        // Latency only; a socket that refuses it still works.
-        let _ = stream.set_nodelay(true);
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Failure::Connect)?;
-        tokio::task::spawn_local(async move {
-            // Its failure reaches whoever waits for the response.
-            let _ = connection.await;
-        });
-        Ok(sender)
-    }
-
-    fn keep(&self, sender: SendRequest<QueueBody>) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < MAX_IDLE && !sender.is_closed() {
-            idle.push(sender);
-        }
-    }
 }
 
 impl Exchange {
@@ -209,6 +183,23 @@ impl Exchange {
         }
     }
 
+    /// Whom the response came from, once it has.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Echo { .. } => None,
+            Self::Http { peer, .. } => *peer,
+        }
+    }
+
+    /// Whether the data just received was the last, as HTTP/2 can say in the same frame. HTTP/1.1 says so after it.
+    pub(crate) fn ended_with_data(&mut self) -> bool {
+        let ended = matches!(self, Self::Http { response: Some((body, None)), .. } if body.is_end_stream());
+        if ended {
+            self.release();
+        }
+        ended
+    }
+
     /// Ready when more of the request can be taken.
     pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
@@ -235,17 +226,25 @@ impl Exchange {
                 *answer = Some(body);
                 Poll::Ready(Event::Headers { headers, end: echo.is_head() })
             }
-            Self::Echo { answer, .. } => Poll::Ready(answer.take().map_or(Event::End, Event::Data)),
-            Self::Http { sending: Some(sending), response, started, .. } => {
+            Self::Echo { ended: true, .. } => Poll::Pending,
+            Self::Echo { answer, ended, .. } => Poll::Ready(answer.take().map_or_else(
+                || {
+                    *ended = true;
+                    Event::End
+                },
+                Event::Data,
+            )),
+            Self::Http { sending: Some(sending), response, peer, started, .. } => {
                 let sent = ready!(sending.as_mut().poll(cx));
-                let (received, sender) = match sent {
-                    Ok(received) => received,
+                let answer = match sent {
+                    Ok(answer) => answer,
                     Err(failure) => return Poll::Ready(Event::Failed(failure)),
                 };
                 let elapsed = started.elapsed().as_millis();
-                let (parts, body) = received.into_parts();
+                *peer = Some(answer.peer);
+                let (parts, body) = answer.response.into_parts();
                 let end = body.is_end_stream();
-                *response = Some((body, sender));
+                *response = Some((body, answer.idle));
                 let event = match response_headers(&parts, elapsed) {
                     Some(headers) => Event::Headers { headers, end },
                     None => Event::Failed(Failure::Request),
@@ -292,15 +291,15 @@ impl Exchange {
     /// Gives the connection back once both directions are complete.
     fn release(&mut self) {
         if let Self::Http { pool, writer, response, .. } = self
-            && let Some((_, sender)) = response.take()
+            && let Some((_, Some(idle))) = response.take()
             && writer.ended()
         {
-            pool.keep(sender);
+            pool.keep(idle);
         }
     }
 }
 
-fn response_headers(parts: &http::response::Parts, elapsed_ms: u128) -> Option<HeaderMap> {
+pub(crate) fn response_headers(parts: &http::response::Parts, elapsed_ms: u128) -> Option<HeaderMap> {
     let mut headers = HeaderMap::default();
     headers.add(b":status", parts.status.as_str().as_bytes()).ok()?;
     headers.extend_from_http(&parts.headers).ok()?;

@@ -1,20 +1,27 @@
 //! One instance of a module with its contexts, and the callbacks a host makes into it.
 
+mod callouts;
+pub(crate) mod network;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use wasmtime::{Extern, ExternType, Instance, Memory, Store, Table, Trap, TypedFunc, WasmParams, WasmResults};
 
 use crate::abi::{AbiVersion, LogLevel};
+use crate::callouts::Host;
 use crate::engine::epochs;
+use crate::hazard::{Hazard, HazardKind, MemoryWatch};
 use crate::hostcalls::RestrictedCallback;
 use crate::log::Sink;
 use crate::module::Module;
 use crate::plugin::Plugin;
 use crate::shared::Shared;
-use crate::state::{Context, HostState, Limits, Phase, Root};
-use crate::stream::state::StreamState;
+use crate::state::{Context, HostState, Limits, Phase, Root, Tick};
+use crate::stream::state::{ProxyFacts, StreamState};
+use network::NetworkCallbacks;
 
 /// What every VM of a process is created with.
 #[derive(Clone)]
@@ -22,6 +29,7 @@ pub(crate) struct Surroundings {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) log_level: LogLevel,
+    pub(crate) proxy: Arc<ProxyFacts>,
 }
 
 /// Why a plugin could not be started.
@@ -57,6 +65,9 @@ pub(crate) struct Failed;
 
 type HeadersCallback = Result<TypedFunc<(u32, u32, u32), u32>, TypedFunc<(u32, u32), u32>>;
 
+/// Root, token, and the sizes of headers, body and trailers.
+type HttpCallResponse = (u32, u32, u32, u32, u32);
+
 /// The callbacks the module exports; an absent one means "continue" or "true".
 struct Callbacks {
     context_create: Option<TypedFunc<(u32, u32), ()>>,
@@ -69,9 +80,17 @@ struct Callbacks {
     response_headers: Option<HeadersCallback>,
     response_body: Option<TypedFunc<(u32, u32, u32), u32>>,
     response_trailers: Option<TypedFunc<(u32, u32), u32>>,
+    http_call_response: Option<TypedFunc<HttpCallResponse, ()>>,
+    grpc_initial_metadata: Option<TypedFunc<(u32, u32, u32), ()>>,
+    grpc_receive: Option<TypedFunc<(u32, u32, u32), ()>>,
+    grpc_trailing_metadata: Option<TypedFunc<(u32, u32, u32), ()>>,
+    grpc_close: Option<TypedFunc<(u32, u32, u32), ()>>,
+    queue_ready: Option<TypedFunc<(u32, u32), ()>>,
+    resolve_dns: Option<TypedFunc<(u32, u32, u32), ()>>,
     done: Option<TypedFunc<u32, u32>>,
     log: Option<TypedFunc<u32, ()>>,
     delete: Option<TypedFunc<u32, ()>>,
+    network: NetworkCallbacks,
 }
 
 pub(crate) struct Vm {
@@ -82,18 +101,27 @@ pub(crate) struct Vm {
     next_context: u32,
     failed: bool,
     roots: Vec<(Arc<Plugin>, u32)>,
+    memory_watch: MemoryWatch,
 }
 
 impl Vm {
+    /// Gives the VM the worker it lives on, without which its callouts come to nothing.
+    pub(crate) fn attach(&mut self, host: Host) {
+        self.store.data_mut().host = Some(host);
+    }
+
+    /// Its number on the worker it lives on.
+    pub(crate) fn id(&self) -> Option<u64> {
+        self.store.data().host.as_ref().map(|host| host.id)
+    }
+
     /// Instantiates the module and runs its start functions.
     pub(crate) fn new(plugin: &Plugin, surroundings: &Surroundings) -> Result<Self, StartError> {
         let module = plugin.module.clone();
         let limits = module.engine.limits.clone();
         let state = HostState::new(
             plugin.vm.clone(),
-            surroundings.sink.clone(),
-            surroundings.shared.clone(),
-            surroundings.log_level,
+            surroundings,
             Limits { memory_bytes: limits.memory_bytes, table_elements: limits.table_elements },
         );
         let mut store = Store::new(&module.engine.inner, state);
@@ -119,6 +147,7 @@ impl Vm {
             next_context: 1,
             failed: false,
             roots: Vec::new(),
+            memory_watch: MemoryWatch::default(),
         };
         vm.run_start_functions(&instance)?;
         vm.store.data_mut().phase = Phase::Callback;
@@ -140,7 +169,7 @@ impl Vm {
 
     fn start_function<P: WasmParams, R: WasmResults>(
         &mut self,
-        name: &str,
+        name: &'static str,
         function: Option<TypedFunc<P, R>>,
         params: P,
     ) -> Result<(), StartError> {
@@ -156,7 +185,7 @@ impl Vm {
     /// Calls into the guest with `context` as the current one. Any trap fails the whole VM.
     fn enter<R>(
         &mut self,
-        name: &str,
+        name: &'static str,
         context: u32,
         epochs: u64,
         f: impl FnOnce(&mut Store<HostState>) -> wasmtime::Result<R>,
@@ -167,15 +196,18 @@ impl Vm {
         self.store.set_epoch_deadline(epochs);
         let state = self.store.data_mut();
         state.current = context;
+        state.callback = name;
         state.effective = 0;
         let result = f(&mut self.store);
         let state = self.store.data_mut();
         state.current = 0;
+        state.callback = "";
         state.effective = 0;
         result.map_err(|error| {
             self.failed = true;
             let line = format!("Function: {name} failed: {}", describe(&error));
             let state = self.store.data_mut();
+            state.callouts.cancel_all();
             state.sink.log(LogLevel::Error, &line);
             state.last_error = Some(match state.last_error.take() {
                 Some(logged) => format!("{line}; the plugin logged: {logged}"),
@@ -187,7 +219,7 @@ impl Vm {
 
     fn call<P: WasmParams, R: WasmResults>(
         &mut self,
-        name: &str,
+        name: &'static str,
         context: u32,
         callback: impl FnOnce(&Callbacks) -> &Option<TypedFunc<P, R>>,
         params: P,
@@ -209,11 +241,9 @@ impl Vm {
     /// Creates the plugin's root context: create, `on_vm_start`, `on_configure`.
     pub(crate) fn start(&mut self, plugin: &Arc<Plugin>) -> Result<u32, StartError> {
         let root = self.next_id();
-        let context = Root { plugin: plugin.clone(), configuring: true, tick: None, pending_done: false };
-        self.store.data_mut().contexts.insert(root, Context::Root(context));
+        self.store.data_mut().contexts.insert(root, Context::Root(Root::new(plugin.clone())));
         self.store.data_mut().last_error = None;
         self.roots.push((plugin.clone(), root));
-        let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let epochs = self.startup_epochs;
         if let Some(create) = self.callbacks.context_create.clone() {
             self.enter("proxy_on_context_create", root, epochs, |store| create.call(store, (root, 0)))
@@ -221,7 +251,7 @@ impl Vm {
         }
         self.configuring(root, false);
         if let Some(start) = self.callbacks.vm_start.clone() {
-            let size = size(&plugin.vm.configuration);
+            let size = u32_len(plugin.vm.configuration.len());
             let started = self
                 .enter("proxy_on_vm_start", root, epochs, |store| start.call(store, (root, size)))
                 .map_err(|Failed| self.trapped())?;
@@ -231,7 +261,7 @@ impl Vm {
         }
         self.configuring(root, true);
         if let Some(configure) = self.callbacks.configure.clone() {
-            let size = size(&plugin.configuration);
+            let size = u32_len(plugin.configuration.len());
             let configured = self
                 .enter("proxy_on_configure", root, epochs, |store| configure.call(store, (root, size)))
                 .map_err(|Failed| self.trapped())?;
@@ -288,7 +318,7 @@ impl Vm {
 
     fn headers(
         &mut self,
-        name: &str,
+        name: &'static str,
         callback: Option<HeadersCallback>,
         id: u32,
         count: u32,
@@ -332,30 +362,80 @@ impl Vm {
             let _ = self.call("proxy_on_delete", id, |c| &c.delete, id);
         }
         self.store.data_mut().contexts.remove(&id);
+        self.watch_memory();
     }
 
-    /// The tick periods that root contexts asked for.
-    pub(crate) fn ticks(&self) -> impl Iterator<Item = (u32, std::time::Duration)> + '_ {
-        let contexts = &self.store.data().contexts;
-        self.roots.iter().filter_map(|(_, id)| match contexts.get(id)? {
-            Context::Root(root) => Some((*id, root.tick?)),
-            Context::Stream { .. } => None,
-        })
+    fn watch_memory(&mut self) {
+        let memory = self.store.data().memory;
+        let store = &self.store;
+        let grown = self.memory_watch.ended(|| memory.map_or(0, |memory| memory.data_size(store)));
+        if let (Some((from, to)), Some((plugin, _))) = (grown, self.roots.first()) {
+            let explanation = format!("over the last 10000 requests its memory grew from {from} to {to} bytes");
+            let (kind, filter) = (HazardKind::MemoryGrowth, plugin.name.as_str());
+            let hazard = Hazard { kind, filter, callback: "", hostcall: None, explanation: &explanation };
+            self.store.data().sink.hazard(&hazard);
+        }
     }
 
-    pub(crate) fn tick(&mut self, root: u32) -> Result<(), Failed> {
-        self.call("proxy_on_tick", root, |c| &c.tick, root).map(drop)
+    /// Runs the ticks that are due and says when the next one is.
+    pub(crate) fn tick(&mut self, now: Instant) -> Option<Instant> {
+        let roots: Vec<u32> = self.roots.iter().map(|(_, root)| *root).collect();
+        let mut next = None;
+        for id in roots {
+            let due = |vm: &mut Self| vm.store.data_mut().root_by_id(id)?.tick.as_ref().map(|tick| tick.due);
+            if due(self).is_some_and(|due| due <= now) {
+                if let Some(root) = self.store.data_mut().root_by_id(id) {
+                    // Armed again when the callback returns, unless it says otherwise.
+                    root.tick = root.tick.and_then(|tick| Tick::from_now(tick.period));
+                }
+                // A failed VM has said so in the log, and is never called again.
+                let _ = self.call("proxy_on_tick", id, |c| &c.tick, id);
+                self.after_callback();
+            }
+            if self.failed {
+                return None;
+            }
+            next = next.into_iter().chain(due(self)).min();
+        }
+        next
     }
 
-    /// `on_done` and `on_delete` of every root context, at shutdown.
+    /// `on_done` of every root context. Those that answer 0 stay until they call `proxy_done`.
     pub(crate) fn stop(&mut self) {
-        for (_, root) in std::mem::take(&mut self.roots) {
+        let roots: Vec<u32> = self.roots.iter().map(|(_, root)| *root).collect();
+        for root in roots {
             let pending = matches!(self.call("proxy_on_done", root, |c| &c.done, root), Ok(Some(0)));
-            if !pending {
-                let _ = self.call("proxy_on_delete", root, |c| &c.delete, root);
+            if let Some(root) = self.store.data_mut().root_by_id(root).filter(|_| pending) {
+                root.pending_done = true;
+            } else {
+                self.delete_root(root);
             }
         }
     }
+
+    /// Whether no root context waits to be done.
+    pub(crate) fn stopped(&self) -> bool {
+        self.failed || self.roots.is_empty()
+    }
+
+    /// What a callback asked for that happens once it has returned: deleting root contexts that are done.
+    fn after_callback(&mut self) {
+        while let Some(root) = self.store.data_mut().finished.pop() {
+            self.delete_root(root);
+        }
+    }
+
+    fn delete_root(&mut self, root: u32) {
+        let _ = self.call("proxy_on_delete", root, |c| &c.delete, root);
+        self.roots.retain(|(_, id)| *id != root);
+        let state = self.store.data_mut();
+        state.callouts.cancel_root(root);
+        state.contexts.remove(&root);
+    }
+}
+
+fn u32_len(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
 }
 
 fn imports(store: &mut Store<HostState>, module: &Module) -> wasmtime::Result<Vec<Extern>> {
@@ -400,9 +480,17 @@ fn callbacks(instance: &Instance, store: &mut Store<HostState>, abi: AbiVersion)
         response_headers: headers(store, "proxy_on_response_headers"),
         response_body: func(instance, store, "proxy_on_response_body"),
         response_trailers: func(instance, store, "proxy_on_response_trailers"),
+        http_call_response: func(instance, store, "proxy_on_http_call_response"),
+        grpc_initial_metadata: func(instance, store, "proxy_on_grpc_receive_initial_metadata"),
+        grpc_receive: func(instance, store, "proxy_on_grpc_receive"),
+        grpc_trailing_metadata: func(instance, store, "proxy_on_grpc_receive_trailing_metadata"),
+        grpc_close: func(instance, store, "proxy_on_grpc_close"),
+        queue_ready: func(instance, store, "proxy_on_queue_ready"),
+        resolve_dns: func(instance, store, "envoy_on_resolve_dns"),
         done: func(instance, store, "proxy_on_done"),
         log: func(instance, store, "proxy_on_log"),
         delete: func(instance, store, "proxy_on_delete"),
+        network: NetworkCallbacks::of(instance, store),
     }
 }
 

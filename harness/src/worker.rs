@@ -6,14 +6,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mesh::model::FailStrategy;
+use tokio::sync::{Notify, mpsc};
 
 use crate::abi::LogLevel;
-use crate::native::NativeWorker;
+use crate::callouts::Host;
+use crate::native::{NativeWorker, Services};
 use crate::plugin::Plugin;
+use crate::shared::QueueReady;
 use crate::vm::{StartError, Surroundings, Vm};
 
 /// `FAIL_RELOAD`'s shortest time between two starts of a plugin; up to half of it is added as jitter.
 const RELOAD_BASE: Duration = Duration::from_secs(1);
+
+/// Queues that may be reported as ready and not been looked at.
+const MAX_QUEUES_READY: usize = 65_536;
 
 type SharedVm = Rc<RefCell<Vm>>;
 
@@ -23,16 +29,30 @@ pub(crate) enum WorkerFilter {
     Native { name: String, worker: Rc<dyn NativeWorker> },
 }
 
-/// All VMs of one worker.
+/// All VMs of one worker. Their callouts run on the `LocalSet` in which a VM is started.
 #[derive(Clone)]
 pub(crate) struct Vms {
-    vms: Rc<RefCell<Vec<SharedVm>>>,
+    all: Rc<RefCell<Vec<SharedVm>>>,
     surroundings: Surroundings,
+    services: Rc<Services>,
+    ticks: Rc<Notify>,
+    queue_ready: mpsc::Sender<QueueReady>,
+    last_id: Rc<Cell<u64>>,
 }
 
 impl Vms {
-    pub(crate) fn new(surroundings: Surroundings) -> Self {
-        Self { vms: Rc::default(), surroundings }
+    /// The VMs, and what arrives for them from other workers: [`Self::run`] takes it.
+    pub(crate) fn new(surroundings: Surroundings, services: Rc<Services>) -> (Self, mpsc::Receiver<QueueReady>) {
+        let (queue_ready, on_queue_ready) = mpsc::channel(MAX_QUEUES_READY);
+        let vms = Self {
+            all: Rc::default(),
+            surroundings,
+            services,
+            ticks: Rc::default(),
+            queue_ready,
+            last_id: Rc::default(),
+        };
+        (vms, on_queue_ready)
     }
 
     /// Starts a plugin, in a VM that plugins with the same code, VM configuration and environment share.
@@ -48,51 +68,69 @@ impl Vms {
     }
 
     fn start_in_vm(&self, plugin: &Arc<Plugin>) -> Result<(SharedVm, u32), StartError> {
-        self.vms.borrow_mut().retain(|vm| !vm.borrow().failed());
-        let shared = self.vms.borrow().iter().find(|vm| vm.borrow().runs(plugin)).cloned();
+        self.all.borrow_mut().retain(|vm| !vm.borrow().failed());
+        let shared = self.all.borrow().iter().find(|vm| vm.borrow().runs(plugin)).cloned();
         if let Some(vm) = shared {
             let root = vm.borrow_mut().start(plugin)?;
             return Ok((vm, root));
         }
-        let mut vm = Vm::new(plugin, &self.surroundings)?;
-        let root = vm.start(plugin)?;
-        let vm = Rc::new(RefCell::new(vm));
-        self.vms.borrow_mut().push(vm.clone());
+        let vm = Rc::new(RefCell::new(Vm::new(plugin, &self.surroundings)?));
+        self.last_id.set(self.last_id.get() + 1);
+        vm.borrow_mut().attach(Host {
+            services: self.services.clone(),
+            vm: Rc::downgrade(&vm),
+            id: self.last_id.get(),
+            queue_ready: self.queue_ready.clone(),
+            ticks: self.ticks.clone(),
+        });
+        let root = vm.borrow_mut().start(plugin)?;
+        self.all.borrow_mut().push(vm.clone());
         Ok((vm, root))
     }
 
-    /// Runs what is due of the root contexts' ticks and says when to come back.
-    pub(crate) fn tick(&self, due: &mut Vec<(usize, u32, Instant)>) -> Duration {
-        const IDLE: Duration = Duration::from_millis(100);
-        let now = Instant::now();
-        let vms: Vec<SharedVm> = self.vms.borrow().clone();
-        let mut next = IDLE;
-        let mut live = Vec::new();
-        for vm in &vms {
-            let ticks: Vec<_> = vm.borrow().ticks().collect();
-            for (root, period) in ticks {
-                let key = Rc::as_ptr(vm).addr();
-                let at = due.iter().find(|(v, r, _)| (*v, *r) == (key, root)).map_or(now + period, |(_, _, at)| *at);
-                let at = if at <= now {
-                    // A failed VM has said so in the log, and is never called again.
-                    let _ = vm.borrow_mut().tick(root);
-                    now + period
-                } else {
-                    at
-                };
-                next = next.min(at.saturating_duration_since(now).max(Duration::from_millis(1)));
-                live.push((key, root, at));
+    /// Runs ticks when they are due and tells queues' owners, for ever.
+    pub(crate) async fn run(self, mut on_queue_ready: mpsc::Receiver<QueueReady>) {
+        loop {
+            let next = self.tick();
+            let due = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {}
+                () = self.ticks.notified() => {}
+                Some(QueueReady { vm: id, root, token }) = on_queue_ready.recv() => {
+                    let vm = self.all.borrow().iter().find(|vm| vm.borrow().id() == Some(id)).cloned();
+                    if let Some(vm) = vm {
+                        vm.borrow_mut().queue_ready(root, token);
+                    }
+                }
             }
         }
-        *due = live;
-        next
     }
 
-    /// `on_done` and `on_delete` of all root contexts.
-    pub(crate) fn stop(&self) {
-        for vm in self.vms.borrow().iter() {
+    /// Runs the ticks that are due and says when the next one is.
+    fn tick(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let vms = self.all.borrow().clone();
+        vms.iter().filter_map(|vm| vm.borrow_mut().tick(now)).min()
+    }
+
+    /// `on_done` and `on_delete` of all root contexts. Those that are not done yet have `patience` to say so.
+    pub(crate) async fn stop(&self, patience: Duration) {
+        let vms = self.all.borrow().clone();
+        for vm in &vms {
             vm.borrow_mut().stop();
         }
+        let stopped = async {
+            while !vms.iter().all(|vm| vm.borrow().stopped()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        // Whoever is not done by then is not waited for.
+        let _ = tokio::time::timeout(patience, stopped).await;
     }
 }
 

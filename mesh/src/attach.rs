@@ -265,7 +265,12 @@ pub(crate) fn takes(traffic: &[TrafficSelector], proxy: &Proxy, listener: Listen
         unknown || (mode && port)
     };
     if let Some(index) = traffic.iter().position(fits) {
-        return Ok(Some(format!("`match[{index}]` takes this traffic")));
+        let ports: Vec<String> = traffic[index].ports.iter().map(u16::to_string).collect();
+        let only = match listener.port {
+            None if !ports.is_empty() => format!(" on port {}", ports.join(", ")),
+            _ => String::new(),
+        };
+        return Ok(Some(format!("`match[{index}]` takes this traffic{only}")));
     }
     let side = match own_mode {
         Some(WorkloadMode::Client) => "CLIENT",

@@ -4,10 +4,12 @@ use std::fmt;
 
 use crate::attach::{MeshOptions, attaches, takes};
 use crate::model::{
-    Direction, Extension, ExtensionFilter, Filter, FilterChain, FilterKind, Layer, LeftOut, Listener, Phase, Proxy,
-    ProxyKind,
+    Dialect, Direction, Extension, ExtensionFilter, Filter, FilterChain, FilterKind, Layer, LeftOut, Listener, Phase,
+    Protocol, Proxy, ProxyKind,
 };
 use crate::order;
+use crate::policy::{self, PolicySpec};
+use crate::proxy::few;
 use crate::resources::{Policy, PolicyKind, Resources};
 
 /// Resolves the chain of one listener of one proxy.
@@ -20,7 +22,7 @@ use crate::resources::{Policy, PolicyKind, Resources};
 /// The proxy's own authentication and authorization filters are there when a `RequestAuthentication` or
 /// `AuthorizationPolicy` among the resources applies to the proxy.
 pub fn resolve(resources: &Resources, proxy: &Proxy, listener: &Listener, mesh: &MeshOptions) -> FilterChain {
-    let mut left_out = Vec::new();
+    let mut left_out = resources.unattached.clone();
     let mut attached = Vec::new();
     for extension in &resources.extensions {
         match why(extension, proxy, *listener, mesh) {
@@ -43,22 +45,44 @@ pub fn resolve(resources: &Resources, proxy: &Proxy, listener: &Listener, mesh: 
     let extensions = order::ordered(attached, &namespaces);
     left_out.sort_by(|a, b| (&a.namespace, &a.name, &a.kind).cmp(&(&b.namespace, &b.name, &b.kind)));
     let chain = Chain { resources, proxy, listener: *listener, mesh, extensions, filters: Vec::new() };
-    FilterChain { proxy: proxy.clone(), listener: *listener, filters: chain.build(), left_out }
+    let policies = policy::applied(chain.applying(), &mesh.root_namespace);
+    FilterChain { proxy: proxy.clone(), listener: *listener, filters: chain.build(), left_out, policies }
+}
+
+/// The network filters in front of an HTTP listener's own chain, or `None` when there are none.
+///
+/// Istio puts network extensions of all phases there, and none of its own network filters: what would decide about a
+/// connection's bytes decides about its requests.
+pub fn resolve_in_front(
+    resources: &Resources,
+    proxy: &Proxy,
+    listener: &Listener,
+    mesh: &MeshOptions,
+) -> Option<FilterChain> {
+    let listener = Listener { layer: Layer::Network, protocol: Some(Protocol::Http), ..*listener };
+    let chain = resolve(resources, proxy, &listener, mesh);
+    let any = chain.filters.iter().any(|filter| matches!(filter.kind, FilterKind::Extension(_)));
+    any.then_some(chain)
 }
 
 /// Why an extension is in the chain, or why it is not.
 fn why(extension: &Extension, proxy: &Proxy, listener: Listener, mesh: &MeshOptions) -> Result<String, String> {
     let attached = attaches(&extension.attach, &extension.namespace, proxy, mesh)?;
-    let layer = match &extension.filter {
-        ExtensionFilter::Wasm(wasm) => wasm.layer,
-        ExtensionFilter::Lua { .. } => Layer::Http,
-    };
-    match (layer, listener.layer) {
-        (Layer::Network, Layer::Http) => {
+    match (&extension.filter, extension.layer(), listener.layer) {
+        (_, Layer::Network, Layer::Http) => {
             return Err("its type is NETWORK: it runs in the network chain, before HTTP is parsed".to_owned());
         }
-        (Layer::Http, Layer::Network) => return Err("it is an HTTP filter, and this is the network chain".to_owned()),
+        (ExtensionFilter::Lua { .. }, _, Layer::Network) => {
+            return Err("it is Lua, which runs in HTTP chains only, and this is the network chain".to_owned());
+        }
+        (_, Layer::Http, Layer::Network) => {
+            return Err("it is an HTTP filter, and this is the network chain".to_owned());
+        }
         _ => {}
+    }
+    let outbound = proxy.kind == ProxyKind::Sidecar && listener.direction == Some(Direction::Outbound);
+    if outbound && matches!(extension.dialect, Dialect::Maistra { .. }) {
+        return Err("a ServiceMeshExtension runs on inbound traffic only".to_owned());
     }
     let taken = takes(&extension.traffic, proxy, listener)?;
     let priority =
@@ -67,6 +91,9 @@ fn why(extension: &Extension, proxy: &Proxy, listener: Listener, mesh: &MeshOpti
     let taken = taken.map(|taken| format!("{taken}; ")).unwrap_or_default();
     Ok(format!("{attached}; {taken}{phase}, {priority}"))
 }
+
+/// The phases in the order of the chain.
+const PHASES: [Phase; 4] = [Phase::Authn, Phase::Authz, Phase::Stats, Phase::Unspecified];
 
 fn phase_name(phase: Phase) -> &'static str {
     match phase {
@@ -142,7 +169,18 @@ impl Chain<'_> {
         self.built_in("envoy.filters.http.router", "sends the request upstream; always last");
     }
 
+    /// An HTTP port's network chain has the extensions of every phase and then HTTP, which has the rest.
     fn network(&mut self) {
+        if self.listener.protocol == Some(Protocol::Http) {
+            for phase in PHASES {
+                self.phase(phase);
+            }
+            self.built_in(
+                "envoy.filters.network.http_connection_manager",
+                "runs the HTTP chain, which has the policies and the metrics; always last on an HTTP port",
+            );
+            return;
+        }
         self.custom("envoy.filters.network.rbac", "envoy.filters.network.ext_authz");
         self.phase(Phase::Authn);
         self.phase(Phase::Authz);
@@ -208,20 +246,23 @@ impl Chain<'_> {
         self.filters.push(Filter { kind: FilterKind::BuiltIn(name.to_owned()), reason: sentence(reason) });
     }
 
+    /// The policies that apply here.
+    fn applying(&self) -> impl Iterator<Item = &Policy> {
+        let applies = |policy: &&Policy| attaches(&policy.attach, &policy.namespace, self.proxy, self.mesh).is_ok();
+        // Without rules there is nothing to check tokens against, and no filter.
+        let says_something = |policy: &&Policy| policy.spec != PolicySpec::Jwt(Vec::new());
+        let policies = self.resources.policies.iter().filter(|_| self.checks_requests());
+        policies.filter(says_something).filter(applies)
+    }
+
     /// Names the policies of one kind that apply here; `None` when there are none.
     fn policies(&self, kind: PolicyKind) -> Option<String> {
-        let applies = |policy: &&Policy| {
-            policy.kind == kind && attaches(&policy.attach, &policy.namespace, self.proxy, self.mesh).is_ok()
-        };
         let names: Vec<String> = self
-            .resources
-            .policies
-            .iter()
-            .filter(|_| self.checks_requests())
-            .filter(applies)
+            .applying()
+            .filter(|policy| policy.kind == kind)
             .map(|policy| format!("{} {}/{}", policy.origin.kind, policy.namespace, policy.name))
             .collect();
-        (!names.is_empty()).then(|| names.join(", "))
+        (!names.is_empty()).then(|| few(&names))
     }
 }
 
@@ -234,6 +275,15 @@ impl fmt::Display for FilterChain {
 }
 
 impl Filter {
+    /// `wasm`, `lua` or `builtin`.
+    pub fn kind_name(&self) -> &'static str {
+        match &self.kind {
+            FilterKind::BuiltIn(_) => "builtin",
+            FilterKind::Extension(extension) if extension.wasm().is_some() => "wasm",
+            FilterKind::Extension(_) => "lua",
+        }
+    }
+
     /// The extension's own name, or the built-in filter's.
     pub fn name(&self) -> &str {
         match &self.kind {

@@ -8,8 +8,8 @@ use crate::fault::{Fault, is_sha256};
 use crate::fields::{Field, Object, Report};
 use crate::metadata::Metadata;
 use crate::model::{
-    EnvValue, EnvVar, Extension, ExtensionFilter, FailStrategy, Layer, Origin, Phase, PullPolicy, TrafficSelector,
-    WasmFilter, WorkloadMode,
+    Dialect, EnvValue, EnvVar, Extension, ExtensionFilter, FailStrategy, Layer, Origin, Phase, PullPolicy,
+    TrafficSelector, WasmFilter, WorkloadMode,
 };
 use crate::url;
 
@@ -20,7 +20,7 @@ const MAX_SCRIPT: usize = 65_536;
 /// Where and when an extension applies: the fields that both kinds have.
 const PLACEMENT: [&str; 5] = ["selector", "targetRefs", "phase", "priority", "match"];
 /// The fields of a wasm extension: under `spec` in a `WasmPlugin`, under `spec.wasm` in a `TrafficExtension`.
-const WASM: [&str; 10] = [
+pub(crate) const WASM: [&str; 10] = [
     "url",
     "sha256",
     "imagePullPolicy",
@@ -81,15 +81,8 @@ fn placed(
     origin: Origin,
     report: &mut Report<'_>,
 ) -> Option<Extension> {
-    let phases =
-        [(unspecified, Phase::Unspecified), ("AUTHN", Phase::Authn), ("AUTHZ", Phase::Authz), ("STATS", Phase::Stats)];
-    let phase = spec.get("phase").and_then(|field| field.choice(&phases, report)).unwrap_or_default();
-    // The CRD declares only this field nullable.
-    let priority = spec
-        .get("priority")
-        .filter(|field| !field.is_null())
-        .and_then(|field| field.integer(i32::MIN.into(), i32::MAX.into(), report))
-        .and_then(|value| i32::try_from(value).ok());
+    let phase = phase(spec, unspecified, report);
+    let priority = priority(spec, report);
     let attach = attach::read(spec, report);
     let traffic = spec.get("match").map(|field| traffic(&field, report)).unwrap_or_default();
     Some(Extension {
@@ -103,16 +96,42 @@ fn placed(
         attach,
         traffic,
         filter: filter?,
+        dialect: Dialect::Istio,
     })
 }
 
-fn wasm(object: &Object<'_>, report: &mut Report<'_>) -> Option<WasmFilter> {
-    let url = object.required("url", report).and_then(|field| module_url(&field, report));
-    let pull_policies = [
+/// `phase`, whose default has one name in each kind.
+pub(crate) fn phase(spec: &Object<'_>, unspecified: &'static str, report: &mut Report<'_>) -> Phase {
+    let phases =
+        [(unspecified, Phase::Unspecified), ("AUTHN", Phase::Authn), ("AUTHZ", Phase::Authz), ("STATS", Phase::Stats)];
+    spec.get("phase").and_then(|field| field.choice(&phases, report)).unwrap_or_default()
+}
+
+/// `priority`, the only field that the CRDs declare nullable.
+pub(crate) fn priority(spec: &Object<'_>, report: &mut Report<'_>) -> Option<i32> {
+    spec.get("priority")
+        .filter(|field| !field.is_null())
+        .and_then(|field| field.integer(i32::MIN.into(), i32::MAX.into(), report))
+        .and_then(|value| i32::try_from(value).ok())
+}
+
+/// `imagePullPolicy` in Istio's words.
+pub(crate) fn pull_policy(spec: &Object<'_>, report: &mut Report<'_>) -> PullPolicy {
+    let policies = [
         ("UNSPECIFIED_POLICY", PullPolicy::Unspecified),
         ("IfNotPresent", PullPolicy::IfNotPresent),
         ("Always", PullPolicy::Always),
     ];
+    spec.get("imagePullPolicy").and_then(|field| field.choice(&policies, report)).unwrap_or_default()
+}
+
+/// `imagePullSecret`.
+pub(crate) fn pull_secret(spec: &Object<'_>, report: &mut Report<'_>) -> Option<String> {
+    spec.get("imagePullSecret").and_then(|field| field.text_of(1, 253, report)).map(str::to_owned)
+}
+
+fn wasm(object: &Object<'_>, report: &mut Report<'_>) -> Option<WasmFilter> {
+    let url = object.required("url", report).and_then(|field| module_url(&field, report));
     let fail_strategies = [
         ("FAIL_CLOSE", FailStrategy::FailClose),
         ("FAIL_OPEN", FailStrategy::FailOpen),
@@ -125,27 +144,23 @@ fn wasm(object: &Object<'_>, report: &mut Report<'_>) -> Option<WasmFilter> {
         field.warning(report, Fault::VerificationKeyIgnored);
     }
     let name = object.get("pluginName").and_then(|field| field.text_of(1, 256, report)).unwrap_or_default();
-    let secret = object.get("imagePullSecret").and_then(|field| field.text_of(1, 253, report));
     Some(WasmFilter {
         sha256,
-        pull_policy: object
-            .get("imagePullPolicy")
-            .and_then(|field| field.choice(&pull_policies, report))
-            .unwrap_or_default(),
-        pull_secret: secret.map(str::to_owned),
+        pull_policy: pull_policy(object, report),
+        pull_secret: pull_secret(object, report),
         plugin_config: object.get("pluginConfig").and_then(|field| plugin_config(&field, report)),
         plugin_name: name.to_owned(),
         fail_strategy: object
             .get("failStrategy")
             .and_then(|field| field.choice(&fail_strategies, report))
             .unwrap_or_default(),
-        env: object.get("vmConfig").map(|field| variables(&field, report)).unwrap_or_default(),
+        env: object.get("vmConfig").map(|field| variables(&field, EnvRules::Istio, report)).unwrap_or_default(),
         layer: object.get("type").and_then(|field| field.choice(&layers, report)).unwrap_or_default(),
         url: url?.to_owned(),
     })
 }
 
-fn module_url<'n>(field: &Field<'n>, report: &mut Report<'_>) -> Option<&'n str> {
+pub(crate) fn module_url<'n>(field: &Field<'n>, report: &mut Report<'_>) -> Option<&'n str> {
     let text = field.text(report)?;
     if text.is_empty() {
         field.error(report, Fault::Empty);
@@ -168,7 +183,16 @@ fn sha256(field: &Field<'_>, url: Option<&str>, report: &mut Report<'_>) -> Opti
     Some(value.to_owned())
 }
 
-fn variables(field: &Field<'_>, report: &mut Report<'_>) -> Vec<EnvVar> {
+/// Whose rules `vmConfig.env` follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EnvRules {
+    Istio,
+    /// A name must be a C identifier, and `value` is ignored beside `valueFrom: HOST`.
+    Tetrate,
+}
+
+/// `vmConfig`.
+pub(crate) fn variables(field: &Field<'_>, rules: EnvRules, report: &mut Report<'_>) -> Vec<EnvVar> {
     let Some(object) = field.object(report) else { return Vec::new() };
     object.only(&["env"], report);
     let Some(list) = object.get("env") else { return Vec::new() };
@@ -183,9 +207,13 @@ fn variables(field: &Field<'_>, report: &mut Report<'_>) -> Vec<EnvVar> {
             .unwrap_or_default();
         let value = object.get("value");
         let value = match (from_host, value) {
-            (true, Some(field)) => {
+            (true, Some(field)) if rules == EnvRules::Istio => {
                 field.error(report, Fault::ValueWithHost);
                 continue;
+            }
+            (true, Some(field)) => {
+                field.warning(report, Fault::ValueIgnored);
+                EnvValue::Host
             }
             (true, None) => EnvValue::Host,
             (false, value) => {
@@ -198,7 +226,10 @@ fn variables(field: &Field<'_>, report: &mut Report<'_>) -> Vec<EnvVar> {
         if !names.insert(name) {
             field.error(report, Fault::DuplicateVariable { name: name.to_owned() });
         } else if !is_c_identifier(name) {
-            field.warning(report, Fault::VariableName { name: name.to_owned() });
+            match rules {
+                EnvRules::Istio => field.warning(report, Fault::VariableName { name: name.to_owned() }),
+                EnvRules::Tetrate => field.error(report, Fault::NotAnIdentifier { name: name.to_owned() }),
+            }
         }
         variables.push(EnvVar { name: name.to_owned(), value });
     }
@@ -209,7 +240,8 @@ fn is_c_identifier(name: &str) -> bool {
     !name.starts_with(|c: char| c.is_ascii_digit()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-fn traffic(field: &Field<'_>, report: &mut Report<'_>) -> Vec<TrafficSelector> {
+/// `match`.
+pub(crate) fn traffic(field: &Field<'_>, report: &mut Report<'_>) -> Vec<TrafficSelector> {
     let modes = [
         ("UNDEFINED", WorkloadMode::ClientAndServer),
         ("CLIENT", WorkloadMode::Client),

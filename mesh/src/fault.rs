@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::PolicyFault;
+
 /// A place in the operator's input.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
@@ -137,12 +139,6 @@ pub enum Fault {
         version: String,
         /// The version there is.
         supported: &'static str,
-    },
-    /// A kind that puts code into the chain, and that this version cannot read.
-    #[error("{kind} is not supported yet, and leaving it out would give another chain")]
-    UnsupportedKind {
-        /// The kind.
-        kind: String,
     },
     /// The same resource twice.
     #[error("{kind} {namespace}/{name} is given twice, first at {first}")]
@@ -278,6 +274,83 @@ pub enum Fault {
     /// A script that Envoy would never call.
     #[error("the script must define `envoy_on_request` or `envoy_on_response`")]
     LuaWithoutCallback,
+    /// Text in front of a container image where only a registry can stand.
+    #[error("`{image}` is not a container image: no scheme can stand before its registry")]
+    ImageWithScheme {
+        /// The image.
+        image: String,
+    },
+    /// Tetrate's catalogue has OCI images only.
+    #[error("must start with `oci://`, is `{image}`")]
+    NotOci {
+        /// The image.
+        image: String,
+    },
+    /// Neither or both of `image` and `url`.
+    #[error("exactly one of `image` and `url` must be set")]
+    ImageOrUrl,
+    /// A variable name with other characters than an identifier's.
+    #[error("`{name}` does not match [A-Za-z_][A-Za-z0-9_]*")]
+    NotAnIdentifier {
+        /// The name.
+        name: String,
+    },
+    /// A resource of Tetrate's that does not say what it belongs to.
+    #[error("required: `metadata.{key}` (tctl) or the annotation `tsb.tetrate.io/{annotation}` (kubectl)")]
+    HierarchyMissing {
+        /// The key in `metadata`.
+        key: &'static str,
+        /// The annotation's name, after the prefix.
+        annotation: &'static str,
+    },
+    /// A name that is not fully qualified.
+    #[error("`{fqn}` is not of the form {form}")]
+    NotAnFqn {
+        /// The name.
+        fqn: String,
+        /// What it should look like.
+        form: &'static str,
+    },
+    /// An extension that no catalogue entry of the input has.
+    #[error("there is no WasmExtension `{fqn}` in the input, and leaving it out would give another chain")]
+    UnknownExtension {
+        /// The fully qualified name.
+        fqn: String,
+    },
+    /// The same extension twice in one place.
+    #[error("the extension `{fqn}` is given twice")]
+    DuplicateUse {
+        /// The fully qualified name.
+        fqn: String,
+    },
+    /// A tenant that the extension is not for.
+    #[error("`{tenant}` may not use this extension: its `allowedIn` has {allowed}")]
+    NotAllowedIn {
+        /// The tenant, fully qualified.
+        tenant: String,
+        /// The tenants that may.
+        allowed: String,
+    },
+    /// A setting whose effect on extensions is not modelled.
+    #[error("extensions under propagation strategy {strategy} are not supported, only under REPLACE")]
+    Propagation {
+        /// The strategy.
+        strategy: String,
+    },
+    /// Migration: there is a resource of that kind and name.
+    #[error("would become {resource}, which is already there, at {other}")]
+    Collision {
+        /// Kind, namespace and name.
+        resource: String,
+        /// The other one.
+        other: Box<Place>,
+    },
+    /// Migration: the other kind has no way to say the same.
+    #[error("cannot be written as a {kind} that means the same")]
+    NotMigrated {
+        /// The other kind.
+        kind: &'static str,
+    },
     /// NaN or an infinity where JSON is needed.
     #[error("{value} has no JSON form")]
     NotFinite {
@@ -287,12 +360,24 @@ pub enum Fault {
     /// Text that is not base64. It is not quoted, since it is a secret.
     #[error("is not base64")]
     NotBase64,
+    /// A rule for policies.
+    #[error(transparent)]
+    Policy(PolicyFault),
     /// Warning: a selector that selects everything.
     #[error("the selector is empty, so it selects every workload in scope")]
     EmptySelector,
     /// Warning: a field that Istio accepts and does not use.
     #[error("Istio does not verify signatures: it accepts this field and ignores it")]
     VerificationKeyIgnored,
+    /// Warning: a phase that only the image knows.
+    #[error("without `phase`, the manifest.yaml of the image decides; here it counts as unspecified")]
+    PhaseOfImage,
+    /// Warning: a value that is never used.
+    #[error("`value` is ignored with `valueFrom: HOST`")]
+    ValueIgnored,
+    /// Warning: Istio takes one secret.
+    #[error("only the first of several pull secrets is used")]
+    SeveralSecrets,
     /// Warning: a variable name that the API forbids and the control plane lets through.
     #[error("`{name}` is not a C identifier, as the API requires; Istio does not reject it")]
     VariableName {
@@ -329,9 +414,15 @@ impl Fault {
             Self::WrongType { expected: "a string", actual: "a number" | "a boolean" } => {
                 "put the value in quotes".to_owned()
             }
-            Self::UnsupportedKind { kind } if kind == "ServiceMeshExtension" || kind == "WasmExtension" => {
-                "write it as a WasmPlugin".to_owned()
+            Self::NotOci { image } => {
+                format!("write `oci://{}`", image.split_once("://").map_or(image.as_str(), |(_, rest)| rest))
             }
+            Self::ImageWithScheme { image } => {
+                format!("write `{}`", image.split_once("://").map_or(image.as_str(), |(_, rest)| rest))
+            }
+            Self::UnknownExtension { .. } => "give the file with that WasmExtension as well".to_owned(),
+            Self::NotAllowedIn { .. } => "add the tenant to the extension's `allowedIn`".to_owned(),
+            Self::PhaseOfImage => "set `phase` to what the image's manifest.yaml says".to_owned(),
             _ => return None,
         })
     }
@@ -356,7 +447,8 @@ pub(crate) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str
     let wanted = plain(name);
     let likeness = |candidate: &str| {
         let candidate = plain(candidate);
-        let part = wanted.len() >= 3 && candidate.contains(&wanted);
+        let part =
+            wanted.len() >= 3 && candidate.contains(&wanted) || candidate.len() >= 5 && wanted.contains(&candidate);
         strsim::normalized_damerau_levenshtein(&wanted, &candidate).max(if part { 0.6 } else { 0.0 })
     };
     known
@@ -384,11 +476,12 @@ mod tests {
         check("targetRef", Some("targetRefs"));
         check("URL", Some("url"));
         check("config", Some("pluginConfig"));
+        check("theTargetRefs", Some("targetRefs"));
     }
 
     #[test]
     fn unlike_names_suggest_nothing() {
-        check("workloadSelector", None);
+        check("workload", None);
         check("", None);
     }
 }

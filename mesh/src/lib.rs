@@ -6,26 +6,43 @@
 //! [`FilterChain`](model::FilterChain).
 
 mod attach;
+mod brief;
 mod chain;
+mod clusters;
 mod config;
+mod diff;
 mod extension;
 mod fault;
 mod fields;
+mod locate;
+mod maistra;
 mod metadata;
+pub mod migrate;
 pub mod model;
 mod order;
 pub mod plan;
+pub mod policy;
+mod ports;
 mod proxy;
 mod resources;
+mod rule;
 mod scalar;
 mod secret;
+mod tetrate;
 mod time;
 mod url;
+pub mod warnings;
 mod yaml;
 
 pub use attach::{AttachedService, GATEWAY_NAME_LABEL, MeshOptions, ServiceKind, WAYPOINT_CLASS};
-pub use chain::resolve;
+pub use chain::{resolve, resolve_in_front};
+pub use clusters::clusters;
+pub use diff::{Change, ChangeKind, diff};
 pub use fault::{Fault, Place, Problem};
-pub use proxy::{Assumption, ProxyError, assume_proxy, assumed_listener, services_of, workload};
-pub use resources::{Gateway, Policy, PolicyKind, Reading, Resources, Service, Source, Workload, read};
+pub use locate::{FieldPath, Locator, Step, wasm_field};
+pub use ports::{DeclaredPort, PortOwner, protocol};
+pub use proxy::{Assumption, ProxyError, assume_proxy, assumed_listener, services_of, stated, workload};
+pub use resources::{
+    Gateway, GatewayClass, Policy, PolicyKind, Reading, Resources, Service, Source, Workload, read, read_located,
+};
 pub use secret::{DockerConfig, PullSecret};

@@ -34,11 +34,16 @@ pub(crate) struct Metadata {
 
 /// Reads the `metadata` of a resource whose fields are all checked.
 pub(crate) fn read(resource: &Object<'_>, report: &mut Report<'_>) -> Metadata {
+    read_with(resource, &[], report)
+}
+
+/// The same for resources that have further fields in `metadata`.
+pub(crate) fn read_with(resource: &Object<'_>, further: &[&'static str], report: &mut Report<'_>) -> Metadata {
     let mut metadata = Metadata { name: None, namespace: None, created: None, resource_version: None };
     let Some(object) = resource.required("metadata", report).and_then(|field| field.object(report)) else {
         return metadata;
     };
-    object.only(&KNOWN, report);
+    object.only(&[&KNOWN, further].concat(), report);
     metadata.name = object.required("name", report).and_then(|field| name(&field, ". and -", 253, report));
     metadata.namespace = match object.get("namespace").filter(|field| !field.is_null() && field.as_text() != Some("")) {
         Some(field) => name(&field, "-", 63, report),

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Policies;
+
 /// Where in the operator's input a resource was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
@@ -57,6 +59,53 @@ pub struct Extension {
     pub traffic: Vec<TrafficSelector>,
     /// What runs.
     pub filter: ExtensionFilter,
+    /// Whose rules it follows where they are not Istio's.
+    #[serde(default)]
+    pub dialect: Dialect,
+}
+
+/// The control plane that an extension was written for, with what only that one knows about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum Dialect {
+    /// `WasmPlugin` and `TrafficExtension`.
+    #[default]
+    Istio,
+    /// `ServiceMeshExtension`: runs on inbound traffic only.
+    Maistra {
+        /// `spec.phase`; `None` leaves it to the image's `manifest.yaml`.
+        phase: Option<MaistraPhase>,
+    },
+    /// `WasmExtension` of Tetrate Service Bridge, where a gateway or a setting uses it.
+    Tetrate {
+        /// `organizations/ORG/extensions/NAME`: decides between equal priorities.
+        fqn: String,
+        /// Kind and fully qualified name of what uses it.
+        used_by: String,
+    },
+}
+
+/// The phases of a `ServiceMeshExtension`, in the order of the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are all there is to say")]
+pub enum MaistraPhase {
+    PreAuthN,
+    PostAuthN,
+    PreAuthZ,
+    PostAuthZ,
+    PreStats,
+    PostStats,
+}
+
+impl MaistraPhase {
+    /// Istio's phase at the same place. `PostAuthN` and `PreAuthZ` share one, and so do `PostAuthZ` and `PreStats`.
+    pub fn istio(self) -> Phase {
+        match self {
+            Self::PreAuthN => Phase::Authn,
+            Self::PostAuthN | Self::PreAuthZ => Phase::Authz,
+            Self::PostAuthZ | Self::PreStats => Phase::Stats,
+            Self::PostStats => Phase::Unspecified,
+        }
+    }
 }
 
 impl Extension {
@@ -68,9 +117,18 @@ impl Extension {
         }
     }
 
+    /// Which chain it runs in. Lua is an HTTP filter.
+    pub fn layer(&self) -> Layer {
+        self.wasm().map_or(Layer::Http, |wasm| wasm.layer)
+    }
+
     /// Tells it from every other: `WasmPlugin default/basic-auth`.
     pub fn id(&self) -> String {
-        format!("{} {}/{}", self.origin.kind, self.namespace, self.name)
+        let used_by = match &self.dialect {
+            Dialect::Tetrate { used_by, .. } => format!(" of {used_by}"),
+            Dialect::Istio | Dialect::Maistra { .. } => String::new(),
+        };
+        format!("{} {}/{}{used_by}", self.origin.kind, self.namespace, self.name)
     }
 }
 
@@ -86,7 +144,7 @@ pub enum Attach {
 }
 
 /// One entry of `targetRefs` (`istio.type.v1beta1.PolicyTargetReference`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TargetRef {
     /// API group; empty for the core group.
     pub group: String,
@@ -200,7 +258,7 @@ pub enum EnvValue {
 }
 
 /// Where a wasm extension sits: `type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Layer {
     /// An HTTP filter.
@@ -244,6 +302,19 @@ pub struct Listener {
     pub port: Option<u16>,
     /// Which chain is asked for.
     pub layer: Layer,
+    /// What the port carries, which says how its network chain ends; `None` when nothing says it.
+    #[serde(default)]
+    pub protocol: Option<Protocol>,
+}
+
+/// What a port carries, as far as its chains differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP of any version, gRPC included: the network chain ends in the HTTP connection manager.
+    Http,
+    /// Everything else: the network chain ends in the TCP proxy.
+    Tcp,
 }
 
 /// Traffic direction at a sidecar.
@@ -267,6 +338,9 @@ pub struct FilterChain {
     pub filters: Vec<Filter>,
     /// Extensions that are not in the chain.
     pub left_out: Vec<LeftOut>,
+    /// What its authentication and authorization filters enforce.
+    #[serde(default, skip_serializing_if = "Policies::is_empty")]
+    pub policies: Policies,
 }
 
 /// One place in the chain.

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::model::{Extension, Phase};
+use crate::model::{Dialect, Extension, MaistraPhase, Phase};
 
 /// What Istio appends to a `WasmPlugin`'s name when it makes a `TrafficExtension` of it.
 const TRANSLATED: &str = "~istio-translated-wasmplugin";
@@ -19,25 +19,43 @@ pub(crate) fn ordered<'e, T>(items: Vec<(&'e Extension, T)>, namespaces: &[&str]
             let extension = item.0;
             let gathered = namespaces.iter().position(|namespace| *namespace == extension.namespace)?;
             // `None` is less than every `Some`, so reversed it comes last.
-            let key = (place(extension.phase), Reverse(extension.priority), gathered, extension.created);
-            Some(((key, internal_name(extension)), item))
+            let key = (place(extension), Reverse(extension.priority), gathered, extension.created);
+            // Kinds that only other control planes have may share a name with one of Istio's.
+            Some(((key, internal_name(extension), extension.origin.kind.as_str()), item))
         })
         .collect();
     keyed.sort_by(|(a, _), (b, _)| a.cmp(b));
     keyed.into_iter().map(|(_, item)| item).collect()
 }
 
-/// The phases in the order of the chain.
-fn place(phase: Phase) -> u8 {
-    match phase {
+/// The phases in the order of the chain. Where Maistra has two phases in one of Istio's, the earlier goes first.
+fn place(extension: &Extension) -> (u8, bool) {
+    let phase = match extension.phase {
         Phase::Authn => 0,
         Phase::Authz => 1,
         Phase::Stats => 2,
         Phase::Unspecified => 3,
+    };
+    let earlier =
+        Some(MaistraPhase::PostAuthN) == maistra(extension) || Some(MaistraPhase::PostAuthZ) == maistra(extension);
+    (phase, !earlier)
+}
+
+fn maistra(extension: &Extension) -> Option<MaistraPhase> {
+    match extension.dialect {
+        Dialect::Maistra { phase } => phase,
+        Dialect::Istio | Dialect::Tetrate { .. } => None,
     }
 }
 
-fn internal_name(extension: &Extension) -> String {
+/// What decides between equal priorities: Istio's name for the extension, or Tetrate's fully qualified one.
+pub(crate) fn internal_name(extension: &Extension) -> String {
+    if let Dialect::Tetrate { fqn, used_by } = &extension.dialect {
+        return format!("{fqn} {used_by}");
+    }
     let marker = if extension.origin.kind == "WasmPlugin" { TRANSLATED } else { "" };
     format!("{}{marker}", extension.name)
 }
+
+#[cfg(test)]
+mod tests;

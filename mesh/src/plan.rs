@@ -12,17 +12,30 @@ use crate::model::FilterChain;
 pub struct Plan {
     /// What to execute.
     pub chain: FilterChain,
+    /// Network filters in front of an HTTP chain, when there are any.
+    #[serde(default)]
+    pub network: Option<FilterChain>,
     /// Fetched modules, by [`Extension::id`](crate::model::Extension::id).
     pub modules: BTreeMap<String, Module>,
     /// Value of each `valueFrom: HOST` variable that the operator's environment has.
     pub host_env: BTreeMap<String, String>,
     /// Address to listen on, for example `127.0.0.1:8080`; port 0 picks one.
     pub listen: String,
-    /// `http://HOST:PORT` of the upstream; `None` is the built-in echo.
+    /// The upstream: `http://`, `h2c://` or `https://HOST[:PORT]`, or `tcp://HOST:PORT` when `chain` is a network
+    /// chain; `None` is the built-in echo.
     pub upstream: Option<String>,
-    /// Clusters that filters may call, by name, each `http://HOST:PORT`.
+    /// Clusters that filters may call, by name, each `http://`, `h2c://` or `https://HOST[:PORT]`.
     #[serde(default)]
     pub clusters: BTreeMap<String, String>,
+    /// The proxy's node in Envoy's JSON form (`xds.node`); `None` is one made from the chain's proxy.
+    #[serde(default)]
+    pub node: Option<serde_json::Value>,
+    /// Address of the administration endpoint, which has the metrics; `None`: there is none.
+    #[serde(default)]
+    pub admin: Option<String>,
+    /// Certificates to trust beside the public roots, for `https://`, in PEM.
+    #[serde(default)]
+    pub ca_certificates: Vec<String>,
     /// Worker threads; `None` is one per core.
     pub workers: Option<usize>,
 }

@@ -4,12 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::attach::{
-    AttachedService, GATEWAY_NAME_LABEL, MeshOptions, Target, WAYPOINT_CLASS, attaches, described, target,
+    AttachedService, GATEWAY_NAME_LABEL, MeshOptions, ServiceKind, Target, WAYPOINT_CLASS, attaches, described, target,
 };
-use crate::model::{Attach, Direction, Extension, ExtensionFilter, Layer, Listener, Proxy, ProxyKind, TargetRef};
-use crate::resources::{Resources, Workload};
+use crate::model::{Attach, Direction, Extension, Layer, Listener, Proxy, ProxyKind, TargetRef};
+use crate::resources::{GatewayClass, Resources, Service, Workload};
+
+mod stated;
+
+pub use stated::stated;
 
 const GATEWAY_CLASS_LABEL: &str = "gateway.networking.k8s.io/gateway-class-name";
+/// Istio's controller for waypoints, whatever a class of it is called.
+const WAYPOINT_CONTROLLER: &str = "istio.io/mesh-controller";
 const USE_WAYPOINT_LABEL: &str = "istio.io/use-waypoint";
 const USE_WAYPOINT_NAMESPACE_LABEL: &str = "istio.io/use-waypoint-namespace";
 /// Labels that tell pods of one workload apart, but not workloads.
@@ -159,28 +165,28 @@ pub fn workload(resources: &Resources, name: &str) -> Result<Proxy, ProxyError> 
 /// CLIENT means) at gateways; the network chain when every extension is a network filter.
 pub fn assumed_listener(resources: &Resources, proxy: &Proxy) -> Listener {
     let direction = if proxy.kind == ProxyKind::Gateway { Direction::Outbound } else { Direction::Inbound };
-    let is_network = |extension: &Extension| match &extension.filter {
-        ExtensionFilter::Wasm(wasm) => wasm.layer == Layer::Network,
-        ExtensionFilter::Lua { .. } => false,
-    };
+    let is_network = |extension: &Extension| extension.layer() == Layer::Network;
     let all_network = !resources.extensions.is_empty() && resources.extensions.iter().all(is_network);
-    Listener { direction: Some(direction), port: None, layer: if all_network { Layer::Network } else { Layer::Http } }
+    let layer = if all_network { Layer::Network } else { Layer::Http };
+    Listener { direction: Some(direction), port: None, layer, protocol: None }
 }
 
-/// The given Services whose traffic goes through a waypoint, by `istio.io/use-waypoint` on them or their namespace.
+/// The given Services and `ServiceEntry`s whose traffic goes through a waypoint, by `istio.io/use-waypoint` on them or
+/// their namespace.
 pub fn services_of(resources: &Resources, waypoint: &Proxy) -> Vec<AttachedService> {
     let name = waypoint.labels.get(GATEWAY_NAME_LABEL).map_or(waypoint.name.as_str(), String::as_str);
-    resources
-        .services
-        .iter()
-        .filter(|service| {
-            waypoint_of(resources, &service.namespace, &service.name)
-                == Some((waypoint.namespace.clone(), name.to_owned()))
+    let services = resources.services.iter().map(|service| (ServiceKind::Service, service));
+    let entries = resources.service_entries.iter().map(|entry| (ServiceKind::ServiceEntry, entry));
+    services
+        .chain(entries)
+        .filter(|(_, service)| {
+            let used = waypoint_of(resources, &service.namespace, Some(&service.labels));
+            used == Some((&waypoint.namespace, name))
         })
-        .map(|service| AttachedService {
-            kind: crate::attach::ServiceKind::Service,
-            namespace: service.namespace.clone(),
-            name: service.name.clone(),
+        .map(|(kind, Service { namespace, name, .. })| AttachedService {
+            kind,
+            namespace: namespace.clone(),
+            name: name.clone(),
         })
         .collect()
 }
@@ -227,7 +233,7 @@ impl Candidate {
 }
 
 /// Lists names, the first of them when there are many.
-fn few(names: &[String]) -> String {
+pub(crate) fn few(names: &[String]) -> String {
     const SHOWN: usize = 5;
     match names.len().checked_sub(SHOWN) {
         Some(more @ 1..) => format!("{} and {more} more", names[..SHOWN].join(", ")),
@@ -290,10 +296,15 @@ fn targeted(
         }
         Some(Target::Service(kind)) => {
             let name = target_ref.name.clone();
-            let found = waypoint_of(resources, namespace, &name);
+            let given = match kind {
+                ServiceKind::Service => &resources.services,
+                ServiceKind::ServiceEntry => &resources.service_entries,
+            };
+            let service = given.iter().find(|service| service.namespace == namespace && service.name == name);
+            let found = waypoint_of(resources, namespace, service.map(|service| &service.labels));
             let guess = found.is_none().then(|| format!("nothing given says which waypoint {kind:?} `{name}` uses"));
-            let (waypoint_namespace, waypoint) = found.unwrap_or((namespace.to_owned(), "waypoint".to_owned()));
-            let mut proxy = gateway_proxy(resources, &waypoint_namespace, &waypoint);
+            let (waypoint_namespace, waypoint) = found.unwrap_or((namespace, "waypoint"));
+            let mut proxy = gateway_proxy(resources, waypoint_namespace, waypoint);
             proxy.kind = ProxyKind::Waypoint;
             let service = AttachedService { kind, namespace: namespace.to_owned(), name };
             vec![Candidate { services: vec![service], ..candidate(proxy, extension, guess) }]
@@ -302,7 +313,10 @@ fn targeted(
             let given: Vec<_> = resources
                 .gateways
                 .iter()
-                .filter(|gateway| gateway.class == WAYPOINT_CLASS && target_ref.name == WAYPOINT_CLASS)
+                .filter(|gateway| {
+                    let proxy = gateway_proxy(resources, &gateway.namespace, &gateway.name);
+                    proxy.kind == ProxyKind::Waypoint && target_ref.name == WAYPOINT_CLASS
+                })
                 .map(|gateway| candidate(gateway_proxy(resources, &gateway.namespace, &gateway.name), extension, None))
                 .collect();
             if !given.is_empty() {
@@ -390,21 +404,39 @@ fn workload_proxy(resources: &Resources, workload: &Workload) -> Proxy {
     }
 }
 
-fn kind_of_pod(resources: &Resources, namespace: &str, labels: &BTreeMap<String, String>) -> ProxyKind {
+pub(crate) fn kind_of_pod(resources: &Resources, namespace: &str, labels: &BTreeMap<String, String>) -> ProxyKind {
     if let Some(gateway) = labels.get(GATEWAY_NAME_LABEL) {
         return kind_of_gateway(resources, namespace, gateway, labels);
     }
-    // Istio's own charts label their gateways `istio: ingressgateway` and `app: istio-ingressgateway`.
+    if is_classic_gateway(labels) { ProxyKind::Gateway } else { ProxyKind::Sidecar }
+}
+
+/// Istio's own charts label their gateways `istio: ingressgateway` and `app: istio-ingressgateway`.
+pub(crate) fn is_classic_gateway(labels: &BTreeMap<String, String>) -> bool {
     let is_gateway = |key: &str, prefix: &str| {
         labels.get(key).is_some_and(|value| value.starts_with(prefix) && value.ends_with("gateway"))
     };
-    if is_gateway("istio", "") || is_gateway("app", "istio-") { ProxyKind::Gateway } else { ProxyKind::Sidecar }
+    is_gateway("istio", "") || is_gateway("app", "istio-")
 }
 
 fn kind_of_gateway(resources: &Resources, namespace: &str, name: &str, labels: &BTreeMap<String, String>) -> ProxyKind {
     let given = resources.gateways.iter().find(|gateway| gateway.namespace == namespace && gateway.name == name);
-    let class = given.map(|gateway| gateway.class.as_str()).or(labels.get(GATEWAY_CLASS_LABEL).map(String::as_str));
-    let is_waypoint = class.map_or_else(|| is_waypoint_name(name), |class| class == WAYPOINT_CLASS);
+    kind_by_class(given.map(|gateway| gateway.class.as_str()), name, labels, &resources.gateway_classes)
+}
+
+/// What a Gateway's class makes of it; without one, what its pods' labels or its name do.
+pub(crate) fn kind_by_class(
+    class: Option<&str>,
+    name: &str,
+    labels: &BTreeMap<String, String>,
+    classes: &[GatewayClass],
+) -> ProxyKind {
+    let class = class.or(labels.get(GATEWAY_CLASS_LABEL).map(String::as_str));
+    let is_waypoint_class = |class: &str| {
+        let mut of_controller = classes.iter().filter(|given| given.controller == WAYPOINT_CONTROLLER);
+        class == WAYPOINT_CLASS || of_controller.any(|given| given.name == class)
+    };
+    let is_waypoint = class.map_or_else(|| is_waypoint_name(name), is_waypoint_class);
     if is_waypoint { ProxyKind::Waypoint } else { ProxyKind::Gateway }
 }
 
@@ -421,13 +453,16 @@ fn is_waypoint_name(name: &str) -> bool {
 }
 
 /// Namespace and name of the waypoint that a service uses; the service's own label comes before its namespace's.
-fn waypoint_of(resources: &Resources, namespace: &str, name: &str) -> Option<(String, String)> {
-    let service = resources.services.iter().find(|service| service.namespace == namespace && service.name == name);
-    let own = service.map(|service| &service.labels).filter(|labels| labels.contains_key(USE_WAYPOINT_LABEL));
+pub(crate) fn waypoint_of<'r>(
+    resources: &'r Resources,
+    namespace: &'r str,
+    service: Option<&'r BTreeMap<String, String>>,
+) -> Option<(&'r str, &'r str)> {
+    let own = service.filter(|labels| labels.contains_key(USE_WAYPOINT_LABEL));
     let labels = own.or_else(|| resources.namespaces.get(namespace))?;
     let waypoint = labels.get(USE_WAYPOINT_LABEL).filter(|waypoint| *waypoint != "none")?;
     let waypoint_namespace = labels.get(USE_WAYPOINT_NAMESPACE_LABEL).map_or(namespace, String::as_str);
-    Some((waypoint_namespace.to_owned(), waypoint.clone()))
+    Some((waypoint_namespace, waypoint))
 }
 
 fn targeted_gateways(resources: &Resources) -> BTreeSet<(&str, &str)> {

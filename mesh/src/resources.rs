@@ -4,16 +4,23 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::attach;
 use crate::extension::{traffic_extension, wasm_plugin};
 use crate::fault::{Fault, Place, Problem};
 use crate::fields::{Field, Object, Report};
-use crate::metadata;
-use crate::model::{Attach, Extension, Origin};
+use crate::locate::Locator;
+use crate::maistra::{self, service_mesh_extension};
+use crate::metadata::{self, Metadata};
+use crate::model::{Attach, Extension, LeftOut, Origin};
+use crate::policy::{self, PolicySpec};
+use crate::ports::{self, DeclaredPort};
 use crate::secret::{self, PullSecret};
+use crate::tetrate::{self, Tetrate};
 use crate::yaml::{self, Value};
 
-const EXTENSIONS: &str = "extensions.istio.io/v1alpha1";
+pub(crate) const ISTIO_VERSION: &str = "extensions.istio.io/v1alpha1";
+
+/// Reads the `spec` of one kind of extension; `None` when something was wrong, which is then in the report.
+type ReadSpec = fn(&Object<'_>, Metadata, Origin, &mut Report<'_>) -> Option<Extension>;
 
 /// One input: a file's text, or standard input's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,14 +45,24 @@ pub struct Reading {
 /// Extension resources, and the resources that say which proxies there are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Resources {
-    /// `WasmPlugin` and `TrafficExtension`, in the order they were read.
+    /// `WasmPlugin`, `TrafficExtension` and `ServiceMeshExtension` in the order they were read, then each use of a
+    /// `WasmExtension`.
     pub extensions: Vec<Extension>,
+    /// Each `WasmExtension` that attaches to no proxy at all, with the reason. Its namespace is its organization.
+    pub unattached: Vec<LeftOut>,
     /// Pods, and everything with a pod template.
     pub workloads: Vec<Workload>,
     /// Gateways of gateway.networking.k8s.io.
     pub gateways: Vec<Gateway>,
+    /// Gateway classes of gateway.networking.k8s.io.
+    pub gateway_classes: Vec<GatewayClass>,
     /// Services.
     pub services: Vec<Service>,
+    /// Istio's `ServiceEntry` resources.
+    pub service_entries: Vec<Service>,
+    /// The ports that Services and Gateways declare.
+    #[serde(default)]
+    pub ports: Vec<DeclaredPort>,
     /// Namespaces' labels, by name.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// `RequestAuthentication` and `AuthorizationPolicy`: which of the proxy's own filters there are.
@@ -81,7 +98,16 @@ pub struct Gateway {
     pub class: String,
 }
 
-/// A Service.
+/// A `GatewayClass` of gateway.networking.k8s.io.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayClass {
+    /// `metadata.name`.
+    pub name: String,
+    /// `spec.controllerName`: `istio.io/mesh-controller` makes its Gateways waypoints.
+    pub controller: String,
+}
+
+/// A Service or a `ServiceEntry`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// `metadata.name`.
@@ -105,6 +131,8 @@ pub struct Policy {
     pub namespace: String,
     /// Which proxies it applies to.
     pub attach: Attach,
+    /// What it says.
+    pub spec: PolicySpec,
 }
 
 /// What a [`Policy`] does.
@@ -144,6 +172,17 @@ pub enum PolicyKind {
 /// );
 /// ```
 pub fn read(sources: &[Source]) -> Reading {
+    read_documents(sources, |_, _| {})
+}
+
+/// The same, with what finds the place of any field afterwards.
+pub fn read_located(sources: &[Source]) -> (Reading, Locator) {
+    let mut locator = Locator::default();
+    let reading = read_documents(sources, |file, root| locator.keep(file, root));
+    (reading, locator.sorted())
+}
+
+fn read_documents(sources: &[Source], mut done: impl FnMut(&str, yaml::Node)) -> Reading {
     let mut reader = Reader::default();
     for source in sources {
         for document in yaml::documents(&source.text) {
@@ -151,10 +190,13 @@ pub fn read(sources: &[Source]) -> Reading {
             for (at, fault) in document.faults {
                 report.error(at, "", fault);
             }
-            match &document.root {
+            match document.root {
                 Ok(node) if node.value == Value::Null => {}
-                Ok(node) => reader.resource(&Field::root(node), None, &mut report),
-                Err((at, fault)) => report.error(*at, "", fault.clone()),
+                Ok(node) => {
+                    reader.resource(&Field::root(&node), None, &mut report);
+                    done(&source.file, node);
+                }
+                Err((at, fault)) => report.error(at, "", fault),
             }
             report.errors.sort_by(|a, b| a.place.cmp(&b.place));
             report.warnings.sort_by(|a, b| a.place.cmp(&b.place));
@@ -162,12 +204,18 @@ pub fn read(sources: &[Source]) -> Reading {
             reader.reading.warnings.append(&mut report.warnings);
         }
     }
-    reader.reading
+    let Reader { mut reading, tetrate, .. } = reader;
+    let joined = tetrate.join();
+    reading.resources.extensions.extend(joined.extensions);
+    reading.resources.unattached = joined.unattached;
+    reading.errors.extend(joined.errors);
+    reading
 }
 
 #[derive(Default)]
 struct Reader {
     reading: Reading,
+    tetrate: Tetrate,
     /// Kind, namespace and name of what may exist only once, and where it was first.
     seen: HashMap<(String, String, String), Place>,
 }
@@ -199,14 +247,22 @@ impl Reader {
             return;
         }
         match (group, kind) {
-            ("extensions.istio.io", "WasmPlugin" | "TrafficExtension") => {
-                self.extension(&object, version, kind, report);
+            ("extensions.istio.io", "WasmPlugin") => {
+                self.extension(&object, version, kind, ISTIO_VERSION, wasm_plugin, report);
             }
-            ("maistra.io", "ServiceMeshExtension") | ("extension.tsb.tetrate.io", "WasmExtension") => {
-                report.error(object.at, &object.path, Fault::UnsupportedKind { kind: kind.to_owned() });
+            ("extensions.istio.io", "TrafficExtension") => {
+                self.extension(&object, version, kind, ISTIO_VERSION, traffic_extension, report);
+            }
+            ("maistra.io", "ServiceMeshExtension") => {
+                self.extension(&object, version, kind, maistra::VERSION, service_mesh_extension, report);
+            }
+            (group, kind) if tetrate::is_read(group, kind) => {
+                if let Some((organization, name)) = self.tetrate.read(&object, version, kind, report) {
+                    self.once(&object, kind, &organization, &name, report);
+                }
             }
             ("security.istio.io", "RequestAuthentication" | "AuthorizationPolicy") => {
-                self.policy(&object, kind, report);
+                self.policy(&object, version, kind, report);
             }
             ("", "Pod") => self.workload(&object, kind, &["metadata", "labels"], report),
             ("", "ReplicationController")
@@ -221,6 +277,7 @@ impl Reader {
             ("gateway.networking.k8s.io", "Gateway") => {
                 let class = object.text_at(&["spec", "gatewayClassName"]).unwrap_or_default().to_owned();
                 if let Some((namespace, name)) = identity(&object, report) {
+                    self.reading.resources.ports.extend(ports::of_gateway(&object, &namespace, &name));
                     self.reading.resources.gateways.push(Gateway { name, namespace, class });
                 }
             }
@@ -230,11 +287,20 @@ impl Reader {
                     self.reading.resources.pull_secrets.extend(secret::read(&object, namespace, name, report));
                 }
             }
-            ("", "Service") => {
-                if let Some((namespace, name)) = identity(&object, report) {
-                    let labels = labels(&object, &["metadata", "labels"], report);
-                    self.reading.resources.services.push(Service { name, namespace, labels });
+            ("gateway.networking.k8s.io", "GatewayClass") => {
+                let controller = object.text_at(&["spec", "controllerName"]).unwrap_or_default().to_owned();
+                if let Some((_, name)) = identity(&object, report) {
+                    self.reading.resources.gateway_classes.push(GatewayClass { name, controller });
                 }
+            }
+            ("", "Service") => {
+                if let Some(service) = service(&object, report) {
+                    self.reading.resources.ports.extend(ports::of_service(&object, &service.namespace));
+                    self.reading.resources.services.push(service);
+                }
+            }
+            ("networking.istio.io", "ServiceEntry") => {
+                self.reading.resources.service_entries.extend(service(&object, report));
             }
             ("", "Namespace") => {
                 if let Some((_, name)) = identity(&object, report) {
@@ -249,10 +315,18 @@ impl Reader {
         }
     }
 
-    fn extension(&mut self, object: &Object<'_>, version: &str, kind: &str, report: &mut Report<'_>) {
-        if version != EXTENSIONS {
+    fn extension(
+        &mut self,
+        object: &Object<'_>,
+        version: &str,
+        kind: &str,
+        supported: &'static str,
+        read: ReadSpec,
+        report: &mut Report<'_>,
+    ) {
+        if version != supported {
             let (kind, version) = (kind.to_owned(), version.to_owned());
-            report.error(object.at, "apiVersion", Fault::UnknownVersion { kind, version, supported: EXTENSIONS });
+            report.error(object.at, "apiVersion", Fault::UnknownVersion { kind, version, supported });
             return;
         }
         object.only(&["apiVersion", "kind", "metadata", "spec", "status"], report);
@@ -262,25 +336,14 @@ impl Reader {
             self.once(object, kind, namespace, name, report);
         }
         let Some(spec) = object.required("spec", report).and_then(|field| field.object(report)) else { return };
-        let read = if kind == "WasmPlugin" { wasm_plugin } else { traffic_extension };
         self.reading.resources.extensions.extend(read(&spec, metadata, origin, report));
     }
 
-    fn policy(&mut self, object: &Object<'_>, kind: &str, report: &mut Report<'_>) {
+    fn policy(&mut self, object: &Object<'_>, version: &str, kind: &str, report: &mut Report<'_>) {
         let Some((namespace, name)) = identity(object, report) else { return };
         self.once(object, kind, &namespace, &name, report);
-        let attach = match object.get("spec").filter(|field| !field.is_null()) {
-            Some(field) => field.object(report).map(|spec| attach::read(&spec, report)),
-            None => Some(Attach::Namespace),
-        };
-        let Some(attach) = attach else { return };
-        let kind = match (kind, object.text_at(&["spec", "action"])) {
-            ("RequestAuthentication", _) => PolicyKind::RequestAuthentication,
-            (_, Some("CUSTOM")) => PolicyKind::CustomAuthorization,
-            _ => PolicyKind::Authorization,
-        };
-        let origin = origin(object, object.text_at(&["kind"]).unwrap_or_default(), report);
-        self.reading.resources.policies.push(Policy { origin, kind, name, namespace, attach });
+        let origin = origin(object, kind, report);
+        self.reading.resources.policies.extend(policy::read(object, version, kind, origin, report));
     }
 
     fn workload(&mut self, object: &Object<'_>, kind: &str, path: &[&str], report: &mut Report<'_>) {
@@ -302,7 +365,7 @@ impl Reader {
     }
 }
 
-fn origin(object: &Object<'_>, kind: &str, report: &Report<'_>) -> Origin {
+pub(crate) fn origin(object: &Object<'_>, kind: &str, report: &Report<'_>) -> Origin {
     let Place { file, document, line, .. } = report.place(object.at);
     Origin { kind: kind.to_owned(), file, document, line }
 }
@@ -317,6 +380,11 @@ fn identity(object: &Object<'_>, report: &mut Report<'_>) -> Option<(String, Str
     };
     let namespace = if namespace.is_empty() { "default" } else { namespace };
     Some((namespace.to_owned(), name.to_owned()))
+}
+
+fn service(object: &Object<'_>, report: &mut Report<'_>) -> Option<Service> {
+    let (namespace, name) = identity(object, report)?;
+    Some(Service { name, namespace, labels: labels(object, &["metadata", "labels"], report) })
 }
 
 fn labels(object: &Object<'_>, path: &[&str], report: &mut Report<'_>) -> BTreeMap<String, String> {

@@ -2,6 +2,9 @@
 //!
 //! Built on the parser's event stream, so that depth, aliases and repeated keys are bounded before anything grows.
 
+mod json;
+pub(crate) mod print;
+
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
@@ -80,14 +83,73 @@ pub(crate) struct Document {
 pub(crate) fn documents(text: &str) -> Vec<Document> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut found = Vec::new();
-    for (line, part) in parts(text) {
-        read_part(part, line, &mut found);
+    for part in parts(text).flat_map(json::parts) {
+        read_part(part, &mut found);
     }
     found
 }
 
-/// Cuts a text before each `---` line, as kubectl does, and gives each part with the lines before it.
-fn parts(text: &str) -> Vec<(usize, &str)> {
+/// One document's own text, or several documents' that cannot be told apart.
+pub(crate) struct Piece<'t> {
+    pub(crate) text: &'t str,
+    pub(crate) documents: Vec<Document>,
+}
+
+/// The same as [`documents`], each with its text: together, the texts are the whole.
+pub(crate) fn pieces(text: &str) -> Vec<Piece<'_>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut number = 0;
+    let mut pieces = Vec::new();
+    for part in parts(text).flat_map(json::parts) {
+        let mut documents = Vec::new();
+        read_part(part, &mut documents);
+        for document in &mut documents {
+            document.number = number;
+            number += 1;
+        }
+        pieces.push(Piece { text: part.text, documents });
+    }
+    pieces
+}
+
+/// Whether parts of a text are the same node (anchors, aliases, merges) or have tags.
+pub(crate) fn shares(text: &str) -> bool {
+    let mut parser = Parser::new_from_str(text);
+    while let Some(Ok((event, _))) = parser.next_event() {
+        let shares = match event {
+            Event::Alias(_) => true,
+            Event::Scalar(text, style, anchor, tag) => {
+                anchor > 0 || tag.is_some() || (style == ScalarStyle::Plain && text == "<<")
+            }
+            Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) => anchor > 0 || tag.is_some(),
+            _ => false,
+        };
+        if shares {
+            return true;
+        }
+    }
+    false
+}
+
+/// A piece of a text that is parsed on its own, and what stands before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Part<'t> {
+    lines_before: usize,
+    /// Characters before it on its first line.
+    columns_before: usize,
+    text: &'t str,
+}
+
+impl Part<'_> {
+    fn mark(self, marker: Marker) -> Mark {
+        let line = marker.line().max(1);
+        let columns_before = if line == 1 { self.columns_before } else { 0 };
+        Mark { line: line + self.lines_before, column: marker.col() + 1 + columns_before }
+    }
+}
+
+/// Cuts a text before each `---` line, as kubectl does.
+fn parts(text: &str) -> impl Iterator<Item = Part<'_>> {
     let mut cuts = vec![(0, 0)];
     let mut offset = 0;
     let mut only_directives = true;
@@ -102,26 +164,31 @@ fn parts(text: &str) -> Vec<(usize, &str)> {
         offset += line.len();
     }
     let ends = cuts.iter().skip(1).map(|&(_, start)| start).chain([text.len()]).collect::<Vec<_>>();
-    cuts.iter().zip(ends).map(|(&(line, start), end)| (line, &text[start..end])).collect()
+    let part = |((lines_before, start), end): ((usize, usize), usize)| Part {
+        lines_before,
+        columns_before: 0,
+        text: &text[start..end],
+    };
+    cuts.into_iter().zip(ends).map(part).collect::<Vec<_>>().into_iter()
 }
 
-fn read_part(text: &str, lines_before: usize, found: &mut Vec<Document>) {
-    let mut parser = Parser::new_from_str(text);
+fn read_part(part: Part<'_>, found: &mut Vec<Document>) {
+    let mut parser = Parser::new_from_str(part.text);
     let mut builder = None;
     loop {
         let number = found.len();
         match parser.next_event() {
             None | Some(Ok((Event::StreamEnd, _))) => return,
             Some(Err(error)) => {
-                let at = mark(*error.marker(), lines_before);
-                let faults = builder.take().map_or_else(Vec::new, |builder: Builder| builder.faults);
+                let at = part.mark(*error.marker());
+                let faults = builder.take().map_or_else(Vec::new, |builder: Builder<'_>| builder.faults);
                 found.push(Document { number, root: Err((at, Fault::Syntax(error.info().to_owned()))), faults });
                 return;
             }
-            Some(Ok((Event::DocumentStart(_), _))) => builder = Some(Builder::new(lines_before)),
+            Some(Ok((Event::DocumentStart(_), _))) => builder = Some(Builder::new(part)),
             Some(Ok((Event::DocumentEnd, span))) => {
                 if let Some(Builder { root, faults, .. }) = builder.take() {
-                    let at = mark(span.start, lines_before);
+                    let at = part.mark(span.start);
                     found.push(Document { number, root: Ok(root.unwrap_or(Node { at, value: Value::Null })), faults });
                 }
             }
@@ -135,10 +202,6 @@ fn read_part(text: &str, lines_before: usize, found: &mut Vec<Document>) {
             }
         }
     }
-}
-
-fn mark(marker: Marker, lines_before: usize) -> Mark {
-    Mark { line: marker.line().max(1) + lines_before, column: marker.col() + 1 }
 }
 
 /// A collection that is still open.
@@ -161,8 +224,8 @@ enum Key {
     Dropped,
 }
 
-struct Builder {
-    lines_before: usize,
+struct Builder<'t> {
+    part: Part<'t>,
     open: Vec<Open>,
     anchors: HashMap<usize, (Node, usize)>,
     aliased: usize,
@@ -170,13 +233,13 @@ struct Builder {
     faults: Vec<Located>,
 }
 
-impl Builder {
-    fn new(lines_before: usize) -> Self {
-        Self { lines_before, open: Vec::new(), anchors: HashMap::new(), aliased: 0, root: None, faults: Vec::new() }
+impl<'t> Builder<'t> {
+    fn new(part: Part<'t>) -> Self {
+        Self { part, open: Vec::new(), anchors: HashMap::new(), aliased: 0, root: None, faults: Vec::new() }
     }
 
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Located> {
-        let at = mark(span.start, self.lines_before);
+        let at = self.part.mark(span.start);
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let is_merge = style == ScalarStyle::Plain && tag.is_none() && text == "<<";

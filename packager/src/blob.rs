@@ -97,13 +97,18 @@ pub fn digest_of(descriptor: &Descriptor) -> Result<Digest, BlobError> {
     digest.parse().map_err(|_| BlobError::Algorithm { digest })
 }
 
+/// The descriptor of some content.
+#[expect(clippy::expect_used, reason = "a Digest is well-formed by construction")]
+pub(crate) fn describe(media_type: &str, digest: &Digest, size: u64) -> Descriptor {
+    let digest: oci_spec::image::Digest = digest.as_str().parse().expect("well-formed");
+    Descriptor::new(media_type.into(), size, digest)
+}
+
 impl Blob {
     /// Bytes in memory, described.
-    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "a Digest is well-formed by construction")]
     pub fn from_bytes(media_type: &str, bytes: impl Into<Arc<[u8]>>) -> Self {
         let bytes = bytes.into();
-        let digest: oci_spec::image::Digest = Digest::of(&bytes).as_str().parse().expect("well-formed");
-        let descriptor = Descriptor::new(media_type.into(), bytes.len() as u64, digest);
+        let descriptor = describe(media_type, &Digest::of(&bytes), bytes.len() as u64);
         Self { descriptor, content: Content::Bytes(bytes) }
     }
 

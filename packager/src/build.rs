@@ -2,6 +2,7 @@
 
 mod compile;
 mod discover;
+pub mod fresh;
 mod toolchain;
 
 pub use compile::{CompileError, Profile, compile};
@@ -10,11 +11,13 @@ pub use toolchain::{Installer, Kind, Preference, Probe, Toolchain, ToolchainErro
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// The target every plugin is built for: a WASI preview 1 reactor.
 pub const TARGET: &str = "wasm32-wasip1";
 
 /// What `[package]` and `[package.metadata.plugin]` say about a plugin crate.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plugin {
     /// Package name; also the plugin's name.
     pub name: String,
@@ -36,15 +39,20 @@ pub struct Plugin {
     pub priority: Option<i32>,
     /// Image repository, for example `ghcr.io/acme/plugins/basic-auth`.
     pub image: Option<String>,
+    /// The file with the JSON Schema of its configuration.
+    #[serde(default)]
+    pub config_schema: Option<PathBuf>,
 }
 
 /// A module that cargo has built.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Built {
     /// Whose it is.
     pub plugin: Plugin,
     /// `target/plugins/<name>.wasm`.
     pub module: PathBuf,
+    /// Where cargo left it.
+    pub(crate) artifact: PathBuf,
     /// What built it, for example `rustc 1.95.0 (59807616e 2026-04-14), prebuilt std`, when that is known.
     pub toolchain: Option<String>,
 }

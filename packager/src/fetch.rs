@@ -1,11 +1,13 @@
 //! Module bytes by Istio's rules: what a pin is compared with, what an image may be, how large a module may be.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read, Seek as _};
+use std::path::{Path, PathBuf};
 
 use crate::credentials::Credentials;
-use crate::digest::Digest;
-use crate::image::{ExtractError, extract_module};
+use crate::digest::{Digest, HashingReader};
+use crate::image::{ExtractError, Take, extract_module_to};
 use crate::layout::{Layout, LayoutError};
 use crate::module::{MAX_MODULE_SIZE, ReadError, WASM_MAGIC};
 use crate::reference::{ImageReference, LayoutReference, Reference, ReferenceError, without_query};
@@ -15,8 +17,11 @@ mod archive;
 mod cache;
 mod decide;
 mod disk;
+mod into;
 mod request;
 mod why;
+
+use into::IntoFile;
 
 pub use cache::{Cache, CacheError, Cached};
 pub use request::{ModuleRequest, PullPolicy};
@@ -131,6 +136,14 @@ pub enum FetchError {
         /// Why not.
         reason: String,
     },
+    /// The file that the module was to go into.
+    #[error("failed to write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The cache.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -140,7 +153,7 @@ pub enum FetchError {
         /// Where it was tried.
         directory: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -156,7 +169,7 @@ impl FetchError {
             | Self::NotAModule { .. } => true,
             Self::Registry(error) => error.is_bad_content(),
             Self::Layout(error) => !matches!(error, LayoutError::Io { .. } | LayoutError::NotALayout { .. }),
-            Self::File(_) | Self::Cache(_) | Self::Temporary { .. } => false,
+            Self::File(_) | Self::Write { .. } | Self::Cache(_) | Self::Temporary { .. } => false,
         }
     }
 
@@ -193,20 +206,55 @@ pub fn fetch_module(
     sha256: Option<&str>,
     options: &FetchOptions,
 ) -> Result<Fetched, FetchError> {
-    let pin = sha256.filter(|text| !text.is_empty()).map(pin).transpose()?;
-    let (module, digest) = match reference {
-        Reference::Image(image) => from_registry(image, pin, options)?,
-        Reference::Layout(layout) => from_layout(layout, pin.as_ref(), options)?,
-        Reference::File(path) => {
-            let module = crate::module::read(path)?;
-            check_magic(&path.display().to_string(), &module)?;
-            let digest = Digest::of(&module);
-            (module, digest)
-        }
-        Reference::Url(url) => from_url(url, pin.as_ref(), options)?,
-    };
+    let mut module = Vec::new();
+    let digest = fetch(reference, sha256, options, &mut |reader| {
+        module.clear();
+        reader.read_to_end(&mut module).map(drop)
+    })?;
     let source = Source { reference: reference.clone(), digest: digest.clone() };
     Ok(Fetched { module, digest, source })
+}
+
+/// The same into a file, which appears or is replaced once all of it is on the disk; the module is never in memory as a
+/// whole. Gives its size too.
+pub fn fetch_module_to(
+    path: &Path,
+    reference: &Reference,
+    sha256: Option<&str>,
+    options: &FetchOptions,
+) -> Result<(Source, u64), FetchError> {
+    let failed = |source| FetchError::Write { path: path.to_owned(), source };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let mut temporary = crate::file::temporary(folder).map_err(failed)?;
+    let mut into = IntoFile::new(temporary.as_file_mut());
+    let fetched = fetch(reference, sha256, options, &mut |reader| into.take(reader));
+    let (_, size) = into.finish().map_err(failed)?;
+    let digest = fetched?;
+    temporary.as_file().sync_all().map_err(failed)?;
+    temporary.persist(path).map_err(|error| failed(error.error))?;
+    Ok((Source { reference: reference.clone(), digest }, size))
+}
+
+/// Hands a module to `take`, and gives what a pin is compared with.
+fn fetch(
+    reference: &Reference,
+    sha256: Option<&str>,
+    options: &FetchOptions,
+    take: &mut Take<'_>,
+) -> Result<Digest, FetchError> {
+    let pin = sha256.filter(|text| !text.is_empty()).map(pin).transpose()?;
+    match reference {
+        Reference::Image(image) => from_registry(image, pin, options, take),
+        Reference::Layout(layout) => from_layout(layout, pin.as_ref(), options, take),
+        Reference::File(path) => {
+            let source = crate::module::Source::File(path);
+            let (reader, size) = source.open()?;
+            let place = path.display().to_string();
+            hand_over(&place, reader.take(size), size, take).map_err(|error| error.or(|error| source.failed(error)))
+        }
+        Reference::Url(url) => from_url(url, pin.as_ref(), options, take),
+    }
 }
 
 pub(crate) fn pin(sha256: &str) -> Result<Digest, FetchError> {
@@ -217,7 +265,8 @@ fn from_registry(
     image: &ImageReference,
     pin: Option<Digest>,
     options: &FetchOptions,
-) -> Result<(Vec<u8>, Digest), FetchError> {
+    take: &mut Take<'_>,
+) -> Result<Digest, FetchError> {
     let pin = match (image.digest(), pin) {
         (Some(url), Some(sha256)) if *url != sha256 => {
             return Err(FetchError::PinsDiffer { reference: image.to_string(), url: url.clone(), sha256 });
@@ -227,7 +276,8 @@ fn from_registry(
     };
     let manifest = resolve(image, pin.as_ref(), options)?;
     let digest = manifest.digest.clone();
-    Ok((pull_module(image, manifest, options)?, digest))
+    pull_module(image, manifest, options, take)?;
+    Ok(digest)
 }
 
 /// The manifest of the image that a reference stands for, against the pin. Of an index it is that of linux/amd64, whose
@@ -241,49 +291,91 @@ fn resolve(image: &ImageReference, pin: Option<&Digest>, options: &FetchOptions)
     Ok(manifest)
 }
 
-fn pull_module(image: &ImageReference, manifest: Manifest, options: &FetchOptions) -> Result<Vec<u8>, FetchError> {
-    let directory =
-        tempfile::tempdir().map_err(|source| FetchError::Temporary { directory: std::env::temp_dir(), source })?;
+fn pull_module(
+    image: &ImageReference,
+    manifest: Manifest,
+    options: &FetchOptions,
+    take: &mut Take<'_>,
+) -> Result<(), FetchError> {
+    let directory = tempfile::tempdir().map_err(no_place)?;
     let pulled = options.client.pull_manifest(image, manifest, directory.path())?;
-    extract_module(&pulled, options.limit)
-        .map_err(|source| FetchError::Extract { reference: image.to_string(), source })
+    let extracted = extract_module_to(&pulled, options.limit, take);
+    extracted.map(drop).map_err(|source| FetchError::Extract { reference: image.to_string(), source })
 }
 
 fn from_layout(
     layout: &LayoutReference,
     pin: Option<&Digest>,
     options: &FetchOptions,
-) -> Result<(Vec<u8>, Digest), FetchError> {
+    take: &mut Take<'_>,
+) -> Result<Digest, FetchError> {
     let image = Layout::open(&layout.directory)?.image(&layout.name)?;
     let reference = Reference::Layout(layout.clone()).to_string();
     let digest = image.digest();
     compare(&format!("the manifest of {reference}"), pin, &digest)?;
-    let module = extract_module(&image, options.limit).map_err(|source| FetchError::Extract { reference, source })?;
-    Ok((module, digest))
+    extract_module_to(&image, options.limit, take).map_err(|source| FetchError::Extract { reference, source })?;
+    Ok(digest)
+}
+
+fn no_place(source: io::Error) -> FetchError {
+    FetchError::Temporary { directory: std::env::temp_dir(), source }
+}
+
+/// What a URL gives, unpacked, in a file without a name; it need not be a module.
+fn unpacked(url: &str, options: &FetchOptions) -> Result<File, FetchError> {
+    let place = without_query(url);
+    let mut body = tempfile::tempfile().map_err(no_place)?;
+    options.client.download(url, options.limit, &mut body)?;
+    archive::unpack(body, options.limit).map_err(|reason| FetchError::NotAModule { place, reason })
 }
 
 /// What a URL gives, unpacked; it need not be a module.
 pub(crate) fn download(url: &str, options: &FetchOptions) -> Result<Vec<u8>, FetchError> {
-    let place = without_query(url);
-    let body = options.client.download(url, options.limit)?;
-    archive::unpack(body, options.limit).map_err(|reason| FetchError::NotAModule { place, reason })
+    let mut bytes = Vec::new();
+    unpacked(url, options)?.read_to_end(&mut bytes).map_err(no_place)?;
+    Ok(bytes)
 }
 
-fn from_url(url: &str, pin: Option<&Digest>, options: &FetchOptions) -> Result<(Vec<u8>, Digest), FetchError> {
+fn from_url(
+    url: &str,
+    pin: Option<&Digest>,
+    options: &FetchOptions,
+    take: &mut Take<'_>,
+) -> Result<Digest, FetchError> {
     let shown = without_query(url);
-    let module = download(url, options)?;
-    let digest = Digest::of(&module);
+    let mut module = unpacked(url, options)?;
+    let (digest, size) = Digest::of_reader(&module).map_err(no_place)?;
     compare(&format!("the module of {shown}"), pin, &digest)?;
-    check_magic(&shown, &module)?;
-    Ok((module, digest))
+    module.rewind().map_err(no_place)?;
+    hand_over(&shown, module, size, take).map_err(|error| error.or(no_place))
 }
 
-fn check_magic(place: &str, module: &[u8]) -> Result<(), FetchError> {
-    if module.len() >= 8 && module.starts_with(WASM_MAGIC) {
-        return Ok(());
+/// What handing over has failed with.
+enum HandOver {
+    NotAModule(FetchError),
+    Io(io::Error),
+}
+
+impl HandOver {
+    fn or<E: Into<FetchError>>(self, of: impl FnOnce(io::Error) -> E) -> FetchError {
+        match self {
+            Self::NotAModule(error) => error,
+            Self::Io(error) => of(error).into(),
+        }
     }
-    let reason = format!("it has {} bytes and not WebAssembly's magic number", module.len());
-    Err(FetchError::NotAModule { place: place.to_owned(), reason })
+}
+
+/// Give a file to `take` if it is a module; gives its digest.
+fn hand_over(place: &str, mut file: impl Read, size: u64, take: &mut Take<'_>) -> Result<Digest, HandOver> {
+    let mut start = Vec::with_capacity(8);
+    (&mut file).take(8).read_to_end(&mut start).map_err(HandOver::Io)?;
+    if start.len() < 8 || !start.starts_with(WASM_MAGIC) {
+        let reason = format!("it has {size} bytes and not WebAssembly's magic number");
+        return Err(HandOver::NotAModule(FetchError::NotAModule { place: place.to_owned(), reason }));
+    }
+    let mut hashing = HashingReader::new(start.as_slice().chain(file));
+    take(&mut hashing).map_err(HandOver::Io)?;
+    Ok(hashing.finish())
 }
 
 pub(crate) fn compare(what: &str, expected: Option<&Digest>, actual: &Digest) -> Result<(), FetchError> {

@@ -5,9 +5,12 @@
 mod archive;
 mod assemble;
 mod carry;
+mod checked;
+mod depot;
 mod document;
 mod extract;
 mod form;
+mod gzip;
 mod index;
 mod maistra;
 mod manifest;
@@ -24,11 +27,13 @@ use std::fmt;
 
 pub use assemble::{AssembleError, Metadata, TOOLCHAIN_ANNOTATION, VARIANT_ANNOTATION, assemble};
 pub use carry::{BesideError, Carried, CarryError, carry, carry_image, metadata_beside};
+pub use checked::CheckedModule;
 pub use extract::{ExtractError, extract_module, runtime_config, variant};
+pub(crate) use extract::{Take, extract_module_to};
 pub use form::{Form, recognise};
 pub use maistra::{MaistraError, MaistraManifest, MaistraPhase};
 pub use manifest::{MAX_MANIFEST_SIZE, ManifestError, parse};
-pub use package::{PackageError, Packaged, package};
+pub use package::{PackageError, Packaged, SchemaError, package};
 pub use runtime_config::{RuntimeConfig, RuntimeConfigError};
 
 /// The name of the module's file in a layer.
@@ -36,6 +41,9 @@ pub const MODULE_FILE: &str = "plugin.wasm";
 
 /// The name of the runtime configuration's file in a layer.
 pub const RUNTIME_CONFIG_FILE: &str = "runtime-config.json";
+
+/// The key of the runtime configuration's `config` under which the JSON Schema of the plugin's own configuration is.
+pub const CONFIG_SCHEMA: &str = "config_schema";
 
 /// How an image carries its module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

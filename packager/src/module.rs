@@ -15,13 +15,12 @@ mod host;
 mod info;
 mod report;
 mod rules;
+mod scan;
 mod signature;
+mod source;
 #[cfg(test)]
 mod tests;
-
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+mod window;
 
 pub use envoy::{AbiVersion, EnvoyVersion, UnknownEnvoyVersion};
 pub(crate) use info::producer;
@@ -31,6 +30,8 @@ pub use info::{
 };
 pub use report::{Note, Problem, Report};
 pub use signature::{Signature, ValueType};
+pub(crate) use source::Checksum;
+pub use source::{ReadError, Source, read};
 
 /// Istio's limit on a module, unpacked: 256 MiB.
 pub const MAX_MODULE_SIZE: u64 = 256 << 20;
@@ -38,85 +39,29 @@ pub const MAX_MODULE_SIZE: u64 = 256 << 20;
 /// Envoy's limit on a module's memory, in pages of 64 KiB: 1 GiB.
 pub const MAX_MEMORY_PAGES: u64 = 16_384;
 
-/// A module's file that cannot be taken in.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The file cannot be opened or read.
-    #[error("cannot read module `{}`", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A folder, a device, a pipe.
-    #[error("cannot read module `{}`: not a regular file", path.display())]
-    NotAFile {
-        /// The path.
-        path: PathBuf,
-    },
-    /// Larger than Istio accepts.
-    #[error("module `{}` has {size} bytes; Istio loads at most {limit}", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Its size.
-        size: u64,
-        /// The limit.
-        limit: u64,
-    },
-}
-
-impl ReadError {
-    /// What to do about it.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                Some("build it first: `cargo xtask build`")
-            }
-            Self::TooLarge { .. } => Some("strip the module and build it with optimisations"),
-            Self::Read { .. } | Self::NotAFile { .. } => None,
-        }
-    }
-}
-
-/// Read a module's file, unless it is larger than [`MAX_MODULE_SIZE`]: such a file is refused before it is read.
-pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
-    let failed = |source| ReadError::Read { path: path.to_owned(), source };
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(ReadError::NotAFile { path: path.to_owned() });
-    }
-    let too_large = |size| ReadError::TooLarge { path: path.to_owned(), size, limit: MAX_MODULE_SIZE };
-    if metadata.len() > MAX_MODULE_SIZE {
-        return Err(too_large(metadata.len()));
-    }
-    // The file may grow while it is read.
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
-    File::open(path).map_err(failed)?.take(MAX_MODULE_SIZE + 1).read_to_end(&mut bytes).map_err(failed)?;
-    match bytes.len() as u64 {
-        size if size > MAX_MODULE_SIZE => Err(too_large(size)),
-        _ => Ok(bytes),
-    }
-}
-
 /// Check a module against everything that decides whether `envoy` loads it (and Istio delivers it): size, format,
 /// WebAssembly features, ABI version, imports, allocator, callbacks' signatures, memory.
 ///
 /// Every problem is reported, not only the one that Envoy would stop at.
 pub fn check(bytes: &[u8], envoy: EnvoyVersion) -> Report {
-    rules::check(bytes, envoy)
+    // Memory does not fail to be read, nor does it change.
+    rules::check(Source::Bytes(bytes), envoy).map_or_else(|error| unread(envoy, &error), |(report, _)| report)
 }
 
-/// [`check`] a module against every version known here, oldest first, reading it once. The reports come without the
-/// outline.
+/// [`check`] a module against every version known here, oldest first. The reports come without the outline.
 pub fn check_every(bytes: &[u8]) -> Vec<Report> {
-    rules::each(bytes, EnvoyVersion::all()).1
+    let unread = |error| EnvoyVersion::all().map(|envoy| unread(envoy, &error)).collect();
+    rules::each(Source::Bytes(bytes), EnvoyVersion::all()).map_or_else(unread, |read| read.reports)
 }
 
-/// [`read`] a file and [`check`] it; the bytes come back with the report.
-pub fn check_file(path: &Path, envoy: EnvoyVersion) -> Result<(Vec<u8>, Report), ReadError> {
-    let bytes = read(path)?;
-    let report = check(&bytes, envoy);
-    Ok((bytes, report))
+fn unread(envoy: EnvoyVersion, error: &ReadError) -> Report {
+    let mut report = Report::new(envoy);
+    report.problems.push(InspectError::Malformed { offset: 0, reason: error.to_string() }.into());
+    report
+}
+
+/// [`check`] a module wherever it is, without having it in memory as a whole: a function's body, a section of types,
+/// imports, exports or elements at a time. The checksum of what was read comes with the report.
+pub(crate) fn check_source(source: Source<'_>, envoy: EnvoyVersion) -> Result<(Report, Checksum), ReadError> {
+    rules::check(source, envoy)
 }

@@ -20,6 +20,7 @@ mod progress;
 mod proxy;
 mod pull;
 mod push;
+mod realm;
 mod referrers;
 mod retry;
 mod session;
@@ -125,6 +126,7 @@ pub struct Client {
     tokens: Arc<tokens::Tokens>,
     places: Arc<upload::Places>,
     attaching: Arc<Mutex<()>>,
+    objections: Arc<realm::Objections>,
     options: Options,
 }
 
@@ -136,6 +138,7 @@ impl Client {
             tokens: Arc::default(),
             places: Arc::default(),
             attaching: Arc::default(),
+            objections: Arc::default(),
             options,
         })
     }
@@ -149,6 +152,7 @@ impl Client {
             tokens: Arc::default(),
             places: Arc::default(),
             attaching: Arc::clone(&self.attaching),
+            objections: Arc::clone(&self.objections),
             options: Options { credentials, ..self.options.clone() },
         }
     }

@@ -171,6 +171,14 @@ fn from_registry(
         Err(error) => return Err(error.into()),
     };
     checks.passed("manifest", format!("{}, {} bytes", manifest.digest, manifest.bytes.len()));
+    if let Some(objection) = options.client.refused_by_istio(reference)? {
+        let detail = format!(
+            "Istio refuses to pull from this registry: {objection}, and it takes every realm, a password's too, for where \
+             tokens are given; let the registry name an https URL of its own as its realm, or let images be pulled from \
+             it without a password"
+        );
+        checks.add("realm", true, Outcome::Warning, detail);
+    }
     let manifest = match not_an_index(reference, manifest, options, checks) {
         Ok(manifest) => manifest,
         Err(error) if error.is_bad_content() => {
@@ -323,7 +331,7 @@ fn check_image(image: &Image, options: &FetchOptions, envoy: EnvoyVersion, check
         _ => variant,
     };
     report.variant = Some(variant.to_string());
-    beyond::image(image, variant, checks);
+    beyond::image(image, variant, &module, checks);
     beyond::module(&module, envoy, checks);
 }
 

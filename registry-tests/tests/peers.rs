@@ -5,7 +5,6 @@
 #[expect(dead_code, reason = "each suite uses a part of it")]
 #[path = "support/real.rs"]
 mod real;
-#[expect(dead_code, reason = "each suite uses a part of it")]
 mod support;
 
 use std::ffi::OsStr;
@@ -24,7 +23,7 @@ use registry_tests::Registry;
 use serde_json::{Value, json};
 
 use real::{PASSWORD, Program, RealRegistry, tool};
-use support::{LAYER, MANIFEST, blob, client, image_of, reference, same};
+use support::{LAYER, MANIFEST, blob, client, image, image_of, reference, same};
 
 const VARIANTS: [Variant; 4] = [Variant::Compat, Variant::Docker, Variant::Oci, Variant::Maistra];
 
@@ -98,6 +97,37 @@ fn istio_extracts_every_variant_to_the_module_that_went_in() {
             }
             assert_eq!(istio(&tagged.with_digest(digest), None).unwrap(), module(), "{program:?} {variant}");
         }
+    }
+}
+
+/// A layer of several blocks, some compressed and some as they are: one gzip member all the same, since there are readers
+/// that stop after the first.
+#[test]
+fn layers_of_many_blocks_are_read_by_all() {
+    let mut large = module();
+    let noise = image(3, 600_000).layers[0].read(1 << 20).unwrap();
+    let text: Vec<u8> = noise.iter().map(|byte| byte & 0x0f).collect();
+    let content = [b"\x04data".as_slice(), &text, &noise, &text].concat();
+    let size = content.len();
+    large.push(0);
+    large.extend([size | 0x80, size >> 7 | 0x80, size >> 14 & 0x7f].map(|byte| byte.to_le_bytes()[0]));
+    large.extend(content);
+    let made = assemble(Variant::Compat, &Metadata::default(), &large, EnvoyVersion::NEWEST).unwrap();
+    assert!(made.layers[0].descriptor.size() < large.len() as u64 - 500_000, "it is compressed");
+
+    let registry = RealRegistry::open(Program::Debian);
+    let tagged = registry.reference("acme/large:v1");
+    client().push(&made, &tagged).unwrap();
+    assert!(istio(&tagged, None).unwrap() == large);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    run(tool("debian-forky/usr/bin/crane"), folder.path(), &["validate", "--remote", &tagged.to_string()]).unwrap();
+    let (remote, layout) = (format!("docker://{tagged}"), format!("oci:{}:large", path("layout")));
+    run("skopeo", folder.path(), &["copy", "--src-tls-verify=false", &remote, &layout]).unwrap();
+    for (umoci, into) in [("umoci".into(), "old"), (tool("debian-forky/usr/bin/umoci"), "new")] {
+        let image = format!("{}:large", path("layout"));
+        run(umoci, folder.path(), &["unpack", "--rootless", "--image", &image, &path(into)]).unwrap();
+        assert!(std::fs::read(Path::new(&path(into)).join("rootfs/plugin.wasm")).unwrap() == large, "{into}");
     }
 }
 

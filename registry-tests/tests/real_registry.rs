@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what suites share is not itself a test")]
 
+#[expect(dead_code, reason = "each suite uses a part of it")]
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "support/real.rs"]
 mod real;
 mod support;
@@ -21,6 +24,7 @@ use packager::registry::{Artifact, Client, Moved, Options, PlainHttp, Progress, 
 use registry_tests::Registry;
 use tempfile::TempDir;
 
+use proxy::{CONNECTED, Proxy};
 use real::{PASSWORD, Program, RealRegistry};
 use support::{basic, client, image, options, reference, same};
 
@@ -271,4 +275,23 @@ fn docker_registry_keeps_what_is_attached_under_the_fallback_tag() {
     assert_eq!(ureq::delete(url).call().unwrap().status(), 202);
     let third = client().attach(&tagged, &artifact("three")).unwrap();
     assert_eq!(found(&tagged.with_digest(digest)), [attached[1].to_string(), third.to_string()]);
+}
+
+#[test]
+fn tls_goes_through_a_proxy_which_sees_nothing_of_it() {
+    let registry = RealRegistry::with_tls(Program::Debian);
+    let ca = std::fs::read(registry.folder.path().join("ca.pem")).unwrap();
+    let (image, place) = (image(7, 300_000), reference("registry.nowhere.invalid:5000", "acme/x:t"));
+    for proxy in [Proxy::start(registry.host.clone(), CONNECTED), Proxy::socks(registry.host.clone())] {
+        let through = proxy.proxies("", "");
+        let trusting =
+            Client::new(Options { proxies: through.clone(), ca_certificates: vec![ca.clone()], ..options() });
+        let trusting = trusting.unwrap();
+        trusting.push(&image, &place).unwrap();
+        same(&pull(&trusting, &place).0, &image);
+        assert!(proxy.seen().iter().all(|head| head.contains("registry.nowhere.invalid:5000")));
+        // Whoever does not know the authority gets nowhere, proxy or not.
+        let stranger = Client::new(Options { proxies: through, ..options() }).unwrap();
+        assert!(matches!(stranger.resolve(&place), Err(RegistryError::Unreachable { .. })));
+    }
 }

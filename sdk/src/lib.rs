@@ -48,6 +48,7 @@
 //! A configuration that [`Plugin::configure`] refuses is logged at error level and rejected by the proxy. A panic is
 //! logged at critical level and fails every stream of the worker, so a plugin must have none that a request can reach.
 
+mod asynchronous;
 mod config;
 mod field;
 mod host;
@@ -68,17 +69,38 @@ pub mod testing;
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
 pub use proxy_wasm;
+#[cfg(not(target_family = "wasm"))]
+pub use schemars;
 
+pub use asynchronous::{
+    Answer, AsyncPlugin, Body, BodyError, Call, CallError, CallResponse, Latch, Request, RequestBody, Response, Root,
+    Sleep,
+};
 pub use config::ConfigError;
 pub use field::{is_field_value, is_token, quoted};
 pub use host::{BufferType, Header, Host, HostError, LogLevel, MapType};
 pub use plugin::{Flow, LocalResponse, Plugin};
 
-/// Makes a [`Plugin`] the one that the module runs, under any root id.
+/// Makes a [`Plugin`], or with `async` an [`AsyncPlugin`], the one that the module runs, under any root id.
 ///
 /// Call it once, in the crate that is built as a `cdylib`. On other targets than wasm it only checks the type.
 #[macro_export]
 macro_rules! register {
+    (async $plugin:ty) => {
+        #[cfg(target_family = "wasm")]
+        type PlugwrightPlugin = $plugin;
+
+        #[cfg(target_family = "wasm")]
+        mod plugwright_module {
+            #![allow(unsafe_code, missing_docs, unreachable_pub, reason = "proxy-wasm writes the entry point")]
+            $crate::proxy_wasm::main! {{ $crate::guest::start_async::<super::PlugwrightPlugin>(); }}
+        }
+
+        const _: fn() = || {
+            fn is_plugin<P: $crate::AsyncPlugin>() {}
+            is_plugin::<$plugin>();
+        };
+    };
     ($plugin:ty) => {
         #[cfg(target_family = "wasm")]
         type PlugwrightPlugin = $plugin;

@@ -1,5 +1,6 @@
 //! What the process environment says: the one place that reads it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use packager::build::Tools;
@@ -30,6 +31,13 @@ pub(crate) fn tools(directory: &Path) -> Tools {
         root: is_root(),
         directory: directory.to_owned(),
     }
+}
+
+/// Everything, for what has to know whether anything of it has changed. What is not text is left out.
+pub(crate) fn variables() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// `SOURCE_DATE_EPOCH` in seconds (reproducible-builds.org), when set; a value that is not a number is an error.

@@ -1,7 +1,8 @@
-//! Hands a command over to a binary that is built on first use, so that building a plugin never waits for the engine.
+//! Hands work over to a binary that is built on first use, so that building a plugin never waits for the engine.
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -21,6 +22,27 @@ pub(crate) fn exec(package: &str, binary: &str, arguments: Vec<OsString>, stdin:
         command.stdin(stdin);
     }
     replace(command, &program)
+}
+
+/// Run `binary` of the workspace's `package` on this standard input, and have its standard output.
+pub(crate) fn answer(package: &str, binary: &str, input: Vec<u8>) -> Result<Vec<u8>, Failure> {
+    let program = locate(package, binary)?;
+    let failed = |error| Failure::environment(format!("failed to run {}: {error}", program.display()));
+    let mut child = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    // It may answer before it has read everything.
+    let writer = child.stdin.take().map(|mut stdin| std::thread::spawn(move || stdin.write_all(&input)));
+    let mut output = Vec::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_end(&mut output).map_err(failed)?;
+    }
+    let status = child.wait().map_err(failed)?;
+    // What it did not read is said by how it ended.
+    let _ = writer.map(std::thread::JoinHandle::join);
+    if status.success() {
+        Ok(output)
+    } else {
+        Err(Failure::environment(format!("{} ended with {status}", program.display())))
+    }
 }
 
 #[cfg(unix)]
@@ -66,7 +88,8 @@ fn build(root: &Path, package: &str, binary: &str, built_before: bool) -> Result
     if built_before {
         command.arg("--quiet");
     } else {
-        note(format!("building `{binary}` on first use; with an engine in it, this takes a few minutes once"));
+        let engine = if package == "harness" { "; with an engine in it, this takes a few minutes once" } else { "" };
+        note(format!("building `{binary}` on first use{engine}"));
     }
     command.stdin(Stdio::null()).stderr(Stdio::inherit());
     let output = command.output().map_err(|error| Failure::environment(format!("failed to run cargo: {error}")))?;

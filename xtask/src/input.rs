@@ -3,12 +3,23 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use mesh::{Problem, Resources, Source};
+use mesh::{Locator, Problem, Reading, Resources, Source};
 
 use crate::report::{Failure, note};
 
 /// Read and validate everything, telling warnings on the way. All errors are in the one failure.
 pub(crate) fn read(files: &[PathBuf]) -> Result<Resources, Failure> {
+    checked(&sources(files)?)
+}
+
+/// The same, with what finds the place of any field afterwards.
+pub(crate) fn read_located(files: &[PathBuf]) -> Result<(Resources, Locator), Failure> {
+    let (reading, locator) = mesh::read_located(&sources(files)?);
+    Ok((told(reading)?, locator))
+}
+
+/// Read the texts only.
+pub(crate) fn sources(files: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     let mut sources = Vec::new();
     for file in files {
         if file.as_os_str() == "-" {
@@ -25,7 +36,15 @@ pub(crate) fn read(files: &[PathBuf]) -> Result<Resources, Failure> {
             sources.push(source(file)?);
         }
     }
-    let reading = mesh::read(&sources);
+    Ok(sources)
+}
+
+/// Validate everything, telling warnings on the way. All errors are in the one failure.
+pub(crate) fn checked(sources: &[Source]) -> Result<Resources, Failure> {
+    told(mesh::read(sources))
+}
+
+fn told(reading: Reading) -> Result<Resources, Failure> {
     for warning in &reading.warnings {
         note(format!("warning: {}", with_hint(warning)));
     }
@@ -33,12 +52,16 @@ pub(crate) fn read(files: &[PathBuf]) -> Result<Resources, Failure> {
         let errors: Vec<String> = reading.errors.iter().map(with_hint).collect();
         return Err(Failure::bad(errors.join("\nerror: ")));
     }
-    if !reading.resources.skipped.is_empty() {
-        let kinds: Vec<String> =
-            reading.resources.skipped.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    tell_skipped(&reading.resources);
+    Ok(reading.resources)
+}
+
+/// Say what was not looked at.
+pub(crate) fn tell_skipped(resources: &Resources) {
+    if !resources.skipped.is_empty() {
+        let kinds: Vec<String> = resources.skipped.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         note(format!("skipped: {}", kinds.join(", ")));
     }
-    Ok(reading.resources)
 }
 
 fn with_hint(problem: &Problem) -> String {
@@ -48,7 +71,8 @@ fn with_hint(problem: &Problem) -> String {
     }
 }
 
-fn source(file: &Path) -> Result<Source, Failure> {
+/// Reads one file of text.
+pub(crate) fn source(file: &Path) -> Result<Source, Failure> {
     let bytes = std::fs::read(file)
         .map_err(|error| Failure::environment(format!("failed to read {}: {error}", file.display())))?;
     let text = String::from_utf8(bytes).map_err(|error| {

@@ -26,8 +26,11 @@ enum Command {
     Pull(cmd::pull::Args),
     Verify(cmd::verify::Args),
     Inspect(cmd::inspect::Args),
+    Lint(cmd::lint::Args),
+    Explain(cmd::explain::Args),
     Registry(cmd::registry::Args),
     Run(cmd::run::Args),
+    Migrate(cmd::migrate::Args),
     Ci(cmd::ci::Args),
     Bench(cmd::bench::Args),
 }
@@ -41,8 +44,11 @@ fn main() -> ExitCode {
         Command::Pull(args) => cmd::pull::run(&args),
         Command::Verify(args) => cmd::verify::run(&args),
         Command::Inspect(args) => cmd::inspect::run(&args),
+        Command::Lint(args) => cmd::lint::run(&args),
+        Command::Explain(args) => cmd::explain::run(&args),
         Command::Registry(args) => cmd::registry::run(&args),
         Command::Run(args) => cmd::run::run(&args),
+        Command::Migrate(args) => cmd::migrate::run(&args),
         Command::Ci(args) => cmd::ci::run(&args),
         Command::Bench(args) => cmd::bench::run(&args),
     };

@@ -95,3 +95,18 @@ pub(crate) fn program() -> &'static str {
     let installed = std::env::args_os().nth(1).is_some_and(|argument| argument == "plugwright");
     if installed { "cargo plugwright" } else { "cargo xtask" }
 }
+
+/// Text that others have written, without what a terminal would obey or that would reorder the line.
+pub(crate) fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        let obeyed = character.is_control()
+            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        match character {
+            '\n' => printable.push(' '),
+            _ if obeyed => printable.extend(character.escape_default()),
+            _ => printable.push(character),
+        }
+    }
+    printable
+}

@@ -15,6 +15,9 @@ pub(crate) const ENVOY: &str = "1.40.0";
 /// The checker of licences and sources that `deny.toml` is for.
 const CARGO_DENY: &str = "0.20.2";
 
+/// The client of the WebAssembly component registries, which the benchmark compares with.
+const WKG: &str = "0.16.1";
+
 /// Get the registries and image tools that the suites compare with, in `folder` where the machine's own release has
 /// none or older ones.
 pub(crate) fn install_image_tools(root: &Path, folder: &Path) -> Result<(), Failure> {
@@ -62,12 +65,22 @@ pub(crate) fn envoy(folder: &Path) -> Result<PathBuf, Failure> {
 
 /// cargo-deny in `folder`, compiled when it is not there yet.
 pub(crate) fn cargo_deny(folder: &Path) -> Result<PathBuf, Failure> {
-    let home = folder.join(format!("cargo-deny-{CARGO_DENY}"));
-    let program = home.join("bin/cargo-deny");
+    compiled(folder, "cargo-deny", CARGO_DENY)
+}
+
+/// wkg in `folder`, compiled when it is not there yet.
+pub(crate) fn wkg(folder: &Path) -> Result<PathBuf, Failure> {
+    compiled(folder, "wkg", WKG)
+}
+
+/// A program of a crate of the same name.
+fn compiled(folder: &Path, name: &str, version: &str) -> Result<PathBuf, Failure> {
+    let home = folder.join(format!("{name}-{version}"));
+    let program = home.join("bin").join(name);
     if !program.is_file() {
-        note(format!("compiling cargo-deny {CARGO_DENY}"));
+        note(format!("compiling {name} {version}, which takes minutes"));
         let mut cargo = Command::new(environment::cargo());
-        cargo.args(["install", "cargo-deny", "--quiet", "--locked", "--version", CARGO_DENY, "--root"]).arg(&home);
+        cargo.args(["install", name, "--quiet", "--locked", "--version", version, "--root"]).arg(&home);
         run(&mut cargo)?;
     }
     Ok(program)

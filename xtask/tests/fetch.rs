@@ -155,3 +155,45 @@ fn a_run_that_is_killed_leaves_no_half_of_a_module() {
     let whole = found.iter().find(|path| path.extension().is_some_and(|end| end == "wasm"));
     assert!(fs::read(whole.unwrap_or_else(|| panic!("{found:?}"))).unwrap() == module);
 }
+
+#[test]
+fn several_processes_and_some_that_are_killed_share_one_cache() {
+    let mut module = wat::parse_str(MODULE).unwrap();
+    // A custom section, so that there is something to write for a while.
+    module.extend([0, 0x81, 0x80, 0x80, 0x04, 0]);
+    module.resize(module.len() + (8 << 20), b'x');
+    let url = format!("http://{}/x.wasm", serve(module.clone()));
+    let mut resources = String::new();
+    for name in ["a", "b", "c"] {
+        resources += &plugin(name, &format!("url: '{url}?{name}'"));
+    }
+    let place = Place::new(&resources);
+    let start = || {
+        let mut command = place.command(&["run", "-f", "r.yaml", "--explain-fetch"]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    for round in 0..3 {
+        let mut children: Vec<_> = (0..4).map(|_| start()).collect();
+        // Two are killed as soon as something is on its way, whatever they are doing then.
+        while place.modules().is_empty() && round == 0 && children[0].try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        for child in &mut children[..2] {
+            child.kill().unwrap();
+        }
+        for child in children {
+            let ended = child.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+            assert!(said.is_empty() || !said.contains("panicked"), "{said}");
+            // Killed, or at the harness, which is not to be had here.
+            assert!(ended.status.code().is_none() || said.contains("could not build `plugwright-harness`"), "{said}");
+        }
+        for path in place.modules().iter().filter(|path| path.extension().is_some_and(|end| end == "wasm")) {
+            assert!(fs::read(path).unwrap() == module, "{}", path.display());
+        }
+    }
+    let last = finish(&mut place.command(&["run", "-f", "r.yaml", "--explain-fetch"])).stderr;
+    for name in ["a", "b", "c"] {
+        assert!(last.contains(&format!("WasmPlugin shop/{name}: not pulled: its url was pulled before")), "{last}");
+    }
+}

@@ -175,3 +175,12 @@ fn flags_that_do_not_go_together_and_missing_sources_are_told_apart() {
     package(folder.path(), &["--from", "oci:none:m"]).refused(3, &["none"]);
     assert!(!folder.path().join("dist").exists());
 }
+
+#[test]
+fn what_is_refused_leaves_no_new_layout() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("bad.wasm"), "not a module").unwrap();
+    package(folder.path(), &["--module", "bad.wasm", "--name", "m"]).refused(1, &["not a WebAssembly module"]);
+    package(folder.path(), &["--from", "bad.wasm"]).refused(1, &["bad.wasm"]);
+    assert!(!folder.path().join("dist").exists());
+}

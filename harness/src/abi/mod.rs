@@ -35,6 +35,8 @@ pub enum Status {
     BadArgument = 2,
     /// The value has no serialized form.
     SerializationFailure = 3,
+    /// The bytes are not of the form they should have.
+    ParseFailure = 4,
     /// A pointer or length is outside linear memory.
     InvalidMemoryAccess = 6,
     /// The queue has nothing in it.
@@ -43,6 +45,8 @@ pub enum Status {
     CasMismatch = 8,
     /// A limit of the host was reached, or the host failed.
     InternalFailure = 10,
+    /// A response broke off.
+    BrokenConnection = 11,
     /// This host does not implement the hostcall.
     Unimplemented = 12,
 }
@@ -103,8 +107,14 @@ pub enum MapType {
     ResponseHeaders,
     /// 3
     ResponseTrailers,
-    /// 4 to 7: only within the callout callbacks.
-    Callout,
+    /// 4
+    GrpcInitialMetadata,
+    /// 5
+    GrpcTrailingMetadata,
+    /// 6
+    HttpCallHeaders,
+    /// 7
+    HttpCallTrailers,
 }
 
 impl MapType {
@@ -115,7 +125,10 @@ impl MapType {
             1 => Self::RequestTrailers,
             2 => Self::ResponseHeaders,
             3 => Self::ResponseTrailers,
-            4..=7 => Self::Callout,
+            4 => Self::GrpcInitialMetadata,
+            5 => Self::GrpcTrailingMetadata,
+            6 => Self::HttpCallHeaders,
+            7 => Self::HttpCallTrailers,
             _ => return None,
         })
     }
@@ -128,14 +141,20 @@ pub enum BufferType {
     RequestBody,
     /// 1
     ResponseBody,
-    /// 2, 3, 5 and 8: only within network, gRPC and foreign-function callbacks.
-    OutOfPhase,
+    /// 2
+    DownstreamData,
+    /// 3
+    UpstreamData,
     /// 4
     HttpCallResponseBody,
+    /// 5
+    GrpcMessage,
     /// 6
     VmConfiguration,
     /// 7
     PluginConfiguration,
+    /// 8
+    CallData,
 }
 
 impl BufferType {
@@ -144,10 +163,13 @@ impl BufferType {
         Some(match buffer {
             0 => Self::RequestBody,
             1 => Self::ResponseBody,
-            2 | 3 | 5 | 8 => Self::OutOfPhase,
+            2 => Self::DownstreamData,
+            3 => Self::UpstreamData,
             4 => Self::HttpCallResponseBody,
+            5 => Self::GrpcMessage,
             6 => Self::VmConfiguration,
             7 => Self::PluginConfiguration,
+            8 => Self::CallData,
             _ => return None,
         })
     }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::{Call, Fault, memory};
 use crate::abi::{BufferType, Status};
 use crate::buffer::SetError;
+use crate::callouts::Received;
 use crate::state::HostState;
 use crate::stream::state::{Body, View};
 
@@ -12,6 +13,8 @@ fn body(view: &mut View, buffer: BufferType) -> Option<&mut Body> {
     match buffer {
         BufferType::RequestBody => view.request_body.as_mut(),
         BufferType::ResponseBody => view.response_body.as_mut(),
+        BufferType::DownstreamData => view.downstream_data.as_mut(),
+        BufferType::UpstreamData => view.upstream_data.as_mut(),
         _ => None,
     }
 }
@@ -19,14 +22,24 @@ fn body(view: &mut View, buffer: BufferType) -> Option<&mut Body> {
 /// The buffer's content; a body outside its phase is empty, other buffers are not found.
 fn content(state: &HostState, buffer: BufferType) -> Result<Bytes, Fault> {
     match buffer {
-        BufferType::RequestBody | BufferType::ResponseBody => {
+        BufferType::RequestBody | BufferType::ResponseBody | BufferType::DownstreamData | BufferType::UpstreamData => {
             let Some((stream, filter)) = state.stream() else { return Ok(Bytes::new()) };
             let mut stream = stream.borrow_mut();
             let body = stream.view(filter).and_then(|view| body(view, buffer));
             Ok(body.map(|body| body.buffer.contiguous()).unwrap_or_default())
         }
-        BufferType::OutOfPhase => Ok(Bytes::new()),
-        BufferType::HttpCallResponseBody => Err(Status::NotFound.into()),
+        BufferType::HttpCallResponseBody => match state.received() {
+            Received::Http(response) => Ok(response.body.clone()),
+            _ => Err(Status::NotFound.into()),
+        },
+        BufferType::GrpcMessage => match state.received() {
+            Received::Message(message) => Ok(message.clone()),
+            _ => Ok(Bytes::new()),
+        },
+        BufferType::CallData => match state.received() {
+            Received::Addresses(addresses) => Ok(addresses.clone()),
+            _ => Ok(Bytes::new()),
+        },
         BufferType::VmConfiguration => Ok(state.vm.configuration.clone()),
         BufferType::PluginConfiguration => match state.root() {
             Some(root) if root.configuring => Ok(root.plugin.configuration.clone()),
@@ -59,9 +72,15 @@ pub(super) fn set(call: &mut Call<'_>, buffer: u32, start: u32, len: u32, ptr: u
     let mut stream = stream.borrow_mut();
     let body = stream.view(filter).and_then(|view| body(view, buffer)).ok_or(Status::BadArgument)?;
     body.buffer.set(start as usize, len as usize, bytes).map_err(|error| match error {
-        SetError::Start => Status::BadArgument.into(),
-        SetError::TooLarge => Status::InternalFailure.into(),
-    })
+        SetError::Start => Status::BadArgument,
+        SetError::TooLarge => Status::InternalFailure,
+    })?;
+    match buffer {
+        BufferType::RequestBody => stream.request_body_set_by = Some(filter),
+        BufferType::ResponseBody => stream.response_body_set_by = Some(filter),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// ABI 0.1.0: the plugin configuration within `on_configure`, the VM configuration otherwise.

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{Call, Fault, memory};
 use crate::abi::Status;
+use crate::state::Tick;
 
 pub(super) fn get_current_time(call: &mut Call<'_>, out: u32) -> Result<(), Fault> {
     let (memory, _) = memory::split(call)?;
@@ -17,8 +18,12 @@ pub(crate) fn nanoseconds(time: SystemTime) -> u64 {
 }
 
 pub(super) fn set_tick_period(call: &mut Call<'_>, period: u32) {
-    if let Some(root) = call.data_mut().root_mut() {
-        root.tick = (period > 0).then(|| Duration::from_millis(period.into()));
+    let state = call.data_mut();
+    if let Some(root) = state.root_mut() {
+        root.tick = if period == 0 { None } else { Tick::from_now(Duration::from_millis(period.into())) };
+    }
+    if let Some(host) = &state.host {
+        host.ticks.notify_one();
     }
 }
 
@@ -31,19 +36,24 @@ pub(super) fn set_effective_context(call: &mut Call<'_>, id: u32) -> Result<(), 
     Ok(())
 }
 
+/// The root context is done, after `on_done` said that it is not yet: it is deleted once this callback returns.
 pub(super) fn done(call: &mut Call<'_>) -> Result<(), Fault> {
-    match call.data_mut().root_mut() {
+    let state = call.data_mut();
+    let id = state.root_id().ok_or(Status::NotFound)?;
+    match state.root_by_id(id) {
         Some(root) if root.pending_done => {
             root.pending_done = false;
+            state.finished.push(id);
             Ok(())
         }
         _ => Err(Status::NotFound.into()),
     }
 }
 
-/// The status of the last callout: there are none yet, so it is the initial one.
+/// The status of the root context's last callout that has one.
 pub(super) fn get_status(call: &mut Call<'_>, code: u32, ptr: u32, size: u32) -> Result<(), Fault> {
-    let (memory, _) = memory::split(call)?;
-    memory::write_u32(memory, code, 0)?;
-    memory::give(call, b"", ptr, size)
+    let (memory, state) = memory::split(call)?;
+    let (status, message) = state.root().map(|root| root.status.clone()).unwrap_or_default();
+    memory::write_u32(memory, code, status)?;
+    memory::give(call, message.as_bytes(), ptr, size)
 }

@@ -2,6 +2,8 @@
 
 use super::{Call, Fault, memory};
 use crate::abi::{MapType, Status, pairs};
+use crate::callouts::Received;
+use crate::hazard::{self, HazardKind};
 use crate::header_map::{HeaderMap, TooLarge};
 use crate::state::HostState;
 use crate::stream::state::StreamState;
@@ -25,6 +27,9 @@ enum Readable<'a> {
 }
 
 fn read<T>(state: &HostState, map: MapType, f: impl FnOnce(Readable<'_>, bool) -> T) -> T {
+    if let Some(headers) = received(state, map) {
+        return f(Readable::Map(headers), false);
+    }
     let Some((stream, filter)) = state.stream() else { return f(Readable::Unavailable, false) };
     let stream = stream.borrow();
     let Some(view) = stream.views.get(filter) else { return f(Readable::Unavailable, false) };
@@ -33,7 +38,7 @@ fn read<T>(state: &HostState, map: MapType, f: impl FnOnce(Readable<'_>, bool) -
         MapType::RequestTrailers => (view.request_trailers, stream.request_trailers.as_ref()),
         MapType::ResponseHeaders => (view.response_headers, stream.response_headers.as_ref()),
         MapType::ResponseTrailers => (view.response_trailers, stream.response_trailers.as_ref()),
-        MapType::Callout => (false, None),
+        _ => (false, None),
     };
     let found = match headers {
         Some(headers) if open || view.logging => Readable::Map(headers),
@@ -43,14 +48,39 @@ fn read<T>(state: &HostState, map: MapType, f: impl FnOnce(Readable<'_>, bool) -
     f(found, view.logging)
 }
 
+/// The map of the callout that the running callback is about.
+fn received(state: &HostState, map: MapType) -> Option<&HeaderMap> {
+    match (map, state.received()) {
+        (MapType::GrpcInitialMetadata, Received::InitialMetadata(map))
+        | (MapType::GrpcTrailingMetadata, Received::TrailingMetadata(map)) => Some(map),
+        (MapType::HttpCallHeaders, Received::Http(response)) => Some(&response.headers),
+        (MapType::HttpCallTrailers, Received::Http(response)) => response.trailers.as_ref(),
+        _ => None,
+    }
+}
+
 fn modify(
     state: &mut HostState,
+    hostcall: &'static str,
     map: MapType,
     f: impl FnOnce(&mut HeaderMap) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
-    let (stream, filter) = state.stream().ok_or(Status::BadArgument)?;
+    let Some(modified) = modify_open(state, map, f) else {
+        out_of_phase(state, hostcall, map);
+        return Err(Status::BadArgument.into());
+    };
+    modified
+}
+
+/// `None`: the map is not there, or must not be written.
+fn modify_open(
+    state: &mut HostState,
+    map: MapType,
+    f: impl FnOnce(&mut HeaderMap) -> Result<(), Fault>,
+) -> Option<Result<(), Fault>> {
+    let (stream, filter) = state.stream()?;
     let stream = &mut *stream.borrow_mut();
-    let view = stream.views.get_mut(filter).filter(|view| !view.logging).ok_or(Status::BadArgument)?;
+    let view = stream.views.get_mut(filter).filter(|view| !view.logging)?;
     let StreamState { request_headers, request_trailers, response_headers, response_trailers, .. } = stream;
     let headers = match map {
         MapType::RequestHeaders => Some(request_headers).filter(|_| view.request_headers),
@@ -66,17 +96,34 @@ fn modify(
         }
         MapType::RequestTrailers => request_trailers.as_mut().filter(|_| view.request_trailers),
         MapType::ResponseTrailers => response_trailers.as_mut().filter(|_| view.response_trailers),
-        MapType::Callout => None,
+        _ => None,
     };
-    f(headers.ok_or(Status::BadArgument)?)
+    Some(f(headers?))
+}
+
+/// The hostcall cannot have its map in the running callback, which an SDK does not expect.
+fn out_of_phase(state: &HostState, hostcall: &'static str, map: MapType) {
+    let explanation = format!("the map {map:?} is not there in this callback");
+    state.hazard(HazardKind::MapOutOfPhase, Some(hostcall), &explanation);
+}
+
+fn check_header(state: &HostState, hostcall: &'static str, key: &[u8], value: &[u8]) {
+    if hazard::has_control_character(key) || hazard::has_control_character(value) {
+        let key = String::from_utf8_lossy(key);
+        let explanation = format!("the header {key:?} has a CR, LF or NUL");
+        state.hazard(HazardKind::HeaderControlCharacter, Some(hostcall), &explanation);
+    }
 }
 
 pub(super) fn get_pairs(call: &mut Call<'_>, map: u32, ptr: u32, size: u32) -> Result<(), Fault> {
     let map = map_type(map)?;
-    let bytes = read(call.data(), map, |found, _| match found {
-        Readable::Map(headers) if headers.len() > 0 => pairs::serialize(headers.iter()),
-        _ => Vec::new(),
+    let (bytes, unavailable) = read(call.data(), map, |found, _| match found {
+        Readable::Map(headers) if headers.len() > 0 => (pairs::serialize(headers.iter()), false),
+        found => (Vec::new(), matches!(found, Readable::Unavailable)),
     });
+    if unavailable {
+        out_of_phase(call.data(), "proxy_get_header_map_pairs", map);
+    }
     memory::give(call, &bytes, ptr, size)
 }
 
@@ -84,7 +131,10 @@ pub(super) fn set_pairs(call: &mut Call<'_>, map: u32, ptr: u32, size: u32) -> R
     let map = map_type(map)?;
     let (memory, state) = memory::split(call)?;
     let pairs = pairs::deserialize(memory::range(memory, ptr, size)?);
-    modify(state, map, |headers| {
+    for (key, value) in &pairs {
+        check_header(state, "proxy_set_header_map_pairs", key, value);
+    }
+    modify(state, "proxy_set_header_map_pairs", map, |headers| {
         headers.clear();
         for (key, value) in &pairs {
             headers.add(key, value)?;
@@ -115,33 +165,39 @@ fn value(call: &mut Call<'_>, map: u32, k: u32, k_len: u32) -> Result<Option<byt
     let map = map_type(map)?;
     let (memory, state) = memory::split(call)?;
     let key = memory::range(memory, k, k_len)?;
-    read(state, map, |found, logging| match found {
+    let value = read(state, map, |found, logging| match found {
         Readable::Map(headers) => Ok(headers.get(key).cloned()),
         Readable::Missing => Ok(None),
         Readable::Unavailable if logging => Ok(None),
         Readable::Unavailable => Err(Status::BadArgument.into()),
-    })
+    });
+    if value.is_err() {
+        out_of_phase(state, "proxy_get_header_map_value", map);
+    }
+    value
 }
 
 pub(super) fn add(call: &mut Call<'_>, map: u32, k: u32, k_len: u32, v: u32, v_len: u32) -> Result<(), Fault> {
     let map = map_type(map)?;
     let (memory, state) = memory::split(call)?;
     let (key, value) = (memory::range(memory, k, k_len)?, memory::range(memory, v, v_len)?);
-    modify(state, map, |headers| Ok(headers.add(key, value)?))
+    check_header(state, "proxy_add_header_map_value", key, value);
+    modify(state, "proxy_add_header_map_value", map, |headers| Ok(headers.add(key, value)?))
 }
 
 pub(super) fn replace(call: &mut Call<'_>, map: u32, k: u32, k_len: u32, v: u32, v_len: u32) -> Result<(), Fault> {
     let map = map_type(map)?;
     let (memory, state) = memory::split(call)?;
     let (key, value) = (memory::range(memory, k, k_len)?, memory::range(memory, v, v_len)?);
-    modify(state, map, |headers| Ok(headers.replace(key, value)?))
+    check_header(state, "proxy_replace_header_map_value", key, value);
+    modify(state, "proxy_replace_header_map_value", map, |headers| Ok(headers.replace(key, value)?))
 }
 
 pub(super) fn remove(call: &mut Call<'_>, map: u32, k: u32, k_len: u32) -> Result<(), Fault> {
     let map = map_type(map)?;
     let (memory, state) = memory::split(call)?;
     let key = memory::range(memory, k, k_len)?;
-    modify(state, map, |headers| {
+    modify(state, "proxy_remove_header_map_value", map, |headers| {
         headers.remove(key);
         Ok(())
     })

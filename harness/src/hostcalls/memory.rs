@@ -40,13 +40,22 @@ pub(crate) fn write_u64(memory: &mut [u8], ptr: u32, value: u64) -> Result<(), F
 /// allocated for nothing: an empty value is address 0, size 0.
 pub(crate) fn give(call: &mut Call<'_>, bytes: &[u8], ptr: u32, size: u32) -> Result<(), Fault> {
     let len = u32::try_from(bytes.len()).map_err(|_| Fault::OutOfBounds)?;
-    let address = if len == 0 { 0 } else { allocate(call, len)? };
+    let address = place(call, bytes)?;
     let (memory, _) = split(call)?;
-    if len > 0 {
-        write(memory, address, bytes)?;
-    }
     write_u32(memory, ptr, address)?;
     write_u32(memory, size, len)
+}
+
+/// Copies bytes to where the guest's allocator says, and returns their address.
+pub(crate) fn place(call: &mut Call<'_>, bytes: &[u8]) -> Result<u32, Fault> {
+    let len = u32::try_from(bytes.len()).map_err(|_| Fault::OutOfBounds)?;
+    if len == 0 {
+        return Ok(0);
+    }
+    let address = allocate(call, len)?;
+    let (memory, _) = split(call)?;
+    write(memory, address, bytes)?;
+    Ok(address)
 }
 
 fn allocate(call: &mut Call<'_>, len: u32) -> Result<u32, Fault> {

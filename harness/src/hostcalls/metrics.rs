@@ -12,20 +12,24 @@ pub(super) fn define(call: &mut Call<'_>, kind: u32, name: u32, name_len: u32, i
         _ => return Err(Status::BadArgument.into()),
     };
     let (memory, state) = memory::split(call)?;
-    let defined = state.shared.define_metric(kind, memory::range(memory, name, name_len)?)?;
+    let name = memory::range(memory, name, name_len)?;
+    let defined = state.metrics.define(&state.shared, kind, name)?;
     memory::write_u32(memory, id, defined)
 }
 
 pub(super) fn increment(call: &mut Call<'_>, id: u32, offset: i64) -> Result<(), Fault> {
-    Ok(call.data().shared.increment_metric(id, offset)?)
+    let state = call.data();
+    Ok(state.metrics.increment(&state.shared, id, offset)?)
 }
 
 pub(super) fn record(call: &mut Call<'_>, id: u32, value: u64) -> Result<(), Fault> {
-    Ok(call.data().shared.record_metric(id, value)?)
+    let state = call.data();
+    Ok(state.metrics.record(&state.shared, id, value)?)
 }
 
 pub(super) fn get(call: &mut Call<'_>, id: u32, out: u32) -> Result<(), Fault> {
-    let value = call.data().shared.metric_value(id)?;
+    let state = call.data();
+    let value = state.metrics.get(&state.shared, id)?;
     let (memory, _) = memory::split(call)?;
     memory::write_u64(memory, out, value)
 }

@@ -1,13 +1,16 @@
 //! The `env.proxy_*` functions, one table for all ABI versions.
 
 mod buffers;
+mod callouts;
 mod context;
+mod foreign;
 mod headers;
 mod http;
 mod log;
 pub(crate) mod memory;
 mod metrics;
 mod properties;
+mod queues;
 mod shared_data;
 
 use wasmtime::{Caller, Linker};
@@ -71,19 +74,6 @@ macro_rules! link {
     )*};
 }
 
-/// Functions that link with the right type, answer `Unimplemented`, and are reported once by name.
-macro_rules! link_unimplemented {
-    ($linker:ident: $($name:literal($($arg:ident: $ty:ty),*);)*) => {$(
-        $linker.func_wrap("env", $name, |call: Call<'_>, $($arg: $ty),*| {
-            let _ = ($($arg,)*);
-            enter(call, IN_CALLBACKS, Status::InvalidMemoryAccess as u32, |call| {
-                call.data_mut().report_once($name);
-                Err(Status::Unimplemented.into())
-            })
-        })?;
-    )*};
-}
-
 /// Defines everything that a module of this ABI version may import from `env`.
 pub(crate) fn add_to_linker(linker: &mut Linker<HostState>, abi: AbiVersion) -> wasmtime::Result<()> {
     link! { linker, ALWAYS:
@@ -118,19 +108,24 @@ pub(crate) fn add_to_linker(linker: &mut Linker<HostState>, abi: AbiVersion) -> 
         "proxy_record_metric"(id: u32, value: u64) => metrics::record;
         "proxy_get_metric"(id: u32, out: u32) => metrics::get;
     }
-    link_unimplemented! { linker:
-        "proxy_http_call"(a: u32, b: u32, c: u32, d: u32, e: u32, f: u32, g: u32, h: u32, i: u32, j: u32);
-        "proxy_grpc_call"(a: u32, b: u32, c: u32, d: u32, e: u32, f: u32, g: u32, h: u32, i: u32, j: u32, k: u32, l: u32);
-        "proxy_grpc_stream"(a: u32, b: u32, c: u32, d: u32, e: u32, f: u32, g: u32, h: u32, i: u32);
-        "proxy_grpc_send"(a: u32, b: u32, c: u32, d: u32);
-        "proxy_grpc_close"(a: u32);
-        "proxy_grpc_cancel"(a: u32);
-        "proxy_register_shared_queue"(a: u32, b: u32, c: u32);
-        "proxy_resolve_shared_queue"(a: u32, b: u32, c: u32, d: u32, e: u32);
-        "proxy_enqueue_shared_queue"(a: u32, b: u32, c: u32);
-        "proxy_dequeue_shared_queue"(a: u32, b: u32, c: u32);
-        "proxy_call_foreign_function"(a: u32, b: u32, c: u32, d: u32, e: u32, f: u32);
-        "envoy_resolve_dns"(a: u32, b: u32, c: u32);
+    link! { linker, IN_CALLBACKS:
+        "proxy_http_call"(upstream: u32, upstream_len: u32, headers: u32, headers_len: u32, body: u32, body_len: u32,
+            trailers: u32, trailers_len: u32, timeout: i32, token: u32) => callouts::http_call;
+        "proxy_grpc_call"(upstream: u32, upstream_len: u32, service: u32, service_len: u32, method: u32,
+            method_len: u32, metadata: u32, metadata_len: u32, message: u32, message_len: u32, timeout: u32,
+            token: u32) => callouts::grpc_call;
+        "proxy_grpc_stream"(upstream: u32, upstream_len: u32, service: u32, service_len: u32, method: u32,
+            method_len: u32, metadata: u32, metadata_len: u32, token: u32) => callouts::grpc_stream;
+        "proxy_grpc_send"(token: u32, message: u32, message_len: u32, end: u32) => callouts::grpc_send;
+        "proxy_grpc_close"(token: u32) => callouts::grpc_close;
+        "proxy_grpc_cancel"(token: u32) => callouts::grpc_cancel;
+        "envoy_resolve_dns"(host: u32, host_len: u32, token: u32) => callouts::resolve_dns;
+        "proxy_register_shared_queue"(name: u32, len: u32, token: u32) => queues::register;
+        "proxy_resolve_shared_queue"(vm: u32, vm_len: u32, name: u32, len: u32, token: u32) => queues::resolve;
+        "proxy_enqueue_shared_queue"(token: u32, value: u32, len: u32) => queues::enqueue;
+        "proxy_dequeue_shared_queue"(token: u32, ptr: u32, size: u32) => queues::dequeue;
+        "proxy_call_foreign_function"(name: u32, name_len: u32, arguments: u32, arguments_len: u32, ptr: u32,
+            size: u32) => foreign::call;
     }
     match abi {
         AbiVersion::V0_1_0 => {

@@ -5,7 +5,14 @@ use bytes::Bytes;
 use super::{Call, Fault, memory};
 use crate::abi::Status;
 use crate::properties::{self, Scope};
-use crate::stream::state::MAX_FILTER_STATE;
+use crate::state::HostState;
+use crate::stream::state::TooMuchState;
+
+impl From<TooMuchState> for Fault {
+    fn from(_: TooMuchState) -> Self {
+        Status::InternalFailure.into()
+    }
+}
 
 const MAX_PATH: usize = 64 << 10;
 
@@ -15,12 +22,20 @@ pub(super) fn get(call: &mut Call<'_>, path: u32, len: u32, ptr: u32, size: u32)
     if path.len() > MAX_PATH {
         return Err(Status::NotFound.into());
     }
-    let plugin = &state.root().ok_or(Status::NotFound)?.plugin;
-    let value = match state.stream() {
-        Some((stream, filter)) => properties::get(path, &Scope { plugin, stream: Some((&stream.borrow(), filter)) })?,
-        None => properties::get(path, &Scope { plugin, stream: None })?,
-    };
+    let value = scoped(state, |scope| properties::get(path, scope))?.serialize()?;
     memory::give(call, &value, ptr, size)
+}
+
+/// Runs `f` with what the calling context's properties are read from.
+pub(super) fn scoped<T>(state: &HostState, f: impl FnOnce(&Scope<'_>) -> Result<T, Status>) -> Result<T, Status> {
+    let plugin = &state.root().ok_or(Status::NotFound)?.plugin;
+    match state.stream() {
+        Some((stream, filter)) => {
+            let stream = &stream.borrow();
+            f(&Scope { plugin, proxy: &stream.proxy, stream: Some((stream, filter)) })
+        }
+        None => f(&Scope { plugin, proxy: &state.proxy, stream: None }),
+    }
 }
 
 pub(super) fn set(call: &mut Call<'_>, path: u32, path_len: u32, value: u32, value_len: u32) -> Result<(), Fault> {
@@ -28,13 +43,13 @@ pub(super) fn set(call: &mut Call<'_>, path: u32, path_len: u32, value: u32, val
     let path = memory::range(memory, path, path_len)?;
     let value = memory::range(memory, value, value_len)?;
     let (stream, _) = state.stream().ok_or(Status::NotFound)?;
+    let declared = state.root().and_then(|root| root.declared.get(path)).copied().unwrap_or_default();
     let stream = &mut *stream.borrow_mut();
-    let old = stream.filter_state.get(path).map_or(0, |old| path.len() + old.len());
-    let bytes = stream.filter_state_bytes - old + path.len() + value.len();
-    if bytes + stream.filter_state.len() * 64 > MAX_FILTER_STATE {
-        return Err(Status::InternalFailure.into());
+    if declared.read_only && stream.filter_state.contains_key(path) {
+        return Err(Status::BadArgument.into());
     }
-    stream.filter_state_bytes = bytes;
-    stream.filter_state.insert(path.to_vec(), Bytes::copy_from_slice(value));
-    Ok(())
+    if declared.text {
+        stream.text_state.insert(path.to_vec());
+    }
+    Ok(stream.keep(path, Bytes::copy_from_slice(value))?)
 }

@@ -10,6 +10,7 @@ impl From<SharedError> for Fault {
             SharedError::Unknown => Status::NotFound,
             SharedError::CasMismatch => Status::CasMismatch,
             SharedError::NotForThisType => Status::BadArgument,
+            SharedError::Empty => Status::Empty,
             SharedError::TooMuch => Status::InternalFailure,
         }
         .into()

@@ -341,7 +341,7 @@ fn stats(host: &Host<'_>) -> mlua::Result<()> {
         let this = this::<STATS>(&this_)?;
         let script = &this.script;
         let define = |kind| {
-            let defined = script.runtime.shared.define_metric(kind, &name.as_bytes());
+            let defined = script.runtime.metrics.borrow_mut().define(&script.runtime.shared, kind, &name.as_bytes());
             defined.map_err(|_| Fault::from("no more metrics can be defined"))
         };
         Ok(match &*kind.as_bytes() {
@@ -353,17 +353,24 @@ fn stats(host: &Host<'_>) -> mlua::Result<()> {
     // A metric's kind decides what it takes; what it does not take is left out.
     host.none("stat_add", |_, (this_, amount): (Value, f64)| {
         let (script, id) = metric(&this_)?;
-        let _ = script.runtime.shared.increment_metric(id, int(amount));
+        let _ = script.runtime.metrics.borrow().increment(&script.runtime.shared, id, int(amount));
         Ok(())
     })?;
     host.none("stat_record", |_, (this_, value): (Value, f64)| {
         let (script, id) = metric(&this_)?;
-        let _ = script.runtime.shared.record_metric(id, u64::try_from(int(value)).unwrap_or(0));
+        let _ =
+            script.runtime.metrics.borrow().record(&script.runtime.shared, id, u64::try_from(int(value)).unwrap_or(0));
         Ok(())
     })?;
     host.one("stat_value", |_, this_: Value| {
         let (script, id) = metric(&this_)?;
-        Ok(script.runtime.shared.metric_value(id).ok().map(|value| i64::try_from(value).unwrap_or(i64::MAX)))
+        Ok(script
+            .runtime
+            .metrics
+            .borrow()
+            .get(&script.runtime.shared, id)
+            .ok()
+            .map(|value| i64::try_from(value).unwrap_or(i64::MAX)))
     })
 }
 

@@ -12,7 +12,7 @@ use super::api;
 use crate::abi::LogLevel;
 use crate::log::Sink;
 use crate::native::Services;
-use crate::shared::Shared;
+use crate::shared::{Shared, VmMetrics};
 
 /// What one script's state may take on one worker.
 pub(super) const MEMORY: usize = 64 << 20;
@@ -45,6 +45,7 @@ pub(super) struct Runtime {
     pub(super) limits: Rc<Deadline>,
     pub(super) log: Log,
     pub(super) shared: Arc<Shared>,
+    pub(super) metrics: RefCell<VmMetrics>,
     /// `None` while a script is only tried.
     pub(super) services: Option<Rc<Services>>,
     pub(super) asynchronous: Rc<Cell<usize>>,
@@ -159,6 +160,7 @@ impl Runtime {
             limits,
             log,
             shared: setting.shared.clone(),
+            metrics: RefCell::default(),
             services,
             asynchronous: Rc::default(),
         }))

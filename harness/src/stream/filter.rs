@@ -7,7 +7,9 @@ use bytes::Bytes;
 use mesh::model::FailStrategy;
 
 use super::state::{Body, Direction, LocalReply, StreamState, View};
-use super::{BUFFER_LIMIT, Flow, Half, Paused, Stream};
+use super::{BUFFER_LIMIT, Flow, Half, Part, Paused, Stream};
+use crate::hazard::{Hazard, HazardKind};
+use crate::header_map::HeaderMap;
 use crate::native::{Action, NativeFilter, NativeWorker, StreamHandle};
 use crate::vm::{Failed, Vm};
 use crate::worker::WorkerFilter;
@@ -100,6 +102,10 @@ impl StreamFilter {
         }
     }
 
+    fn is_wasm(&self) -> bool {
+        matches!(self.kind, Kind::Wasm { .. })
+    }
+
     /// Whether it takes part in the response: the proxy's own filters always do, plugins that saw the request.
     pub(super) fn takes_response(&self) -> bool {
         self.saw_request || matches!(self.kind, Kind::Native { .. })
@@ -135,6 +141,18 @@ impl View {
     }
 }
 
+/// A callback, as modules export it.
+fn callback(direction: Direction, part: Part) -> &'static str {
+    match (direction, part) {
+        (Direction::Request, Part::Headers) => "proxy_on_request_headers",
+        (Direction::Request, Part::Body) => "proxy_on_request_body",
+        (Direction::Request, Part::Trailers) => "proxy_on_request_trailers",
+        (Direction::Response, Part::Headers) => "proxy_on_response_headers",
+        (Direction::Response, Part::Body) => "proxy_on_response_body",
+        (Direction::Response, Part::Trailers) => "proxy_on_response_trailers",
+    }
+}
+
 fn u32_len(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
@@ -157,9 +175,7 @@ impl Stream {
         self.view(filter, |view| *view.headers_mut(direction) = true);
         let count = match direction {
             Direction::Request => self.state().request_headers.len(),
-            Direction::Response => {
-                self.state().response_headers.as_ref().map_or(0, super::super::header_map::HeaderMap::len)
-            }
+            Direction::Response => self.state().response_headers.as_ref().map_or(0, HeaderMap::len),
         };
         if let Some(action) = self.filters[filter].native(|native| native.headers(direction, end)) {
             if action == Action::StopIteration && !end {
@@ -167,6 +183,7 @@ impl Stream {
             }
             return self.after_native(filter, direction, action);
         }
+        self.callback = callback(direction, Part::Headers);
         let called = self.filters[filter].call(|vm, id| match direction {
             Direction::Request => vm.request_headers(id, u32_len(count), end),
             Direction::Response => vm.response_headers(id, u32_len(count), end),
@@ -187,6 +204,7 @@ impl Stream {
         });
         let Some(size) = size else { return Flow::Continue(bytes) };
         let native = self.filters[filter].native(|native| native.body(direction, end));
+        self.callback = callback(direction, Part::Body);
         let called = native.map(|action| Ok(u32::from(action != Action::Continue))).or_else(|| {
             self.filters[filter].call(|vm, id| match direction {
                 Direction::Request => vm.request_body(id, u32_len(size), end),
@@ -228,16 +246,13 @@ impl Stream {
             }
         });
         let count = match direction {
-            Direction::Request => {
-                self.state().request_trailers.as_ref().map_or(0, super::super::header_map::HeaderMap::len)
-            }
-            Direction::Response => {
-                self.state().response_trailers.as_ref().map_or(0, super::super::header_map::HeaderMap::len)
-            }
+            Direction::Request => self.state().request_trailers.as_ref().map_or(0, HeaderMap::len),
+            Direction::Response => self.state().response_trailers.as_ref().map_or(0, HeaderMap::len),
         };
         if let Some(action) = self.filters[filter].native(|native| native.trailers(direction)) {
             return self.after_native(filter, direction, action);
         }
+        self.callback = callback(direction, Part::Trailers);
         let called = self.filters[filter].call(|vm, id| match direction {
             Direction::Request => vm.request_trailers(id, u32_len(count)),
             Direction::Response => vm.response_trailers(id, u32_len(count)),
@@ -271,6 +286,9 @@ impl Stream {
 
     /// Does what a plugin asked for. `Continue`: it resumed the direction whose callback just returned.
     pub(super) fn settle(&mut self, filter: usize, running: Option<Direction>) -> Flow<()> {
+        if running.is_none() {
+            self.callback = "";
+        }
         let asked = self.view(filter, |view| {
             let asked = (view.local_reply.take(), view.close, view.resume_request, view.resume_response);
             (view.close, view.resume_request, view.resume_response) = (false, false, false);
@@ -283,6 +301,10 @@ impl Stream {
         });
         let Some((reply, close, resume_request, resume_response)) = asked else { return Flow::Held };
         if let Some(reply) = reply {
+            if self.head_sent && !self.response_ended {
+                let explanation = "the response's headers have gone out already";
+                self.hazard(filter, HazardKind::ReplyAfterHeaders, Some("proxy_send_local_response"), explanation);
+            }
             self.send_local_reply(Some(filter), reply);
             return Flow::Stopped;
         }
@@ -293,13 +315,47 @@ impl Stream {
         }
         let mut flow = Flow::Held;
         for (direction, asked) in [(Direction::Request, resume_request), (Direction::Response, resume_response)] {
-            if asked && running == Some(direction) {
+            if !asked {
+                continue;
+            }
+            if running == Some(direction) {
+                let explanation = format!("the {direction} was resumed before the callback had answered");
+                self.hazard(filter, HazardKind::ResumeInCallback, Some("proxy_continue_stream"), &explanation);
+            } else if !self.filters[filter].half(direction).is_held() && !self.stopped(direction) {
+                let explanation = format!("the {direction} was resumed, and this filter does not hold it up");
+                self.hazard(filter, HazardKind::ResumeWithoutPause, Some("proxy_continue_stream"), &explanation);
+            }
+            if running == Some(direction) {
                 flow = Flow::Continue(());
-            } else if asked {
+            } else {
                 self.resume(direction, filter);
             }
         }
         flow
+    }
+
+    /// Reports what a plugin did; the proxy's own filters do not.
+    pub(super) fn hazard(&self, filter: usize, kind: HazardKind, hostcall: Option<&'static str>, explanation: &str) {
+        let filter = &self.filters[filter];
+        if filter.is_wasm() {
+            self.sink.hazard(&Hazard { kind, filter: &filter.name, callback: self.callback, hostcall, explanation });
+        }
+    }
+
+    /// Says which plugins still hold the stream up that has come to its end without them.
+    pub(super) fn report_pauses(&mut self) {
+        let details = self.state().details.clone();
+        if !["stream_idle_timeout", "downstream_remote_disconnect"].contains(&details.as_str()) {
+            return;
+        }
+        for filter in 0..self.filters.len() {
+            for direction in [Direction::Request, Direction::Response] {
+                let Some(paused) = self.filters[filter].half(direction).paused else { continue };
+                self.callback = callback(direction, paused.part());
+                let explanation = format!("the {direction} was still paused when the stream ended: {details}");
+                self.hazard(filter, HazardKind::PauseWithoutResume, None, &explanation);
+            }
+        }
     }
 
     /// The VM is gone: 503, and this filter is not called again on this stream.
@@ -328,7 +384,7 @@ impl Stream {
         self.view(filter, |view| *view = View { logging: true, ..View::default() });
         let _ = self.filters[filter].call(Vm::log);
         let _ = self.filters[filter].native(|native| native.log());
-        self.view(filter, |view| *view = View::default());
+        self.view(filter, |view| *view = View { over: true, ..View::default() });
     }
 }
 

@@ -30,6 +30,23 @@ impl DynamicMetadata {
         self.filters.keys().map(String::as_str)
     }
 
+    /// Everything, by filter.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Map<String, Value>)> {
+        self.filters.iter().map(|(name, fields)| (name.as_str(), fields))
+    }
+
+    /// The value at a path within a filter's values.
+    pub(crate) fn at(&self, filter: &str, path: &[impl AsRef<str>]) -> Option<&Value> {
+        let (first, rest) = path.split_first()?;
+        rest.iter().try_fold(self.get(filter)?.get(first.as_ref())?, |value, name| value.get(name.as_ref()))
+    }
+
+    /// Keeps what the proxy itself says, whose size is bounded where it comes from: a decision may rest on it.
+    pub(crate) fn put(&mut self, filter: &str, key: &str, value: Value) {
+        self.bytes += filter.len() + key.len() + size(&value);
+        self.filters.entry(filter.to_owned()).or_default().insert(key.to_owned(), value);
+    }
+
     /// Keeps a value in place of the key's old one. What was replaced still counts against the limit.
     pub(crate) fn set(&mut self, filter: String, key: String, value: Value) -> Result<(), Full> {
         let bytes = self.bytes + filter.len() + key.len() + size(&value);

@@ -19,11 +19,11 @@ use bytes::Bytes;
 
 use crate::abi::LogLevel;
 use crate::buffer::Buffer;
+use crate::hazard::{Hazard, HazardKind};
 use crate::header_map::{HeaderMap, InvalidHeader};
 use crate::log::{RequestSummary, Sink};
 use crate::worker::WorkerFilter;
 use filter::StreamFilter;
-pub(crate) use metadata::DynamicMetadata;
 use state::{Direction, LocalReply, StreamState};
 
 /// What a filter may keep buffered: Envoy's connection buffer limit.
@@ -56,6 +56,25 @@ enum Paused {
     Trailers,
 }
 
+/// A part of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Headers,
+    Body,
+    Trailers,
+}
+
+impl Paused {
+    /// What was paused at.
+    fn part(self) -> Part {
+        match self {
+            Self::Headers { .. } => Part::Headers,
+            Self::Body | Self::BodyByChunk => Part::Body,
+            Self::Trailers => Part::Trailers,
+        }
+    }
+}
+
 /// One direction of one filter.
 #[derive(Debug, Default)]
 struct Half {
@@ -66,6 +85,12 @@ struct Half {
     held: Buffer,
     end: bool,
     trailers: bool,
+}
+
+impl Half {
+    fn is_held(&self) -> bool {
+        self.paused.is_some() || self.headers_held
+    }
 }
 
 /// What a filter decided.
@@ -87,6 +112,10 @@ pub(crate) struct Stream {
     request_stopped: bool,
     head_sent: bool,
     response_ended: bool,
+    /// What the response's content-length promises, and what has been sent of its body.
+    length: (Option<u64>, u64),
+    /// The callback whose result is being dealt with.
+    callback: &'static str,
     answered_by: Option<String>,
     finished: bool,
 }
@@ -104,6 +133,8 @@ impl Stream {
             request_stopped: false,
             head_sent: false,
             response_ended: false,
+            length: (None, 0),
+            callback: "",
             answered_by: None,
             finished: false,
         }
@@ -444,9 +475,44 @@ impl Stream {
                 self.head_sent = true;
                 let more = matches!(frame, Frame::Headers { end: false } | Frame::Data { end: false, .. });
                 self.response_ended = !more;
+                self.measure(&frame);
                 self.downstream.push_back(frame);
             }
         }
+    }
+
+    /// Sees whether the response's body has the length that its headers promise.
+    fn measure(&mut self, frame: &Frame) {
+        match frame {
+            Frame::Headers { end: false } => {
+                let state = self.state();
+                let headers = state.response_headers.as_ref();
+                let promised = headers.and_then(|headers| headers.text("content-length")?.parse().ok());
+                drop(state);
+                self.length = (promised, 0);
+            }
+            Frame::Data { bytes, .. } => self.length.1 += bytes.len() as u64,
+            _ => {}
+        }
+        if let ((Some(promised), sent), Frame::Data { end: true, .. } | Frame::Trailers(_)) = (self.length, frame)
+            && promised != sent
+        {
+            self.wrong_length(Direction::Response, promised, sent);
+        }
+    }
+
+    /// Reports a body that does not have the length that its headers promise.
+    pub(crate) fn wrong_length(&mut self, direction: Direction, promised: u64, sent: u64) {
+        let (set_by, callback) = match direction {
+            Direction::Request => (self.state().request_body_set_by, "proxy_on_request_body"),
+            Direction::Response => (self.state().response_body_set_by, "proxy_on_response_body"),
+        };
+        let filter = set_by.map_or("", |filter| self.filters[filter].name.as_str());
+        let explanation =
+            format!("the filters let {sent} bytes of the {direction}'s body pass, but content-length is {promised}");
+        let hostcall = set_by.map(|_| "proxy_set_buffer_bytes");
+        let kind = HazardKind::ContentLength;
+        self.sink.hazard(&Hazard { kind, filter, callback, hostcall, explanation: &explanation });
     }
 
     /// Breaks the stream off.
@@ -470,6 +536,7 @@ impl Stream {
             "downstream_remote_disconnect".clone_into(&mut self.state_mut().details);
         }
         self.state_mut().ended = Some(Instant::now());
+        self.report_pauses();
         for filter in 0..self.filters.len() {
             self.log_filter(filter);
         }

@@ -1,24 +1,35 @@
 //! One request as hostcalls see it: its maps, and what each filter may touch right now.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use mesh::model::ProxyKind;
 
 use super::metadata::DynamicMetadata;
 use crate::buffer::Buffer;
+use crate::exchange::Connection;
 use crate::header_map::HeaderMap;
 
 /// All values a request's plugins may keep with `proxy_set_property`.
-pub(crate) const MAX_FILTER_STATE: usize = 1 << 20;
+const MAX_FILTER_STATE: usize = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     Request,
     Response,
+}
+
+impl std::fmt::Display for Direction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Request => "request",
+            Self::Response => "response",
+        })
+    }
 }
 
 /// Facts of the proxy that every stream of a server shares.
@@ -34,15 +45,40 @@ pub(crate) struct ProxyFacts {
     pub(crate) direction: i64,
     /// `xds.cluster_name`
     pub(crate) cluster: String,
+    /// `xds.node`, in Envoy's JSON form.
+    pub(crate) node: serde_json::Value,
+    /// What it does in the mesh; `None` in tests only.
+    pub(crate) kind: Option<ProxyKind>,
+    /// The port of the listener that is stood for, when it is not the one that is listened on.
+    pub(crate) port: Option<u16>,
 }
+
+/// What a plugin has said of a property of its own.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Declared {
+    /// It is set once.
+    pub(crate) read_only: bool,
+    /// It is text and not bytes.
+    pub(crate) text: bool,
+}
+
+/// A request's plugins keep as much as they may.
+#[derive(Debug)]
+pub(crate) struct TooMuchState;
 
 #[derive(Debug)]
 pub(crate) struct StreamState {
     pub(crate) proxy: Arc<ProxyFacts>,
     pub(crate) source: Option<SocketAddr>,
+    /// The client as far as it is known.
+    pub(crate) remote: Option<IpAddr>,
+    /// The identity in the peer's certificate, with `spiffe://`; `None` when there was no mTLS.
+    pub(crate) peer: Option<Arc<str>>,
     pub(crate) destination: Option<SocketAddr>,
     pub(crate) upstream: Option<SocketAddr>,
     pub(crate) connection_id: u64,
+    /// It is a connection that network filters see, not a request.
+    pub(crate) network: bool,
     pub(crate) protocol: &'static str,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
@@ -55,8 +91,16 @@ pub(crate) struct StreamState {
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
     pub(crate) details: String,
+    /// The filters that changed the bodies last.
+    pub(crate) request_body_set_by: Option<usize>,
+    pub(crate) response_body_set_by: Option<usize>,
+    /// What plugins keep with `proxy_set_property`, and which of it is text.
     pub(crate) filter_state: HashMap<Vec<u8>, Bytes>,
+    pub(crate) text_state: HashSet<Vec<u8>>,
     pub(crate) filter_state_bytes: usize,
+    /// Objects of Envoy's own, by key, in their serialized form.
+    pub(crate) envoy_filter_state: HashMap<Vec<u8>, Bytes>,
+    /// What filters say about the request, by filter name.
     pub(crate) dynamic_metadata: DynamicMetadata,
     /// The response's reason phrase, where it is not the status's own.
     pub(crate) reason_phrase: Option<Bytes>,
@@ -81,10 +125,16 @@ pub(crate) struct View {
     pub(crate) response_body: Option<Body>,
     /// In `on_log` every map is readable and none is writable.
     pub(crate) logging: bool,
+    /// The stream has ended and this filter has logged it.
+    pub(crate) over: bool,
     pub(crate) local_reply: Option<LocalReply>,
     pub(crate) resume_request: bool,
     pub(crate) resume_response: bool,
     pub(crate) close: bool,
+    /// What a network filter may read and write of a connection.
+    pub(crate) downstream_data: Option<Body>,
+    pub(crate) upstream_data: Option<Body>,
+    pub(crate) resume_downstream: bool,
 }
 
 /// A body a filter may read and write.
@@ -113,8 +163,57 @@ impl LocalReply {
 }
 
 impl StreamState {
+    /// Something that begins now and of which nothing is known but its connection.
+    pub(crate) fn new(proxy: Arc<ProxyFacts>, connection: Connection) -> Self {
+        Self {
+            proxy,
+            source: connection.source,
+            remote: connection.source.map(|source| source.ip()),
+            peer: None,
+            destination: connection.destination,
+            upstream: None,
+            connection_id: connection.id,
+            network: false,
+            protocol: "",
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            ended: None,
+            request_headers: HeaderMap::default(),
+            request_trailers: None,
+            response_headers: None,
+            response_trailers: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            details: String::new(),
+            request_body_set_by: None,
+            response_body_set_by: None,
+            filter_state: HashMap::new(),
+            text_state: HashSet::new(),
+            filter_state_bytes: 0,
+            envoy_filter_state: HashMap::new(),
+            dynamic_metadata: DynamicMetadata::default(),
+            reason_phrase: None,
+            drain: false,
+            views: Vec::new(),
+            waker: None,
+            woken: false,
+        }
+    }
+
     pub(crate) fn view(&mut self, filter: usize) -> Option<&mut View> {
         self.views.get_mut(filter)
+    }
+
+    /// Keeps a value for the rest of the request.
+    pub(crate) fn keep(&mut self, key: &[u8], value: Bytes) -> Result<(), TooMuchState> {
+        let old = self.filter_state.get(key).map_or(0, |old| key.len() + old.len());
+        let bytes = self.filter_state_bytes - old + key.len() + value.len();
+        if bytes + self.filter_state.len() * 64 > MAX_FILTER_STATE {
+            return Err(TooMuchState);
+        }
+        self.filter_state_bytes = bytes;
+        self.filter_state.insert(key.to_vec(), value);
+        Ok(())
     }
 
     pub(crate) fn wake(&mut self) {

@@ -35,11 +35,15 @@ fn plan(directory: &Path, guest: Guest, listen: &str) -> Plan {
     });
     Plan {
         chain: chain(vec![wasm("a", |_| {})]),
+        network: None,
         modules: BTreeMap::from([("WasmPlugin default/a".to_owned(), Module::File { path, sha256 })]),
         host_env: BTreeMap::new(),
         listen: listen.to_owned(),
         upstream: None,
         clusters: BTreeMap::new(),
+        node: None,
+        admin: None,
+        ca_certificates: Vec::new(),
         workers: Some(1),
     }
 }
@@ -84,6 +88,57 @@ fn it_serves_traces_and_ends_with_zero_on_a_signal() {
         assert!(stderr.contains("GET /x → 200 (via_upstream) "), "{stderr}");
         assert!(!stderr.contains("secret") && !stderr.contains("c2VjcmV0"), "{stderr}");
     }
+}
+
+/// Serves one request and ends; what it printed and its exit code.
+fn serve_one(arguments: &[&str], plan: &Plan) -> (String, Option<i32>) {
+    let mut child = spawn(arguments, &json(plan));
+    let address = address(&mut child);
+    support::send(address, "POST", "/", &[], "body");
+    signal(&child, "-TERM");
+    let output = child.wait_with_output().unwrap();
+    (String::from_utf8_lossy(&output.stderr).into_owned(), output.status.code())
+}
+
+#[test]
+fn strict_makes_hazards_the_exit_code() {
+    let directory = tempfile::tempdir().unwrap();
+    let guest = || {
+        Guest::default().on("request_body", |g| {
+            let name = g.text(":path");
+            format!(
+                "(drop (call $proxy_get_header_map_value (i32.const 0) {name} (i32.const 16) (i32.const 20))) (i32.const 0)"
+            )
+        })
+    };
+    let hazardous = plan(directory.path(), guest(), "127.0.0.1:0");
+    let line = "hazard header-map-out-of-phase (default.a proxy_on_request_body proxy_get_header_map_value): the map \
+                RequestHeaders is not there in this callback; in Envoy: the hostcall answers BadArgument, on which the \
+                SDKs panic: 503";
+    let (stderr, code) = serve_one(&["serve"], &hazardous);
+    assert_eq!((code, stderr.matches(line).count()), (Some(0), 1), "{stderr}");
+    let (stderr, code) = serve_one(&["serve", "--strict"], &hazardous);
+    let summary = "error: hazards were met:\n  2 × header-map-out-of-phase default.a proxy_on_request_body \
+                   proxy_get_header_map_value\n";
+    assert_eq!((code, stderr.ends_with(summary)), (Some(1), true), "{stderr}");
+    let harmless = plan(directory.path(), Guest::recorder("a"), "127.0.0.1:0");
+    let (stderr, code) = serve_one(&["serve", "--strict"], &harmless);
+    assert_eq!(code, Some(0), "{stderr}");
+}
+
+#[test]
+fn network_plugins_of_a_plan_are_in_front() {
+    let directory = tempfile::tempdir().unwrap();
+    let guest = Guest::default().on("new_connection", |g| format!("{} (i32.const 0)", g.say("connected")));
+    let mut plan = plan(directory.path(), guest, "127.0.0.1:0");
+    let mut network = chain(vec![support::network("a")]);
+    network.listener.layer = mesh::model::Layer::Network;
+    plan.chain = chain(vec![]);
+    plan.network = Some(network);
+    let (stderr, code) = serve_one(&["serve"], &plan);
+    assert_eq!(code, Some(0), "{stderr}");
+    let lines = ["wasm log default.a: connected", "POST / → 200 (via_upstream)", "bytes in, "];
+    assert!(lines.iter().all(|line| stderr.contains(line)), "{stderr}");
 }
 
 #[test]
@@ -159,4 +214,51 @@ fn other_arguments_and_other_input_are_two() {
     ] {
         check_refused(&spawn(arguments, input).wait_with_output().unwrap(), 2, message);
     }
+}
+
+#[test]
+fn a_plan_has_clusters_a_node_and_an_administration_endpoint() {
+    let backend = support::Harness::new(vec![], &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let guest = Guest::default()
+        .on("request_headers", |g| {
+            let cluster = g.text("outbound|80||auth.ns.svc.cluster.local");
+            let headers = support::pairs(g, &[(":method", "GET"), (":path", "/"), (":authority", "h")]);
+            let (none, wanted) = ("(i32.const 0) (i32.const 0)", g.text("xds\0node\0id"));
+            format!(
+                "(drop (call $proxy_get_property {wanted} (i32.const 512) (i32.const 516))) (call $value)
+                 (drop (call $proxy_http_call {cluster} {headers} {none} {none} (i32.const 0) (i32.const 520)))
+                 (global.set $count (local.get 0)) (i32.const 1)"
+            )
+        })
+        .on("http_call_response", |g| {
+            let name = g.text("answers");
+            format!(
+                "(drop (call $proxy_define_metric (i32.const 0) {name} (i32.const 520)))
+                 (drop (call $proxy_increment_metric (i32.load (i32.const 520)) (i64.const 1)))
+                 (drop (call $proxy_set_effective_context (global.get $count)))
+                 (drop (call $proxy_continue_stream (i32.const 0)))"
+            )
+        });
+    let mut plan = plan(directory.path(), guest, "127.0.0.1:0");
+    plan.clusters
+        .insert("outbound|80||auth.ns.svc.cluster.local".to_owned(), format!("http://{}", backend.server.address()));
+    plan.node = Some(serde_json::json!({"id": "the-node"}));
+    plan.admin = Some("127.0.0.1:0".to_owned());
+    let mut child = spawn(&["serve"], &json(&plan));
+    let address = address(&mut child);
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    let admin =
+        line.trim_end().strip_prefix("metrics on http://").and_then(|rest| rest.strip_suffix("/stats/prometheus"));
+    let admin: SocketAddr = admin.unwrap_or_else(|| panic!("{line:?}")).parse().unwrap();
+    assert_eq!(support::send(address, "GET", "/", &[], "").unwrap().status, 200);
+    line.clear();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.ends_with(": the-node\n"), "{line:?}");
+    let metrics = support::send(admin, "GET", "/stats/prometheus", &[], "").unwrap();
+    assert_eq!(metrics.body, "# TYPE answers counter\nanswers 1\n");
+    signal(&child, "-TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

@@ -35,7 +35,7 @@ fn instruction(guest: &mut Guest, call: &str) -> String {
 
 /// Runs the calls within a callback of a POST with a body and compares their statuses.
 #[track_caller]
-fn check(callback: &str, calls: &[(&str, u32)]) {
+pub(crate) fn check(callback: &str, calls: &[(&str, u32)]) {
     let guest = Guest::default().on(callback, |guest| {
         let mut body = String::new();
         for (index, (call, _)) in calls.iter().enumerate() {
@@ -45,7 +45,7 @@ fn check(callback: &str, calls: &[(&str, u32)]) {
         }
         let _ = write!(body, "(drop (call $proxy_log (i32.const 5) (i32.const 2048) (i32.const {})))", calls.len());
         body + match callback {
-            "log" | "delete" => "",
+            "log" | "delete" | "context_create" | "tick" => "",
             "configure" | "vm_start" | "done" => "(i32.const 1)",
             _ => "(i32.const 0)",
         }
@@ -304,6 +304,9 @@ fn metrics() {
             ("proxy_increment_metric 4 1l", OK),
             ("proxy_increment_metric 4 -1l", BAD_ARGUMENT),
             ("proxy_increment_metric 400 1l", NOT_FOUND),
+            ("proxy_increment_metric 6 1l", BAD_ARGUMENT),
+            ("proxy_record_metric 6 1l", NOT_FOUND),
+            ("proxy_get_metric 6 @", BAD_ARGUMENT),
             ("proxy_record_metric 4 1l", OK),
             ("proxy_get_metric 4 @", OK),
             ("proxy_get_metric 4 far", MEMORY),
@@ -313,53 +316,87 @@ fn metrics() {
 }
 
 #[test]
-fn what_is_not_implemented_says_so() {
+fn callouts() {
     check(
         "request_headers",
         &[
-            ("proxy_http_call 0 0 0 0 0 0 0 0 0 0", UNIMPLEMENTED),
-            ("proxy_grpc_call 0 0 0 0 0 0 0 0 0 0 0 0", UNIMPLEMENTED),
-            ("proxy_grpc_stream 0 0 0 0 0 0 0 0 0", UNIMPLEMENTED),
-            ("proxy_grpc_send 0 0 0 0", UNIMPLEMENTED),
-            ("proxy_grpc_close 0", UNIMPLEMENTED),
-            ("proxy_grpc_cancel 0", UNIMPLEMENTED),
-            ("proxy_register_shared_queue 0 0 0", UNIMPLEMENTED),
-            ("proxy_resolve_shared_queue 0 0 0 0 0", UNIMPLEMENTED),
-            ("proxy_enqueue_shared_queue 0 0 0", UNIMPLEMENTED),
-            ("proxy_dequeue_shared_queue 0 0 0", UNIMPLEMENTED),
-            ("proxy_call_foreign_function 0 0 0 0 0 0", UNIMPLEMENTED),
+            ("proxy_http_call \"none\" 0 0 0 0 0 0 0 @", BAD_ARGUMENT),
+            ("proxy_http_call long 0 0 0 0 0 0 0 @", MEMORY),
+            ("proxy_http_call \"none\" long 0 0 0 0 0 @", MEMORY),
+            ("proxy_http_call \"none\" 0 0 0 0 0 0 0 far", MEMORY),
+            ("proxy_http_call \"none\" 0 0 0 0 0 0 -1 @", BAD_ARGUMENT),
+            ("proxy_grpc_call \"none\" \"s\" \"m\" 0 0 0 0 0 @", 4),
+            ("proxy_grpc_call \"none\" long \"m\" 0 0 0 0 0 @", MEMORY),
+            ("proxy_grpc_call \"none\" \"s\" \"m\" 0 0 long 0 @", MEMORY),
+            ("proxy_grpc_call \"none\" \"s\" \"m\" 0 0 0 0 0 far", MEMORY),
+            ("proxy_grpc_stream \"none\" \"s\" \"m\" 0 0 @", 4),
+            ("proxy_grpc_stream \"none\" \"s\" \"m\" 0 0 far", MEMORY),
+            ("proxy_grpc_send 6 0 0 0", NOT_FOUND),
+            ("proxy_grpc_send 5 0 0 0", BAD_ARGUMENT),
+            ("proxy_grpc_send 6 long 0", MEMORY),
+            ("proxy_grpc_close 5", NOT_FOUND),
+            ("proxy_grpc_close 6", NOT_FOUND),
+            ("proxy_grpc_close 4", BAD_ARGUMENT),
+            ("proxy_grpc_cancel 5", NOT_FOUND),
+            ("proxy_grpc_cancel 6", NOT_FOUND),
+            ("proxy_grpc_cancel 7", BAD_ARGUMENT),
+            ("envoy_resolve_dns long @", MEMORY),
+            ("envoy_resolve_dns \"localhost\" far", MEMORY),
+            ("envoy_resolve_dns \"localhost\" @", OK),
         ],
     );
 }
 
 #[test]
-fn wasi_has_an_environment_and_clocks_and_no_files_or_sockets() {
+fn queues() {
+    check(
+        "response_headers",
+        &[
+            ("proxy_resolve_shared_queue 0 0 \"q\" @", NOT_FOUND),
+            ("proxy_register_shared_queue \"q\" far", MEMORY),
+            ("proxy_register_shared_queue long @", MEMORY),
+            ("proxy_register_shared_queue \"q\" @", OK),
+            ("proxy_resolve_shared_queue 0 0 \"q\" @", OK),
+            ("proxy_resolve_shared_queue \"other\" \"q\" @", NOT_FOUND),
+            ("proxy_resolve_shared_queue long \"q\" @", MEMORY),
+            ("proxy_dequeue_shared_queue 1 @ @", 7),
+            ("proxy_dequeue_shared_queue 2 @ @", NOT_FOUND),
+            ("proxy_enqueue_shared_queue 1 \"v\"", OK),
+            ("proxy_enqueue_shared_queue 1 long", MEMORY),
+            ("proxy_enqueue_shared_queue 0 \"v\"", NOT_FOUND),
+            ("proxy_dequeue_shared_queue 1 @ @", OK),
+            ("proxy_enqueue_shared_queue 1 0 0", OK),
+            ("proxy_dequeue_shared_queue 1 far @", MEMORY),
+        ],
+    );
+}
+
+#[test]
+fn foreign_functions() {
     check(
         "request_headers",
         &[
-            ("environ_sizes_get @ @", 0),
-            ("environ_get @ 1024", 0),
-            ("environ_get far 1024", 21),
-            ("args_sizes_get @ @", 0),
-            ("clock_time_get 0 1l @", 0),
-            ("clock_time_get 1 1l @", 0),
-            ("clock_time_get 2 1l @", 58),
-            ("clock_time_get 0 1l far", 21),
-            ("clock_res_get 1 @", 0),
-            ("random_get 1024 16", 0),
-            ("random_get 1024 65537", 28),
-            ("random_get far 16", 21),
-            ("fd_write 2 1024 0 @", 0),
-            ("fd_write 3 1024 0 @", 8),
-            ("fd_write 2 far 1 @", 21),
-            ("fd_write 2 0 1025 @", 28),
-            ("fd_read 0 0 0 @", 52),
-            ("fd_fdstat_get 1 @", 0),
-            ("fd_fdstat_get 3 @", 8),
-            ("fd_prestat_get 3 @", 8),
-            ("path_open 3 0 0 0 0 0l 0l 0 @", 44),
-            ("sock_send 3 0 0 0 @", 58),
-            ("sched_yield", 0),
+            ("proxy_call_foreign_function \"none\" 0 0 @ @", NOT_FOUND),
+            ("proxy_call_foreign_function long 0 0 @ @", MEMORY),
+            ("proxy_call_foreign_function \"compress\" long @ @", MEMORY),
+            ("proxy_call_foreign_function \"compress\" \"text\" far @", MEMORY),
+            ("proxy_call_foreign_function \"compress\" \"text\" @ @", OK),
+            ("proxy_call_foreign_function \"compress\" \"text\" 0 0", OK),
+            ("proxy_call_foreign_function \"uncompress\" \"text\" @ @", 3),
+            ("proxy_call_foreign_function \"clear_route_cache\" 0 0 0 0", OK),
+            ("proxy_call_foreign_function \"set_envoy_filter_state\" \"bad\" 0 0", BAD_ARGUMENT),
+            ("proxy_call_foreign_function \"set_envoy_filter_state\" 0 0 0 0", NOT_FOUND),
+            ("proxy_call_foreign_function \"declare_property\" \"bad\" 0 0", BAD_ARGUMENT),
+            ("proxy_call_foreign_function \"expr_create\" \"1+\" @ @", BAD_ARGUMENT),
+            ("proxy_call_foreign_function \"expr_create\" \"request.path\" @ @", OK),
+            ("proxy_call_foreign_function \"expr_evaluate\" \"||||\" @ @", OK),
+            ("proxy_call_foreign_function \"expr_evaluate\" \"|||\" @ @", BAD_ARGUMENT),
+            ("proxy_call_foreign_function \"expr_evaluate\" \"a|||\" @ @", NOT_FOUND),
+            ("proxy_call_foreign_function \"expr_delete\" \"||||\" 0 0", OK),
+            ("proxy_call_foreign_function \"expr_evaluate\" \"||||\" @ @", NOT_FOUND),
+            ("proxy_call_foreign_function \"verify_signature\" \"bad\" @ @", BAD_ARGUMENT),
+            ("proxy_call_foreign_function \"verify_signature\" 0 0 @ @", BAD_ARGUMENT),
+            ("proxy_call_foreign_function \"sign\" 0 0 @ @", BAD_ARGUMENT),
         ],
     );
 }

@@ -3,10 +3,25 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says so by failing")]
 
 mod binary;
+mod callouts;
+mod contexts;
 mod failure;
+mod foreign;
+mod grpc;
+mod h2;
 mod hazards;
 mod hostcalls;
+mod hostile;
 mod http;
+mod jwt;
 mod lua;
 mod module;
+mod network;
+mod rbac;
+mod shared;
+mod streams;
 mod support;
+mod tls;
+mod tokens;
+mod wasi;
+mod workers;

@@ -10,12 +10,14 @@ use std::time::Duration;
 use harness::abi::LogLevel;
 use harness::chain::{Chain, ChainError};
 use harness::engine::{Engine, Limits};
-use harness::log::{RequestSummary, Sink};
+use harness::hazard::Hazard;
+use harness::log::{ConnectionSummary, RequestSummary, Sink};
 use harness::server::{Options, Server};
 use mesh::model::{
-    Attach, EnvVar, Extension, ExtensionFilter, FailStrategy, Filter, FilterChain, FilterKind, Layer, Listener, Origin,
-    Phase, Proxy, ProxyKind, PullPolicy, WasmFilter,
+    Attach, Direction, EnvVar, Extension, ExtensionFilter, FailStrategy, Filter, FilterChain, FilterKind, Layer,
+    Listener, Origin, Phase, Proxy, ProxyKind, PullPolicy, WasmFilter,
 };
+use mesh::policy::Policies;
 
 /// Hostcalls a guest imports: module, name, and a letter for each parameter (`i` is i32, `l` is i64).
 pub(crate) const IMPORTS: &[(&str, &str, &str)] = &[
@@ -58,26 +60,60 @@ pub(crate) const IMPORTS: &[(&str, &str, &str)] = &[
     ("env", "proxy_set_effective_context", "i"),
     ("env", "proxy_done", ""),
     ("env", "proxy_call_foreign_function", "iiiiii"),
+    ("env", "envoy_resolve_dns", "iii"),
     ("wasi_snapshot_preview1", "fd_write", "iiii"),
+    ("wasi_snapshot_preview1", "fd_pwrite", "iiili"),
     ("wasi_snapshot_preview1", "fd_read", "iiii"),
+    ("wasi_snapshot_preview1", "fd_pread", "iiili"),
+    ("wasi_snapshot_preview1", "fd_seek", "ilii"),
+    ("wasi_snapshot_preview1", "fd_close", "i"),
+    ("wasi_snapshot_preview1", "fd_advise", "illi"),
+    ("wasi_snapshot_preview1", "fd_allocate", "ill"),
+    ("wasi_snapshot_preview1", "fd_datasync", "i"),
+    ("wasi_snapshot_preview1", "fd_sync", "i"),
+    ("wasi_snapshot_preview1", "fd_tell", "ii"),
+    ("wasi_snapshot_preview1", "fd_readdir", "iiili"),
+    ("wasi_snapshot_preview1", "fd_renumber", "ii"),
     ("wasi_snapshot_preview1", "fd_fdstat_get", "ii"),
+    ("wasi_snapshot_preview1", "fd_fdstat_set_flags", "ii"),
+    ("wasi_snapshot_preview1", "fd_fdstat_set_rights", "ill"),
+    ("wasi_snapshot_preview1", "fd_filestat_get", "ii"),
+    ("wasi_snapshot_preview1", "fd_filestat_set_size", "il"),
+    ("wasi_snapshot_preview1", "fd_filestat_set_times", "illi"),
     ("wasi_snapshot_preview1", "fd_prestat_get", "ii"),
+    ("wasi_snapshot_preview1", "fd_prestat_dir_name", "iii"),
     ("wasi_snapshot_preview1", "environ_get", "ii"),
     ("wasi_snapshot_preview1", "environ_sizes_get", "ii"),
+    ("wasi_snapshot_preview1", "args_get", "ii"),
     ("wasi_snapshot_preview1", "args_sizes_get", "ii"),
     ("wasi_snapshot_preview1", "clock_time_get", "ili"),
     ("wasi_snapshot_preview1", "clock_res_get", "ii"),
     ("wasi_snapshot_preview1", "random_get", "ii"),
-    ("wasi_snapshot_preview1", "path_open", "iiiiillii"),
-    ("wasi_snapshot_preview1", "sock_send", "iiiii"),
     ("wasi_snapshot_preview1", "sched_yield", ""),
+    ("wasi_snapshot_preview1", "poll_oneoff", "iiii"),
+    ("wasi_snapshot_preview1", "path_open", "iiiiillii"),
+    ("wasi_snapshot_preview1", "path_filestat_get", "iiiii"),
+    ("wasi_snapshot_preview1", "path_filestat_set_times", "iiiilli"),
+    ("wasi_snapshot_preview1", "path_create_directory", "iii"),
+    ("wasi_snapshot_preview1", "path_remove_directory", "iii"),
+    ("wasi_snapshot_preview1", "path_unlink_file", "iii"),
+    ("wasi_snapshot_preview1", "path_rename", "iiiiii"),
+    ("wasi_snapshot_preview1", "path_link", "iiiiii"),
+    ("wasi_snapshot_preview1", "path_symlink", "iiii"),
+    ("wasi_snapshot_preview1", "path_readlink", "iiiiii"),
+    ("wasi_snapshot_preview1", "sock_accept", "iii"),
+    ("wasi_snapshot_preview1", "sock_recv", "iiiiii"),
+    ("wasi_snapshot_preview1", "sock_send", "iiiii"),
+    ("wasi_snapshot_preview1", "sock_shutdown", "ii"),
 ];
 
 /// A plugin in WebAssembly text: callbacks are added, strings become data.
-#[derive(Default)]
+///
+/// `$value` logs the bytes whose address and size are at 512 and 516, `$number` a number.
+#[derive(Default, Clone)]
 pub(crate) struct Guest {
     data: Vec<u8>,
-    functions: String,
+    functions: BTreeMap<String, String>,
 }
 
 const DATA: usize = 4096;
@@ -90,23 +126,46 @@ impl Guest {
         format!("(i32.const {at}) (i32.const {})", text.len())
     }
 
+    /// Adds a callback, or replaces it.
     pub(crate) fn on(mut self, callback: &str, body: impl FnOnce(&mut Self) -> String) -> Self {
         let body = body(&mut self);
         let (params, result) = match callback {
             "tick" | "log" | "delete" => (1, ""),
-            "done" => (1, "(result i32)"),
-            "context_create" => (2, ""),
+            "done" | "new_connection" => (1, "(result i32)"),
+            "context_create" | "downstream_connection_close" | "upstream_connection_close" | "queue_ready" => (2, ""),
+            "http_call_response" => (5, ""),
+            "grpc_receive_initial_metadata"
+            | "grpc_receive"
+            | "grpc_receive_trailing_metadata"
+            | "grpc_close"
+            | "resolve_dns" => (3, ""),
             "vm_start" | "configure" | "request_trailers" | "response_trailers" => (2, "(result i32)"),
             _ => (3, "(result i32)"),
         };
         let params = "i32 ".repeat(params);
-        let _ = writeln!(self.functions, "(func (export \"proxy_on_{callback}\") (param {params}) {result} {body})");
+        let owner = if callback == "resolve_dns" { "envoy" } else { "proxy" };
+        let function = format!("(func (export \"{owner}_on_{callback}\") (param {params}) {result} {body})");
+        self.functions.insert(callback.to_owned(), function);
         self
     }
 
     /// A log line at level info.
     pub(crate) fn say(&mut self, text: &str) -> String {
         format!("(drop (call $proxy_log (i32.const 2) {}))", self.text(text))
+    }
+
+    /// A log line at level info that ends in a number below 1000, with three digits.
+    pub(crate) fn say_number(&mut self, text: &str, number: &str) -> String {
+        let line = self.text(&format!("{text} 000"));
+        let end = DATA + self.data.len();
+        let digit = |place: usize, divisor: u32| {
+            format!(
+                "(i32.store8 (i32.const {}) (i32.add (i32.const 48)
+                    (i32.rem_u (i32.div_u {number} (i32.const {divisor})) (i32.const 10))))",
+                end - place
+            )
+        };
+        format!("{} {} {} (drop (call $proxy_log (i32.const 2) {line}))", digit(3, 100), digit(2, 10), digit(1, 1))
     }
 
     /// A guest whose every callback logs `name callback`.
@@ -147,13 +206,37 @@ impl Guest {
                 (global.set $heap (i32.add (local.get $at) (local.get $size)))
                 (if (i32.gt_u (global.get $heap) (i32.const 250000)) (then (global.set $heap (i32.const 65536))))
                 (local.get $at))
+            (func $value
+                (drop (call $proxy_log (i32.const 2) (i32.load (i32.const 512)) (i32.load (i32.const 516)))))
+            (func $number (param $n i32)
+                (local $at i32)
+                (local.set $at (i32.const 3016))
+                (loop $more
+                    (local.set $at (i32.sub (local.get $at) (i32.const 1)))
+                    (i32.store8 (local.get $at) (i32.add (i32.const 48) (i32.rem_u (local.get $n) (i32.const 10))))
+                    (local.set $n (i32.div_u (local.get $n) (i32.const 10)))
+                    (br_if $more (local.get $n)))
+                (drop (call $proxy_log (i32.const 2) (local.get $at) (i32.sub (i32.const 3016) (local.get $at)))))
             (data (i32.const {DATA}) "{data}")
             {}
             )"#,
-            self.functions
+            self.functions.into_values().collect::<Vec<_>>().join("\n")
         );
         wat::parse_str(&wat).unwrap_or_else(|error| panic!("{error}\n{wat}"))
     }
+}
+
+/// Address and length of a serialized map. Its sizes are below 128, so that it is text.
+pub(crate) fn pairs(guest: &mut Guest, pairs: &[(&str, &str)]) -> String {
+    let number = |n: usize| char::from(u8::try_from(n).unwrap());
+    let mut text = format!("{}\0\0\0", number(pairs.len()));
+    for (k, v) in pairs {
+        let _ = write!(text, "{}\0\0\0{}\0\0\0", number(k.len()), number(v.len()));
+    }
+    for (k, v) in pairs {
+        let _ = write!(text, "{k}\0{v}\0");
+    }
+    guest.text(&text)
 }
 
 /// `proxy_send_local_response` without headers.
@@ -207,12 +290,18 @@ pub(crate) fn extension(name: &str, filter: ExtensionFilter) -> Filter {
         attach: Attach::Namespace,
         traffic: Vec::new(),
         filter,
+        dialect: mesh::model::Dialect::Istio,
     };
     Filter { kind: FilterKind::Extension(Box::new(extension)), reason: String::new() }
 }
 
 pub(crate) fn built_in(name: &str) -> Filter {
     Filter { kind: FilterKind::BuiltIn(name.to_owned()), reason: String::new() }
+}
+
+/// A plugin of type NETWORK.
+pub(crate) fn network(name: &str) -> Filter {
+    wasm(name, |wasm| wasm.layer = Layer::Network)
 }
 
 pub(crate) fn env(name: &str, value: mesh::model::EnvValue) -> EnvVar {
@@ -228,18 +317,47 @@ pub(crate) fn chain(mut filters: Vec<Filter>) -> FilterChain {
             labels: BTreeMap::new(),
             kind: ProxyKind::Waypoint,
         },
-        listener: Listener { direction: None, port: None, layer: Layer::Http },
+        listener: Listener { direction: None, port: None, layer: Layer::Http, protocol: None },
         filters,
         left_out: Vec::new(),
+        policies: Policies::default(),
     }
 }
 
+/// The inbound HTTP chain of the sidecar `default/web` on port 8080 under these manifests.
+pub(crate) fn resolved(manifests: &str) -> FilterChain {
+    let reading = mesh::read(&[mesh::Source { file: "test".to_owned(), text: manifests.to_owned() }]);
+    assert_eq!(reading.errors, [], "{manifests}");
+    let proxy = Proxy {
+        name: "web".to_owned(),
+        namespace: "default".to_owned(),
+        labels: [("app".to_owned(), "web".to_owned())].into(),
+        kind: ProxyKind::Sidecar,
+    };
+    let listener =
+        Listener { direction: Some(Direction::Inbound), port: Some(8080), layer: Layer::Http, protocol: None };
+    mesh::resolve(&reading.resources, &proxy, &listener, &mesh::MeshOptions::default())
+}
+
 #[derive(Default)]
-pub(crate) struct Recorder(Mutex<Vec<String>>, Condvar);
+pub(crate) struct Recorder(Mutex<Vec<String>>, Condvar, Mutex<Vec<String>>);
 
 impl Sink for Recorder {
     fn log(&self, level: LogLevel, line: &str) {
         self.0.lock().unwrap().push(format!("{}: {line}", level.as_str()));
+        self.1.notify_all();
+    }
+
+    fn hazard(&self, hazard: &Hazard<'_>) {
+        let Hazard { kind, filter, callback, hostcall, explanation } = hazard;
+        let hostcall = hostcall.unwrap_or("-");
+        self.2.lock().unwrap().push(format!("{} {filter} {callback} {hostcall}: {explanation}", kind.name()));
+    }
+
+    fn connection(&self, connection: &ConnectionSummary<'_>) {
+        let ConnectionSummary { received, sent, closed_by, by_client, .. } = connection;
+        let line = format!("connection {received} in {sent} out by {closed_by:?} by client {by_client}");
+        self.0.lock().unwrap().push(line);
         self.1.notify_all();
     }
 
@@ -256,6 +374,11 @@ impl Sink for Recorder {
 impl Recorder {
     pub(crate) fn lines(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
+    }
+
+    /// Hazards so far: kind, filter, callback, hostcall, explanation.
+    pub(crate) fn hazards(&self) -> Vec<String> {
+        self.2.lock().unwrap().clone()
     }
 
     /// Blocks until a line that ends so has been logged.
@@ -283,11 +406,37 @@ pub(crate) fn limits() -> Limits {
 }
 
 pub(crate) fn load(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], log: Arc<Recorder>) -> Result<Chain, ChainError> {
-    let modules: BTreeMap<String, Vec<u8>> =
-        modules.iter().map(|(name, bytes)| (format!("WasmPlugin default/{name}"), bytes.clone())).collect();
+    load_chain(&chain(filters), modules, log)
+}
+
+/// The network filters in front of HTTP, or of a TCP upstream.
+pub(crate) fn load_network(
+    filters: Vec<Filter>,
+    http: Option<Vec<Filter>>,
+    modules: &[(&str, Vec<u8>)],
+    log: Arc<Recorder>,
+) -> Result<Chain, ChainError> {
+    let mut network = chain(filters);
+    network.listener.layer = Layer::Network;
+    network.filters.pop();
+    let Some(http) = http else { return load_chain(&network, modules, log) };
+    let chain = load_chain(&chain(http), modules, log)?;
+    chain.in_front(&Engine::new(limits()).unwrap(), &network, &sources(modules), &BTreeMap::new())
+}
+
+fn sources(modules: &[(&str, Vec<u8>)]) -> BTreeMap<String, Vec<u8>> {
+    modules.iter().map(|(name, bytes)| (format!("WasmPlugin default/{name}"), bytes.clone())).collect()
+}
+
+pub(crate) fn load_chain(
+    chain: &FilterChain,
+    modules: &[(&str, Vec<u8>)],
+    log: Arc<Recorder>,
+) -> Result<Chain, ChainError> {
+    let modules = sources(modules);
     let engine = Engine::new(limits()).unwrap();
     let host_env = BTreeMap::from([("ON_HOST".to_owned(), "from the host".to_owned())]);
-    Chain::load(&engine, &chain(filters), &modules, &host_env, log, LogLevel::Info)
+    Chain::load(&engine, chain, &modules, &host_env, log, LogLevel::Info)
 }
 
 impl Harness {
@@ -298,6 +447,29 @@ impl Harness {
     pub(crate) fn with(filters: Vec<Filter>, modules: &[(&str, Vec<u8>)], adjust: impl FnOnce(&mut Options)) -> Self {
         let log = Arc::new(Recorder::default());
         let chain = load(filters, modules, log.clone()).unwrap_or_else(|error| panic!("{error:?}"));
+        Self::serve(chain, log, adjust)
+    }
+
+    /// Network filters in front of an HTTP chain, or, without one, of a TCP upstream.
+    pub(crate) fn network(
+        filters: Vec<Filter>,
+        http: Option<Vec<Filter>>,
+        modules: &[(&str, Vec<u8>)],
+        adjust: impl FnOnce(&mut Options),
+    ) -> Self {
+        let log = Arc::new(Recorder::default());
+        let chain = load_network(filters, http, modules, log.clone()).unwrap_or_else(|error| panic!("{error:?}"));
+        Self::serve(chain, log, adjust)
+    }
+
+    /// What these manifests make of the sidecar `default/web`.
+    pub(crate) fn of_manifests(manifests: &str, adjust: impl FnOnce(&mut Options)) -> Self {
+        let log = Arc::new(Recorder::default());
+        let chain = load_chain(&resolved(manifests), &[], log.clone()).unwrap_or_else(|error| panic!("{error:?}"));
+        Self::serve(chain, log, adjust)
+    }
+
+    pub(crate) fn serve(chain: Chain, log: Arc<Recorder>, adjust: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options { workers: Some(1), ..Options::listen_on("127.0.0.1:0") };
         adjust(&mut options);
         let server = Server::start(chain, options).unwrap();

@@ -166,7 +166,7 @@ fn entry(mode: WorkloadMode, ports: &[u16]) -> TrafficSelector {
 /// Which listeners, as (direction, port), one entry takes.
 #[track_caller]
 fn check_takes(entry: &TrafficSelector, proxy: &Proxy, listener: (Option<Direction>, Option<u16>), expected: bool) {
-    let listener = Listener { direction: listener.0, port: listener.1, layer: Layer::Http };
+    let listener = Listener { direction: listener.0, port: listener.1, layer: Layer::Http, protocol: None };
     let result = takes(std::slice::from_ref(entry), proxy, listener);
     assert_eq!(result.is_ok(), expected, "{result:?}");
 }
@@ -223,7 +223,7 @@ fn a_listener_of_which_nothing_is_known_is_taken_by_all() {
 
 #[test]
 fn one_entry_of_several_is_enough_and_none_at_all_takes_everything() {
-    let listener = Listener { direction: IN, port: Some(80), layer: Layer::Http };
+    let listener = Listener { direction: IN, port: Some(80), layer: Layer::Http, protocol: None };
     let entries = [entry(WorkloadMode::Client, &[]), entry(WorkloadMode::Server, &[80])];
     assert_eq!(takes(&entries, &sidecar(), listener), Ok(Some("`match[1]` takes this traffic".to_owned())));
     assert_eq!(takes(&[], &sidecar(), listener), Ok(None));

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::resolve;
+use super::{resolve, resolve_in_front};
 use crate::attach::{GATEWAY_NAME_LABEL, MeshOptions};
-use crate::model::{Direction, FilterChain, FilterKind, Layer, Listener, Proxy, ProxyKind};
+use crate::model::{Direction, Filter, FilterChain, FilterKind, Layer, Listener, Protocol, Proxy, ProxyKind};
 use crate::resources::{Resources, Source, read};
 
 fn resources(text: &str) -> Resources {
@@ -21,8 +21,10 @@ fn proxy(kind: ProxyKind) -> Proxy {
     Proxy { name: "p".to_owned(), namespace: "apps".to_owned(), labels: labels.into_iter().collect(), kind }
 }
 
-const INBOUND: Listener = Listener { direction: Some(Direction::Inbound), port: None, layer: Layer::Http };
-const OUTBOUND: Listener = Listener { direction: Some(Direction::Outbound), port: None, layer: Layer::Http };
+const INBOUND: Listener =
+    Listener { direction: Some(Direction::Inbound), port: None, layer: Layer::Http, protocol: None };
+const OUTBOUND: Listener =
+    Listener { direction: Some(Direction::Outbound), port: None, layer: Layer::Http, protocol: None };
 
 /// An extension as `namespace/name phase priority`, with `-` for what is unset.
 fn extension(brief: &str) -> String {
@@ -80,9 +82,9 @@ fn policies(spec: &str) -> String {
         )
     };
     [
-        policy("RequestAuthentication", "jwt", ""),
-        policy("AuthorizationPolicy", "rbac", "action: DENY"),
-        policy("AuthorizationPolicy", "custom", "action: CUSTOM"),
+        policy("RequestAuthentication", "jwt", "jwtRules: [{issuer: i}]"),
+        policy("AuthorizationPolicy", "rbac", "action: DENY, rules: [{}]"),
+        policy("AuthorizationPolicy", "custom", "action: CUSTOM, provider: {name: p}, rules: [{}]"),
     ]
     .concat()
 }
@@ -148,6 +150,62 @@ fn network_chain() {
         "envoy.filters.network.rbac envoy.filters.network.ext_authz authn authz envoy.filters.network.rbac stats none \
          istio.stats envoy.filters.network.tcp_proxy",
     );
+}
+
+#[test]
+fn the_network_chain_of_an_http_port_ends_in_http() {
+    let listener = Listener { layer: Layer::Network, protocol: Some(Protocol::Http), ..INBOUND };
+    check_chain(
+        &(all_phases(", type: NETWORK") + &extension("apps/http -") + &policies("")),
+        ProxyKind::Sidecar,
+        listener,
+        "authn authz stats none envoy.filters.network.http_connection_manager",
+    );
+}
+
+#[test]
+fn the_network_chain_of_an_outbound_tcp_port_has_no_policies() {
+    let listener = Listener { layer: Layer::Network, protocol: Some(Protocol::Tcp), ..OUTBOUND };
+    check_chain(
+        &(all_phases(", type: NETWORK") + &policies("")),
+        ProxyKind::Sidecar,
+        listener,
+        "authn authz stats none istio.stats envoy.filters.network.tcp_proxy",
+    );
+}
+
+#[test]
+fn a_waypoints_chain_for_a_service_gathers_the_services_namespace_last() {
+    let service = |namespace: &str| crate::attach::AttachedService {
+        kind: crate::attach::ServiceKind::Service,
+        namespace: namespace.to_owned(),
+        name: "web".to_owned(),
+    };
+    let to_service = ", targetRefs: [{kind: Service, name: web}]";
+    let class = ", targetRefs: [{kind: GatewayClass, group: gateway.networking.k8s.io, name: istio-waypoint}]";
+    let text = [
+        plugin("shop/a AUTHN 1", "WasmPlugin", to_service),
+        plugin("istio-system/b AUTHN 1", "WasmPlugin", class),
+        plugin("apps/c AUTHN 1", "WasmPlugin", TARGET),
+        plugin("other/d AUTHN 1", "WasmPlugin", to_service),
+        plugin("apps/e AUTHN 2", "TrafficExtension", to_service),
+    ];
+    let mesh = MeshOptions { services: vec![service("shop"), service("apps")], ..MeshOptions::default() };
+    let chain = resolve(&resources(&text.concat()), &proxy(ProxyKind::Waypoint), &INBOUND, &mesh);
+    assert_eq!(extensions_of(&chain), ["apps/e", "apps/c", "istio-system/b", "shop/a"]);
+    assert_eq!(chain.left_out.len(), 1);
+}
+
+#[test]
+fn only_extensions_are_in_front_of_http() {
+    let text = all_phases(", type: NETWORK") + &extension("apps/http -") + &policies("");
+    let proxy = proxy(ProxyKind::Sidecar);
+    let chain = resolve_in_front(&resources(&text), &proxy, &INBOUND, &MeshOptions::default()).unwrap();
+    let names: Vec<_> = chain.filters.iter().map(Filter::name).collect();
+    assert_eq!(names, ["authn", "authz", "stats", "none", "envoy.filters.network.http_connection_manager"]);
+    assert_eq!(chain.listener.layer, Layer::Network);
+    let none = resolve_in_front(&resources(&extension("apps/http -")), &proxy, &INBOUND, &MeshOptions::default());
+    assert_eq!(none, None);
 }
 
 #[test]
@@ -235,7 +293,13 @@ fn http_filters_and_lua_are_left_out_of_the_network_chain() {
     let listener = Listener { layer: Layer::Network, ..INBOUND };
     let chain = resolve(&resources(&text), &proxy(ProxyKind::Sidecar), &listener, &MeshOptions::default());
     let reasons: Vec<_> = chain.left_out.iter().map(|out| out.reason.as_str()).collect();
-    assert_eq!(reasons, ["It is an HTTP filter, and this is the network chain."; 2]);
+    assert_eq!(
+        reasons,
+        [
+            "It is an HTTP filter, and this is the network chain.",
+            "It is Lua, which runs in HTTP chains only, and this is the network chain."
+        ]
+    );
 }
 
 #[test]
@@ -298,17 +362,14 @@ spec:
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication
 metadata: {name: jwt, namespace: istio-ingress}
+spec: {jwtRules: [{issuer: https://issuer}]}
 ";
     let resources = resources(text);
     let mesh = MeshOptions::default();
     let assumed = crate::proxy::assume_proxy(&resources, &mesh).unwrap();
     assert_eq!(assumed.proxy.kind, ProxyKind::Gateway);
     let chain = resolve(&resources, &assumed.proxy, &assumed.listener, &mesh);
-    let documented =
-        ["openid-connect", "envoy.filters.http.jwt_authn", "acl-check", "check-header", "envoy.filters.http.router"];
-    let names: Vec<_> =
-        chain.filters.iter().map(super::Filter::name).filter(|name| documented.contains(name)).collect();
-    assert_eq!(names, documented);
+    assert_eq!(chain.brief(), "-> openid-connect -> istio.authn -> acl-check -> check-header -> router");
     assert_eq!(chain.left_out, []);
 }
 
@@ -343,7 +404,7 @@ proptest! {
     ) {
         let chain = |texts: &[String]| {
             let chain = resolve(&resources(&texts.concat()), &proxy(ProxyKind::Sidecar), &INBOUND, &MeshOptions::default());
-            let extension = |filter: &super::Filter| match &filter.kind {
+            let extension = |filter: &Filter| match &filter.kind {
                 FilterKind::Extension(extension) => format!("{} {}/{}", extension.origin.kind, extension.namespace, extension.name),
                 FilterKind::BuiltIn(name) => name.clone(),
             };

@@ -1,8 +1,8 @@
 //! Every rule of validation, each broken once.
 
 use crate::model::{
-    Attach, EnvValue, EnvVar, Extension, ExtensionFilter, FailStrategy, Layer, Origin, Phase, PullPolicy, TargetRef,
-    TrafficSelector, WasmFilter, WorkloadMode,
+    Attach, Dialect, EnvValue, EnvVar, Extension, ExtensionFilter, FailStrategy, Layer, Origin, Phase, PullPolicy,
+    TargetRef, TrafficSelector, WasmFilter, WorkloadMode,
 };
 use crate::resources::{Reading, Source, read};
 
@@ -114,6 +114,7 @@ spec:
             ],
             layer: Layer::Network,
         })),
+        dialect: Dialect::Istio,
     };
     assert_eq!(extension(text), expected);
 }

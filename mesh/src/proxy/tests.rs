@@ -50,7 +50,10 @@ fn check(texts: &[&str], expected: &str, sentence: &str) {
     assert_eq!(format!("{:?} {}/{}", proxy.kind, proxy.namespace, proxy.name), expected);
     assert_eq!(assumed.sentence, sentence);
     let direction = if proxy.kind == ProxyKind::Gateway { Direction::Outbound } else { Direction::Inbound };
-    assert_eq!(assumed.listener, Listener { direction: Some(direction), port: None, layer: Layer::Http });
+    assert_eq!(
+        assumed.listener,
+        Listener { direction: Some(direction), port: None, layer: Layer::Http, protocol: None }
+    );
 }
 
 #[track_caller]

@@ -16,7 +16,7 @@ use super::{Built, Plugin, TARGET, Workspace};
 pub struct Profile;
 
 impl Profile {
-    const NAME: &str = "plugwright";
+    pub(super) const NAME: &str = "plugwright";
     const SETTINGS: &[(&str, &str)] = &[
         ("inherits", "\"release\""),
         ("opt-level", "\"z\""),
@@ -90,7 +90,12 @@ pub fn compile(
             let built = compile_one(cargo, workspace, plugin, toolchain)?;
             let module = workspace.target.join("plugins").join(format!("{}.wasm", plugin.name));
             publish(&built, &module)?;
-            Ok(Built { plugin: plugin.clone(), module, toolchain: Some(toolchain.description.clone()) })
+            Ok(Built {
+                plugin: plugin.clone(),
+                module,
+                artifact: built,
+                toolchain: Some(toolchain.description.clone()),
+            })
         })
         .collect()
 }

@@ -1,9 +1,9 @@
 //! Finds the plugin crates of a cargo workspace by their `[package.metadata.plugin]` table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use cargo_metadata::{CrateType, Metadata, MetadataCommand, Package};
+use cargo_metadata::{CrateType, Metadata, MetadataCommand, Package, Target};
 use serde::Deserialize;
 
 use super::{Plugin, TARGET};
@@ -19,6 +19,10 @@ pub struct Workspace {
     pub plugins: BTreeMap<String, Plugin>,
     /// Source folders that must not show in a module, and the name each goes by instead.
     pub(super) remap: Vec<(PathBuf, String)>,
+    /// The manifests of the workspace and of whatever it takes from a path.
+    pub(super) manifests: Vec<PathBuf>,
+    /// One of those has a build script, whose inputs only cargo knows.
+    pub(super) has_build_script: bool,
 }
 
 /// Why the plugin crates could not be listed.
@@ -84,6 +88,7 @@ struct Table {
     phase: Option<PluginPhase>,
     priority: Option<i32>,
     image: Option<String>,
+    config_schema: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -128,7 +133,12 @@ pub fn discover(cargo: &Path, directory: &Path, manifest: Option<&Path>) -> Resu
             plugins.insert(plugin.name.clone(), plugin);
         }
     }
+    let local: Vec<_> = metadata.packages.iter().filter(|package| package.source.is_none()).collect();
+    let root_manifest = metadata.workspace_root.as_std_path().join("Cargo.toml");
+    let manifests = local.iter().map(|package| package.manifest_path.clone().into()).chain([root_manifest]);
     Ok(Workspace {
+        manifests: manifests.collect::<BTreeSet<_>>().into_iter().collect(),
+        has_build_script: local.iter().any(|package| package.targets.iter().any(Target::is_custom_build)),
         root: metadata.workspace_root.clone().into(),
         target: metadata.target_directory.clone().into(),
         plugins,
@@ -172,13 +182,15 @@ fn plugin(package: &Package) -> Result<Option<Plugin>, DiscoverError> {
     if !cdylib {
         return Err(DiscoverError::NotCdylib { manifest });
     }
+    let root = manifest.parent().map(Path::to_owned).unwrap_or_default();
     Ok(Some(Plugin {
         name: package.name.to_string(),
         version: package.version.to_string(),
         description: table.description.or_else(|| package.description.clone()),
         license: package.license.clone(),
         source: package.repository.clone(),
-        root: manifest.parent().map(Path::to_owned).unwrap_or_default(),
+        config_schema: table.config_schema.map(|path| root.join(path)),
+        root,
         root_ids: table.root_ids,
         phase: table.phase.map(|phase| phase.as_str().to_owned()),
         priority: table.priority,

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::TARGET;
 
 /// Debian's packages for the last way: a compiler, its library's source, and a libc for WASI.
@@ -36,7 +38,7 @@ pub struct Tools {
 }
 
 /// Which ways are open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Preference {
     /// The first that works: active, rustup, distribution.
     #[default]
@@ -80,6 +82,8 @@ pub struct Toolchain {
     pub description: String,
     /// The library's source folder, and what it is called in modules.
     pub(super) remap: Vec<(PathBuf, String)>,
+    /// Files and folders that change when the toolchain does, or when there is a better one.
+    pub(super) watch: Vec<PathBuf>,
 }
 
 /// One way of getting the target, and what was found.
@@ -129,8 +133,9 @@ impl Tools {
             }
             Ok(compiler) => {
                 let description = format!("{}, prebuilt std", compiler.version);
-                let remap = compiler.remap();
-                let toolchain = Toolchain { rustc: self.rustc.clone(), kind: Kind::Prebuilt, description, remap };
+                let (remap, watch) = (compiler.remap(), compiler.watch());
+                let toolchain =
+                    Toolchain { rustc: self.rustc.clone(), kind: Kind::Prebuilt, description, remap, watch };
                 (format!("{} has the {TARGET} target", compiler.version), Some(toolchain))
             }
         };
@@ -171,11 +176,17 @@ impl Tools {
             let found = "no rust-lld beside the active compiler and no wasm-ld on the path".to_owned();
             return Probe { way: "distribution", found, toolchain: None };
         };
+        let mut watch = compiler.watch();
+        watch.extend([self.system_rustc.clone(), self.system_libc.join("libc.a"), linker.clone()]);
+        if let Ok(active) = self.compiler(&self.rustc) {
+            watch.extend(active.watch());
+        }
         let found = format!("{} with its library source, linked by {}", compiler.version, linker.display());
         let toolchain = Toolchain {
             rustc: self.system_rustc.clone(),
             description: format!("{}, std from source", compiler.version),
             remap: compiler.remap(),
+            watch,
             kind: Kind::Distribution { linker, libc: self.system_libc.clone() },
         };
         Probe { way: "distribution", found, toolchain: Some(toolchain) }
@@ -193,7 +204,7 @@ impl Tools {
         let sysroot = PathBuf::from(self.output(rustc, ["--print", "sysroot"])?);
         // A target the compiler does not know is an error here, and as good as one it has no library for.
         let libdir = self.output(rustc, ["--print", "target-libdir", "--target", TARGET]).ok().map(PathBuf::from);
-        let files = libdir.and_then(|folder| std::fs::read_dir(folder).ok());
+        let files = libdir.as_ref().and_then(|folder| std::fs::read_dir(folder).ok());
         let has_prebuilt_std = files.is_some_and(|mut files| {
             files.any(|file| file.is_ok_and(|file| file.file_name().to_string_lossy().starts_with("libstd-")))
         });
@@ -203,6 +214,7 @@ impl Tools {
             host: field("host:").unwrap_or_default(),
             library: sysroot.join("lib/rustlib/src/rust/library"),
             sysroot,
+            libdir,
             has_prebuilt_std,
         })
     }
@@ -236,10 +248,18 @@ struct Compiler {
     host: String,
     sysroot: PathBuf,
     library: PathBuf,
+    /// Where the target's library is or would be.
+    libdir: Option<PathBuf>,
     has_prebuilt_std: bool,
 }
 
 impl Compiler {
+    /// The compiler, the targets it has, and the library of ours: its files' names have a hash in them.
+    fn watch(&self) -> Vec<PathBuf> {
+        let own = [self.sysroot.join("bin/rustc"), self.sysroot.join("lib/rustlib")];
+        own.into_iter().chain(self.libdir.clone()).filter(|path| path.exists()).collect()
+    }
+
     /// With the library's source installed, rustc names the real folder where it would otherwise say
     /// `/rustc/COMMIT/library`: always say the latter. A link is named by where it leads.
     fn remap(&self) -> Vec<(PathBuf, String)> {

@@ -1,14 +1,16 @@
 //! A cache of modules on disk, with the keys and decisions of Istio's agent, for any number of processes at once.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tempfile::NamedTempFile;
 
 use super::decide::{Entry, Lookup};
 use super::disk::Disk;
 use super::request::{Key, ModuleRequest, Understood};
 use super::why::{Action, Explanation, Why};
-use super::{FetchError, FetchOptions, Source, fetch_module, from_url, pull_module, resolve};
+use super::{FetchError, FetchOptions, IntoFile, Source, fetch, from_url, pull_module, resolve};
 use crate::digest::Digest;
 use crate::reference::Reference;
 
@@ -76,7 +78,10 @@ impl Cache {
             },
             Lookup::Miss(why) => why,
         };
-        let (module, checksum) = match &reference {
+        let mut incoming = self.disk.incoming()?;
+        let mut into = IntoFile::new(incoming.as_file_mut());
+        let mut take = |reader: &mut dyn Read| into.take(reader);
+        let fetched = match &reference {
             Reference::Image(image) => {
                 let options = match &request.credentials {
                     Some(credentials) => &options.with_credentials(credentials.clone()),
@@ -94,30 +99,34 @@ impl Cache {
                 {
                     return Ok(done(path, entry.content, checksum, Action::Unchanged, &why));
                 }
-                (pull_module(image, manifest, options)?, checksum)
+                pull_module(image, manifest, options, &mut take).map(|()| checksum)
             }
-            Reference::Url(url) => from_url(url, key.pin.as_ref(), options)?,
+            Reference::Url(url) => from_url(url, key.pin.as_ref(), options, &mut take),
             Reference::File(_) | Reference::Layout(_) => return self.fetch_reference(&reference, options),
         };
-        let content = Digest::of(&module);
-        let path = self.keep(&key, &checksum, &content, &module)?;
+        let (content, _) = into.finish().map_err(|error| self.disk.failed_writing(error))?;
+        let checksum = fetched?;
+        let path = self.keep(&key, &checksum, &content, incoming)?;
         Ok(done(path, content, checksum, Action::Pulled, &why))
     }
 
     /// Have the module of a reference that no resource asks for: it is always fetched, and kept only to have a file.
     pub fn fetch_reference(&self, reference: &Reference, options: &FetchOptions) -> Result<Cached, FetchError> {
         self.purge_now_and_then()?;
-        let fetched = fetch_module(reference, None, options)?;
-        let content = Digest::of(&fetched.module);
+        let mut incoming = self.disk.incoming()?;
+        let mut into = IntoFile::new(incoming.as_file_mut());
+        let fetched = fetch(reference, None, options, &mut |reader| into.take(reader));
+        let (content, _) = into.finish().map_err(|error| self.disk.failed_writing(error))?;
+        let digest = fetched?;
         let key = Key::of_local(reference);
-        let path = self.keep(&key, &content, &content, &fetched.module)?;
+        let path = self.keep(&key, &content, &content, incoming)?;
         let explanation = Explanation {
             name: key.shown,
-            checksum: Some(fetched.digest),
+            checksum: Some(digest.clone()),
             action: Action::Read,
             reason: "no cache is asked for what is named by itself, or is a file".to_owned(),
         };
-        Ok(Cached { path, content, source: fetched.source, explanation })
+        Ok(Cached { path, content, source: Source { reference: reference.clone(), digest }, explanation })
     }
 
     /// What [`Cache::fetch`] would do first, without asking anybody and without remembering that it was looked up.
@@ -162,7 +171,13 @@ impl Cache {
         (content == entry.content).then_some(path)
     }
 
-    fn keep(&self, key: &Key, checksum: &Digest, content: &Digest, module: &[u8]) -> Result<PathBuf, CacheError> {
+    fn keep(
+        &self,
+        key: &Key,
+        checksum: &Digest,
+        content: &Digest,
+        module: NamedTempFile,
+    ) -> Result<PathBuf, CacheError> {
         self.disk.put(&key.module(checksum), module, |state| state.add(key, checksum, content.clone(), now()))
     }
 }

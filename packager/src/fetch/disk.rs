@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use tempfile::NamedTempFile;
+
 use super::cache::CacheError;
 use super::decide::State;
 
@@ -53,21 +55,31 @@ impl Disk {
         Ok(outcome)
     }
 
-    /// Put a module there, and remember it. It has its name only when all of it is on the disk.
+    /// A file for a module that is on its way; readable for its owner alone.
+    pub(super) fn incoming(&self) -> Result<NamedTempFile, CacheError> {
+        fs::create_dir_all(&self.folder).map_err(failed("create", &self.folder))?;
+        empty(&self.folder).map_err(failed("create a file in", &self.folder))
+    }
+
+    /// A module could not be written to its file.
+    pub(super) fn failed_writing(&self, error: io::Error) -> CacheError {
+        failed("write to", &self.folder)(error)
+    }
+
+    /// Put a module that has come in there, and remember it. It has its name only when all of it is on the disk.
     pub(super) fn put(
         &self,
         module: &str,
-        bytes: &[u8],
+        incoming: NamedTempFile,
         change: impl FnOnce(&mut State),
     ) -> Result<PathBuf, CacheError> {
         let path = self.path(module);
         let folder = path.parent().unwrap_or(&self.folder).to_owned();
-        fs::create_dir_all(&self.folder).map_err(failed("create", &self.folder))?;
-        let temporary = temporary(&self.folder, bytes).map_err(failed("write", &path))?;
+        incoming.as_file().sync_all().map_err(failed("write", &path))?;
         // Purging takes away what the index does not know, so the name comes under the lock.
         let _lock = self.lock()?;
         fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
-        temporary.persist(&path).map_err(|error| failed("write", &path)(error.error))?;
+        incoming.persist(&path).map_err(|error| failed("write", &path)(error.error))?;
         sync_folder(&folder).map_err(failed("flush", &folder))?;
         let mut state = self.read()?;
         change(&mut state);
@@ -82,7 +94,7 @@ impl Disk {
         let expired = expired(&mut state);
         self.write(&state)?;
         let entries = entries(&self.folder)?;
-        for file in entries.iter().filter(|entry| is_left(entry)) {
+        for file in entries.iter().filter(|entry| is_left(entry) || is_earlier(entry)) {
             fs::remove_file(file.path()).map_err(failed("remove", &file.path()))?;
         }
         for folder in entries.iter().filter(|entry| entry.file_name().len() == 64).map(fs::DirEntry::path) {
@@ -123,8 +135,17 @@ impl Disk {
 
 /// Whether a name from an index or a folder is one that this cache gives: 64 digits, a slash, 64 digits, `.wasm`.
 fn is_module(name: &str) -> bool {
-    let hex = |text: &str| text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    name.split_once('/').is_some_and(|(name, file)| hex(name) && file.strip_suffix(".wasm").is_some_and(hex))
+    name.split_once('/').is_some_and(|(name, file)| is_hex(name) && file.strip_suffix(".wasm").is_some_and(is_hex))
+}
+
+/// Whether this is a module as earlier versions kept it: without a folder, and in no index.
+fn is_earlier(file: &fs::DirEntry) -> bool {
+    let name = file.file_name().to_string_lossy().into_owned();
+    name.strip_suffix(".wasm").is_some_and(is_hex) && file.file_type().is_ok_and(|kind| kind.is_file())
+}
+
+fn is_hex(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, CacheError> {
@@ -138,11 +159,15 @@ fn is_left(file: &fs::DirEntry) -> bool {
 }
 
 /// Bytes on the disk that have no name yet, readable for their owner alone.
-fn temporary(folder: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
-    let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder)?;
+fn temporary(folder: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+    let mut file = empty(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     Ok(file)
+}
+
+fn empty(folder: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder)
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {

@@ -10,13 +10,16 @@ use oci_spec::image::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::archive::Content;
+use super::checked::{CheckedModule, CopyError};
+use super::depot::Depot;
 use super::document::{Configuration, Manifest};
 use super::runtime_config::{Document, DocumentConfig};
 use super::{
     MAX_MANIFEST_SIZE, MODULE_FILE, MaistraManifest, RUNTIME_CONFIG_FILE, Variant, archive, maistra, media_type, time,
 };
 use crate::blob::{Blob, Image};
-use crate::module::{self, AbiVersion, EnvoyVersion, Report};
+use crate::module::{self, AbiVersion, EnvoyVersion, ReadError, Report};
 
 /// The annotation that tells a compat image from others (Wasm Image Specification, "compat").
 pub const VARIANT_ANNOTATION: &str = "module.wasm.image/variant";
@@ -66,6 +69,9 @@ pub enum AssembleError {
         /// Everything that is wrong with the module.
         report: Box<Report>,
     },
+    /// The module cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// Annotations and the like are more than readers take.
     #[error("the {part} would have {size} bytes, more than the {MAX_MANIFEST_SIZE} that registries take")]
     TooLarge {
@@ -95,6 +101,7 @@ impl AssembleError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { report, .. } => report.problems.iter().find_map(module::Problem::hint),
+            Self::Read(error) => error.hint().map(str::to_owned),
             Self::Time { .. } => Some("set SOURCE_DATE_EPOCH to seconds, not milliseconds".to_owned()),
             Self::TooLarge { .. } => Some("shorten the description and the annotations".to_owned()),
             Self::Write { .. } => None,
@@ -117,65 +124,80 @@ pub fn assemble(
     module: &[u8],
     envoy: EnvoyVersion,
 ) -> Result<Image, AssembleError> {
-    let seconds = metadata.source_date_epoch.unwrap_or(0);
-    let report = module::check(module, envoy);
-    let Some(abi) = report.info.as_ref().and_then(|info| info.abi).filter(|_| report.is_ok()) else {
-        return Err(AssembleError::Refused { name: metadata.name.clone(), report: Box::new(report) });
-    };
-    let runtime_config = json("runtime configuration", &runtime_config(metadata, abi))?;
+    assemble_in(Depot::Memory, variant, metadata, &CheckedModule::new(&metadata.name, module, envoy)?)
+}
+
+/// The same, its layers being made in `depot`.
+pub(super) fn assemble_in(
+    depot: Depot<'_>,
+    variant: Variant,
+    metadata: &Metadata,
+    module: &CheckedModule<'_>,
+) -> Result<Image, AssembleError> {
+    let runtime_config = json("runtime configuration", &runtime_config(metadata, module.abi))?;
+    let (contained, runtime_file) = ((MODULE_FILE, Content::Module(module)), Content::Bytes(&runtime_config));
     match variant {
-        Variant::Oci => artifact(metadata, module, runtime_config),
         Variant::Compat | Variant::Docker => {
-            container(variant, metadata, &[(MODULE_FILE, module), (RUNTIME_CONFIG_FILE, &runtime_config)], seconds)
+            container(depot, variant, metadata, &[contained, (RUNTIME_CONFIG_FILE, runtime_file)])
         }
         // The module has the name that Istio looks for, so that it reads this variant as well.
         Variant::Maistra => {
             let manifest = MaistraManifest::of(metadata, MODULE_FILE).to_yaml();
-            container(variant, metadata, &[(maistra::FILE, manifest.as_bytes()), (MODULE_FILE, module)], seconds)
+            container(depot, variant, metadata, &[(maistra::FILE, Content::Bytes(manifest.as_bytes())), contained])
         }
+        Variant::Oci => artifact(depot, metadata, module, runtime_config),
+    }
+}
+
+fn layer_error(error: CopyError) -> AssembleError {
+    match error {
+        CopyError::Read(error) => error.into(),
+        CopyError::Write(source) => AssembleError::Write { part: "layer", source },
     }
 }
 
 /// An image of one layer with these files, which are sorted by name.
 fn container(
+    depot: Depot<'_>,
     variant: Variant,
     metadata: &Metadata,
-    files: &[(&str, &[u8])],
-    seconds: u64,
+    files: &[(&str, Content<'_>)],
 ) -> Result<Image, AssembleError> {
+    let seconds = metadata.source_date_epoch.unwrap_or(0);
     let created = time::rfc3339(seconds).ok_or(AssembleError::Time { seconds })?;
-    let (layer, diff_id) =
-        archive::layer(files, seconds).map_err(|source| AssembleError::Write { part: "layer", source })?;
     let docker = variant == Variant::Docker;
     let (manifest_type, config_type, layer_type) = if docker {
         (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG, media_type::DOCKER_LAYER)
     } else {
         (media_type::MANIFEST, media_type::CONFIG, media_type::LAYER)
     };
-    let layer = Blob::from_bytes(layer_type, layer);
     let mut annotations = annotations(metadata);
     if !docker {
         annotations.insert(VARIANT_ANNOTATION.to_owned(), Variant::Compat.to_string());
     }
     let (labels, annotations) = if docker { (annotations, BTreeMap::new()) } else { (BTreeMap::new(), annotations) };
+    let layer = depot.blob(layer_type, |sink| archive::layer(sink, files, seconds));
+    let (layer, diff_id) = layer.map_err(layer_error)?;
     let config = json("image configuration", &Configuration::new(&diff_id, &created, labels))?;
     finish(manifest_type, Blob::from_bytes(config_type, config), vec![layer], annotations)
 }
 
 /// An image of the module and the runtime configuration as they are. The latter is the manifest's configuration too, so
 /// that readers who go by that one find it.
-fn artifact(metadata: &Metadata, module: &[u8], runtime_config: Vec<u8>) -> Result<Image, AssembleError> {
-    let titled = |media_type, bytes, title: &str| {
-        let mut blob = Blob::from_bytes(media_type, bytes);
+fn artifact(
+    depot: Depot<'_>,
+    metadata: &Metadata,
+    module: &CheckedModule<'_>,
+    runtime_config: Vec<u8>,
+) -> Result<Image, AssembleError> {
+    let titled = |mut blob: Blob, title: &str| {
         let title = HashMap::from([(ANNOTATION_TITLE.to_owned(), title.to_owned())]);
         blob.descriptor.set_annotations(Some(title));
         blob
     };
-    let config = Blob::from_bytes(media_type::WASM_CONFIG, runtime_config.clone());
-    let layers = vec![
-        titled(media_type::WASM_CONFIG, runtime_config, RUNTIME_CONFIG_FILE),
-        titled(media_type::WASM_MODULE, module.to_vec(), MODULE_FILE),
-    ];
+    let (module, ()) = depot.blob(media_type::WASM_MODULE, |sink| module.copy_to(sink)).map_err(layer_error)?;
+    let config = Blob::from_bytes(media_type::WASM_CONFIG, runtime_config);
+    let layers = vec![titled(config.clone(), RUNTIME_CONFIG_FILE), titled(module, MODULE_FILE)];
     finish(media_type::MANIFEST, config, layers, annotations(metadata))
 }
 

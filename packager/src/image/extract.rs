@@ -6,7 +6,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::form::Form;
 use super::runtime_config::{RuntimeConfig, RuntimeConfigError};
-use super::unpack::{Bounded, SLACK, base_name, whole};
+use super::unpack::{Bounded, SLACK, base_name};
 use super::{MODULE_FILE, MaistraError, ManifestError, RUNTIME_CONFIG_FILE, Variant, maistra, manifest, media_type};
 use crate::blob::{Blob, BlobError, Image};
 use crate::module::{MAX_MODULE_SIZE, WASM_MAGIC};
@@ -234,15 +234,45 @@ fn possible_places(image: &Image) -> Result<(Vec<Place<'_>>, &'static str), Extr
 /// number. What is read is verified against its descriptor, and unpacking stops once the module exceeds `limit` bytes
 /// (Istio: [`MAX_MODULE_SIZE`]).
 pub fn extract_module(image: &Image, limit: u64) -> Result<Vec<u8>, ExtractError> {
+    let mut module = Vec::new();
+    extract_module_to(image, limit, &mut |reader| {
+        module.clear();
+        reader.read_to_end(&mut module).map(drop)
+    })?;
+    Ok(module)
+}
+
+/// The same, read by `take`, and never in memory as a whole. It is called again, from the beginning, where it was given
+/// something that turned out damaged and there is another place to look. What it has been given counts only once this
+/// returns: its digest is known at its end. Gives the module's size.
+pub(crate) fn extract_module_to(image: &Image, limit: u64, take: &mut Take<'_>) -> Result<u64, ExtractError> {
     let mut first_failure = None;
     for place in places(image)? {
+        let mut taken = Ok(0);
+        let mut taking = |file: &mut dyn Read| {
+            let mut start = Vec::with_capacity(8);
+            (&mut *file).take(8).read_to_end(&mut start)?;
+            let mut counted = Counted { inner: start.as_slice().chain(file), size: 0 };
+            if start.len() == 8 && start.starts_with(WASM_MAGIC) {
+                take(&mut counted)?;
+            }
+            // Whatever is left is counted, and checked.
+            io::copy(&mut counted, &mut io::sink())?;
+            let size = counted.size;
+            taken = if start.len() == 8 && start.starts_with(WASM_MAGIC) { Ok(size) } else { Err(size) };
+            Ok(size)
+        };
         let (layer, found) = match place {
-            Place::Archive(layer) => (layer, unpack(layer, MODULE_FILE, limit, limit)),
-            Place::Artifact { module, .. } => (module, all_of(module, MODULE_FILE, limit)),
+            Place::Archive(layer) => (layer, unpack(layer, MODULE_FILE, limit, limit, &mut taking)),
+            Place::Artifact { module, .. } => (module, all_of(module, MODULE_FILE, limit, &mut taking)),
         };
         match found {
-            Ok(bytes) if bytes.len() >= 8 && bytes.starts_with(WASM_MAGIC) => return Ok(bytes),
-            Ok(bytes) => return Err(ExtractError::NotWasm { digest: name(layer), size: bytes.len() }),
+            Ok(()) => {
+                return taken.map_err(|size| ExtractError::NotWasm {
+                    digest: name(layer),
+                    size: usize::try_from(size).unwrap_or(usize::MAX),
+                });
+            }
             Err(error @ (ExtractError::NotFound { .. } | ExtractError::Archive { .. })) => {
                 first_failure.get_or_insert(error);
             }
@@ -252,20 +282,41 @@ pub fn extract_module(image: &Image, limit: u64) -> Result<Vec<u8>, ExtractError
     Err(first_failure.unwrap_or(ExtractError::NoLayers))
 }
 
+/// What is done with a file, as it is read.
+pub(crate) type Take<'a> = dyn FnMut(&mut dyn Read) -> io::Result<()> + 'a;
+
+/// The same, and how large it was.
+type TakeWhole<'a> = dyn FnMut(&mut dyn Read) -> io::Result<u64> + 'a;
+
+struct Counted<R> {
+    inner: R,
+    size: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.size += read as u64;
+        Ok(read)
+    }
+}
+
 /// The runtime configuration in an image, if it has one (Wasm Image Specification, "Format").
 pub fn runtime_config(image: &Image) -> Result<Option<RuntimeConfig>, ExtractError> {
     for place in places(image)? {
+        let mut bytes = Vec::new();
+        let mut taking = |file: &mut dyn Read| file.read_to_end(&mut bytes).map(|size| size as u64);
         let (layer, found) = match place {
             Place::Archive(layer) => {
-                (layer, unpack(layer, RUNTIME_CONFIG_FILE, MAX_RUNTIME_CONFIG_SIZE, MAX_MODULE_SIZE))
+                (layer, unpack(layer, RUNTIME_CONFIG_FILE, MAX_RUNTIME_CONFIG_SIZE, MAX_MODULE_SIZE, &mut taking))
             }
             Place::Artifact { config: Some(config), .. } => {
-                (config, all_of(config, RUNTIME_CONFIG_FILE, MAX_RUNTIME_CONFIG_SIZE))
+                (config, all_of(config, RUNTIME_CONFIG_FILE, MAX_RUNTIME_CONFIG_SIZE, &mut taking))
             }
             Place::Artifact { config: None, .. } => continue,
         };
         match found {
-            Ok(bytes) => {
+            Ok(()) => {
                 return RuntimeConfig::parse(&bytes)
                     .map(Some)
                     .map_err(|source| ExtractError::RuntimeConfig { digest: name(layer), source });
@@ -281,20 +332,31 @@ fn name(blob: &Blob) -> String {
     blob.descriptor.digest().to_string()
 }
 
-fn all_of(layer: &Blob, file: &'static str, limit: u64) -> Result<Vec<u8>, ExtractError> {
-    layer.read(limit).map_err(|error| match error {
-        BlobError::TooLarge { .. } => ExtractError::TooLarge { file, digest: name(layer), limit },
-        error => error.into(),
-    })
+fn all_of(layer: &Blob, file: &'static str, limit: u64, take: &mut TakeWhole<'_>) -> Result<(), ExtractError> {
+    let mut reader = layer.open()?;
+    if layer.descriptor.size() > limit {
+        return Err(ExtractError::TooLarge { file, digest: name(layer), limit });
+    }
+    let taken = take(&mut reader);
+    // A damaged blob explains whatever went wrong in reading it.
+    reader.finish()?;
+    taken.map(drop).map_err(|source| ExtractError::Archive { digest: name(layer), source })
 }
 
 /// One file of a tar+gzip layer, found by its base name, at most `limit` bytes long; `allowed` is what may be unpacked
 /// before it is found.
-fn unpack(layer: &Blob, file: &'static str, limit: u64, allowed: u64) -> Result<Vec<u8>, ExtractError> {
+fn unpack(
+    layer: &Blob,
+    file: &'static str,
+    limit: u64,
+    allowed: u64,
+    take: &mut TakeWhole<'_>,
+) -> Result<(), ExtractError> {
     let mut reader = layer.open()?;
     let allowed = allowed.saturating_add(SLACK);
-    let mut bounded = Bounded::new(MultiGzDecoder::new(BufReader::new(&mut reader)), allowed);
-    let found = search(&mut bounded, file, limit);
+    let buffered = BufReader::with_capacity(BUFFER, &mut reader);
+    let mut bounded = Bounded::new(MultiGzDecoder::new(buffered), allowed);
+    let found = search(&mut bounded, file, limit, take);
     if bounded.hit {
         return Err(ExtractError::LayerTooLarge { file, digest: name(layer), limit: allowed });
     }
@@ -302,25 +364,33 @@ fn unpack(layer: &Blob, file: &'static str, limit: u64, allowed: u64) -> Result<
     // A damaged blob explains whatever went wrong in unpacking it.
     reader.finish()?;
     match found {
-        Ok(Found::File(bytes)) => Ok(bytes),
+        Ok(Found::Taken) => Ok(()),
         Ok(Found::TooLarge) => Err(ExtractError::TooLarge { file, digest: name(layer), limit }),
         Ok(Found::Nothing { instead }) => Err(ExtractError::NotFound { file, digest: name(layer), found: instead }),
         Err(source) => Err(ExtractError::Archive { digest: name(layer), source }),
     }
 }
 
+/// What is read of a blob at a time.
+const BUFFER: usize = 64 << 10;
+
 enum Found {
-    File(Vec<u8>),
+    Taken,
     TooLarge,
     Nothing { instead: Vec<String> },
 }
 
-fn search(archive: impl Read, file: &str, limit: u64) -> io::Result<Found> {
+fn search(archive: impl Read, file: &str, limit: u64, take: &mut TakeWhole<'_>) -> io::Result<Found> {
     let mut instead = Vec::new();
     for entry in tar::Archive::new(archive).entries()? {
         let mut entry = entry?;
         if base_name(&entry.path_bytes()) == file.as_bytes() {
-            return Ok(if entry.size() > limit { Found::TooLarge } else { Found::File(whole(&mut entry)?) });
+            if entry.size() > limit {
+                return Ok(Found::TooLarge);
+            }
+            // An archive that is cut off is an error, and not a shorter file.
+            let size = entry.size();
+            return if take(&mut entry)? == size { Ok(Found::Taken) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
         }
         let path = entry.path_bytes();
         if instead.len() < MAX_NAMES && (path.ends_with(b".wasm") || base_name(&path) == maistra::FILE.as_bytes()) {

@@ -1,14 +1,19 @@
 //! From a module and what is known of it to an entry of a layout, in one step.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::image::Descriptor;
+use serde_json::Value;
 
-use super::{AssembleError, Metadata, Variant, assemble};
+use super::assemble::assemble_in;
+use super::depot::Depot;
+use super::{AssembleError, CONFIG_SCHEMA, CheckedModule, Metadata, Variant};
 use crate::build::Built;
 use crate::digest::Digest;
 use crate::layout::{Layout, LayoutError};
-use crate::module::EnvoyVersion;
+
+/// Every proxy that pulls the image pulls the schema as well.
+const MAX_SCHEMA_SIZE: usize = 256 << 10;
 
 /// A packaged plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +51,37 @@ impl PackageError {
     }
 }
 
+/// The JSON Schema of a plugin's configuration cannot be put into its image.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: the schema of the configuration: {reason}", path.display())]
+pub struct SchemaError {
+    /// The file that `package.metadata.plugin.config-schema` names.
+    pub path: PathBuf,
+    /// Why not.
+    pub reason: String,
+}
+
+/// Reads a JSON Schema, which must be an object, as the configuration that it describes is one.
+fn schema(path: &Path) -> Result<Value, SchemaError> {
+    let wrong = |reason: String| SchemaError { path: path.to_owned(), reason };
+    let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    if bytes.len() > MAX_SCHEMA_SIZE {
+        return Err(wrong(format!("it has {} bytes, more than {MAX_SCHEMA_SIZE}", bytes.len())));
+    }
+    match serde_json::from_slice(&bytes) {
+        Ok(schema @ Value::Object(_)) => Ok(schema),
+        Ok(_) => Err(wrong("it is not a JSON object".to_owned())),
+        Err(error) => Err(wrong(format!("it is not JSON: {error}"))),
+    }
+}
+
 impl Metadata {
-    /// What the build knows; `revision` and `source_date_epoch` are the caller's to find out.
-    pub fn of(built: &Built, revision: Option<String>, source_date_epoch: Option<u64>) -> Self {
+    /// What the build knows, with the schema of the plugin's configuration if it has one; `revision` and
+    /// `source_date_epoch` are the caller's to find out.
+    pub fn of(built: &Built, revision: Option<String>, source_date_epoch: Option<u64>) -> Result<Self, SchemaError> {
         let plugin = &built.plugin;
-        Self {
+        let schema = plugin.config_schema.as_deref().map(schema).transpose()?;
+        Ok(Self {
             name: plugin.name.clone(),
             version: Some(plugin.version.clone()),
             description: plugin.description.clone(),
@@ -62,22 +93,25 @@ impl Metadata {
             priority: plugin.priority,
             toolchain: built.toolchain.clone(),
             source_date_epoch,
+            config: schema.into_iter().map(|schema| (CONFIG_SCHEMA.to_owned(), schema)).collect(),
             ..Self::default()
-        }
+        })
     }
 }
 
-/// Make an image of a module, checked against `envoy`, and put it into a layout under `name`.
+/// Make an image of a module and put it into a layout under `name`. The module goes from its file into the layout, and
+/// not through memory as a whole. The layer is not flushed to the disk: after a power cut it may be damaged, which its
+/// digest tells, and is made again.
 pub fn package(
     variant: Variant,
     metadata: &Metadata,
-    module: &[u8],
-    envoy: EnvoyVersion,
+    module: &CheckedModule<'_>,
     layout: &Layout,
     name: &str,
 ) -> Result<Packaged, PackageError> {
-    let image = assemble(variant, metadata, module, envoy)?;
-    let put = layout.put(&image, name)?;
+    let staging = layout.staging()?;
+    let image = assemble_in(Depot::Folder(staging.path()), variant, metadata, module)?;
+    let put = layout.put_staged(&image, name, &staging)?;
     let layers = image.layers.iter().map(|blob| &blob.descriptor);
     let config = Some(&image.config.descriptor).filter(|config| layers.clone().all(|l| l.digest() != config.digest()));
     let blobs = layers.chain(config).map(Descriptor::size).sum::<u64>();

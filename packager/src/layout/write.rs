@@ -30,10 +30,12 @@ impl Layout {
         let mut index = self.index()?;
         let digest = image.digest();
         let mut manifest = Blob::from_bytes(&image.media_type, image.manifest.clone());
+        let mut config = image.config.clone();
         if let Some(staging) = staging {
             staging.take(&mut manifest)?;
+            staging.take(&mut config)?;
         }
-        for blob in image.layers.iter().chain([&image.config, &manifest]) {
+        for blob in image.layers.iter().chain([&config, &manifest]) {
             match &blob.content {
                 Content::File(path) if staging.is_some_and(|staging| staging.holds(blob)) => self.adopt(blob, path)?,
                 _ => self.store(blob)?,

@@ -1,8 +1,11 @@
 //! Reading a module's outline: imports, exports, memories, producers.
 
-use wasmparser::{CompositeInnerType, Imports, KnownCustom, Parser, Payload, TypeRef};
+use std::io::Cursor;
+
+use wasmparser::{CompositeInnerType, Imports, KnownCustom, Payload, TypeRef};
 
 use super::envoy::AbiVersion;
+use super::scan::{Scan, scan};
 use super::signature::Signature;
 
 /// The four bytes that a WebAssembly binary starts with.
@@ -162,16 +165,17 @@ pub fn inspect(bytes: &[u8]) -> Result<ModuleInfo, InspectError> {
 
 /// Read as much of a module's outline as there is: what stands before the first error, and that error.
 pub fn outline(bytes: &[u8]) -> (ModuleInfo, Option<InspectError>) {
-    let mut outline = Outline::default();
-    let error = header(bytes).and_then(|()| {
-        Parser::new(0).parse_all(bytes).try_for_each(|payload| {
-            payload.and_then(|payload| outline.section(&payload)).map_err(|error| decode_error(bytes, &error))
-        })
-    });
-    (outline.finish(bytes.len() as u64), error.err())
+    // Memory does not fail to be read.
+    match scan(&mut Cursor::new(bytes), bytes.len() as u64, None) {
+        Ok(Scan { info, broken, .. }) => (info, broken),
+        Err(error) => {
+            let broken = InspectError::Malformed { offset: 0, reason: error.to_string() };
+            (Outline::default().finish(bytes.len() as u64), Some(broken))
+        }
+    }
 }
 
-fn header(bytes: &[u8]) -> Result<(), InspectError> {
+pub(super) fn header(bytes: &[u8]) -> Result<(), InspectError> {
     if !bytes.starts_with(WASM_MAGIC) {
         let whole = bytes.len() < WASM_MAGIC.len() && !bytes.is_empty() && WASM_MAGIC.starts_with(bytes);
         return Err(if whole {
@@ -188,13 +192,13 @@ fn header(bytes: &[u8]) -> Result<(), InspectError> {
     }
 }
 
-/// An error of the decoder's, told apart from the end of the input.
-pub(super) fn decode_error(bytes: &[u8], error: &wasmparser::Error) -> InspectError {
-    let end = bytes.len() as u64;
-    if error.message().starts_with("unexpected end") && error.offset() <= end {
+/// An error of the decoder's in a module that ends at `end`, told apart from that end; its offset is `lag` behind.
+pub(super) fn decode_error(end: u64, lag: u64, error: &wasmparser::Error) -> InspectError {
+    let offset = error.offset().saturating_add(lag);
+    if error.message().starts_with("unexpected end") && offset <= end {
         return InspectError::Truncated { offset: end, what: "a section" };
     }
-    InspectError::Malformed { offset: error.offset(), reason: error.message().to_owned() }
+    InspectError::Malformed { offset, reason: error.message().to_owned() }
 }
 
 fn preview(bytes: &[u8]) -> String {
@@ -203,7 +207,7 @@ fn preview(bytes: &[u8]) -> String {
 
 /// What the sections said so far.
 #[derive(Default)]
-struct Outline {
+pub(super) struct Outline {
     types: Vec<Option<Signature>>,
     functions: Vec<u32>,
     imports: Vec<Import>,
@@ -213,7 +217,7 @@ struct Outline {
 }
 
 impl Outline {
-    fn section(&mut self, payload: &Payload<'_>) -> wasmparser::Result<()> {
+    pub(super) fn section(&mut self, payload: &Payload<'_>) -> wasmparser::Result<()> {
         match payload {
             Payload::TypeSection(section) => {
                 for group in section.clone() {
@@ -310,7 +314,7 @@ impl Outline {
         self.types.get(ty as usize).cloned().flatten()
     }
 
-    fn finish(self, size: u64) -> ModuleInfo {
+    pub(super) fn finish(self, size: u64) -> ModuleInfo {
         let abi = self.exports.iter().find_map(|export| match export.kind {
             ExternKind::Function(_) => AbiVersion::from_marker(&export.name),
             _ => None,

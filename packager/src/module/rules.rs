@@ -1,54 +1,67 @@
 //! Envoy's rules, applied to a module.
 
-use wasmparser::{Validator, WasmFeatures};
+use wasmparser::WasmFeatures;
 
 use super::envoy::{AbiVersion, EnvoyVersion};
 use super::host;
-use super::info::{ExternKind, Import, InspectError, ModuleInfo, decode_error, inspect};
+use super::info::{ExternKind, Import, InspectError, ModuleInfo, outline};
 use super::report::{Note, Problem, Report};
+use super::scan::{Scan, scan};
 use super::signature::Signature;
-use super::{MAX_MEMORY_PAGES, MAX_MODULE_SIZE};
+use super::source::Checksum;
+use super::{MAX_MEMORY_PAGES, MAX_MODULE_SIZE, ReadError, Source};
 
-pub(super) fn check(bytes: &[u8], envoy: EnvoyVersion) -> Report {
-    let (info, mut reports) = each(bytes, std::iter::once(envoy));
-    let report = reports.pop().unwrap_or(Report::new(envoy));
-    Report { info, ..report }
+/// What was read, once for each set of features.
+pub(super) struct Read {
+    pub(super) info: Option<ModuleInfo>,
+    /// One for each version, without the outline.
+    pub(super) reports: Vec<Report>,
+    /// Of what was looked at, as it was each time.
+    pub(super) checksum: Checksum,
 }
 
-/// Check against several versions; the outline comes once, and not with the reports. The module is validated once for
-/// each set of features that is not known to be enough already.
-pub(super) fn each(bytes: &[u8], versions: impl Iterator<Item = EnvoyVersion>) -> (Option<ModuleInfo>, Vec<Report>) {
-    let size = bytes.len() as u64;
-    let read = if size > MAX_MODULE_SIZE {
-        Err(Problem::TooLarge { size, limit: MAX_MODULE_SIZE })
-    } else {
-        inspect(bytes).map_err(Problem::from)
-    };
-    let mut validated: Vec<(WasmFeatures, Vec<Fault>)> = Vec::new();
-    let reports = versions
-        .map(|envoy| {
-            let mut report = Report::new(envoy);
-            let info = match &read {
-                Ok(info) => info,
-                Err(problem) => {
-                    report.problems.push(problem.clone());
-                    return report;
+pub(super) fn check(source: Source<'_>, envoy: EnvoyVersion) -> Result<(Report, Checksum), ReadError> {
+    let Read { info, mut reports, checksum } = each(source, std::iter::once(envoy))?;
+    let report = reports.pop().unwrap_or(Report::new(envoy));
+    Ok((Report { info, ..report }, checksum))
+}
+
+/// Check against several versions. The module is validated once for each set of features that is not known to be enough
+/// already.
+pub(super) fn each(source: Source<'_>, versions: impl Iterator<Item = EnvoyVersion>) -> Result<Read, ReadError> {
+    let mut validated: Vec<(WasmFeatures, Validated)> = Vec::new();
+    let mut reports = Vec::new();
+    for envoy in versions {
+        let features = features(envoy);
+        let enough = |(of, found): &(WasmFeatures, Validated)| {
+            *of == features || found.refusal.is_some() || (found.faults.is_empty() && features.contains(*of))
+        };
+        let known = validated.iter().position(enough);
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let found = validate(source, features)?;
+                if validated.first().is_some_and(|(_, first)| first.checksum != found.checksum) {
+                    return Err(source.changed());
                 }
-            };
-            let features = features(envoy);
-            let known = validated
-                .iter()
-                .position(|(of, faults)| *of == features || (faults.is_empty() && features.contains(*of)));
-            let known = known.unwrap_or_else(|| {
-                validated.push((features, validate(bytes, features)));
+                validated.push((features, found));
                 validated.len() - 1
-            });
-            report.problems.extend(validated[known].1.iter().map(|fault| fault.problem(envoy)));
+            }
+        };
+        let Validated { info, refusal, faults, .. } = &validated[known].1;
+        let mut report = Report::new(envoy);
+        if let Some(problem) = refusal {
+            report.problems.push(problem.clone());
+        } else {
+            report.problems.extend(faults.iter().map(|fault| fault.problem(envoy)));
             judge(info, envoy, &mut report);
-            report
-        })
-        .collect();
-    (read.ok(), reports)
+        }
+        reports.push(report);
+    }
+    let first = validated.into_iter().next().map(|(_, first)| first);
+    let checksum = first.as_ref().map(|first| first.checksum.clone()).unwrap_or_default();
+    let info = first.filter(|first| first.refusal.is_none()).map(|first| first.info);
+    Ok(Read { info, reports, checksum })
 }
 
 fn judge(info: &ModuleInfo, envoy: EnvoyVersion, report: &mut Report) {
@@ -97,20 +110,43 @@ impl Fault {
     }
 }
 
-/// Validate again with each feature found missing, so that all of them are named.
-fn validate(bytes: &[u8], mut features: WasmFeatures) -> Vec<Fault> {
+struct Validated {
+    info: ModuleInfo,
+    checksum: Checksum,
+    /// Why there is nothing to judge.
+    refusal: Option<Problem>,
+    faults: Vec<Fault>,
+}
+
+/// Validate, and again with each feature found missing, so that all of them are named.
+fn validate(source: Source<'_>, mut features: WasmFeatures) -> Result<Validated, ReadError> {
     let mut faults = Vec::new();
+    let mut before: Option<Checksum> = None;
     loop {
-        let Err(error) = Validator::new_with_features(features).validate_all(bytes) else { return faults };
+        let (mut reader, size) = source.open()?;
+        if size > MAX_MODULE_SIZE {
+            let (info, _) = outline(&[]);
+            let refusal = Some(Problem::TooLarge { size, limit: MAX_MODULE_SIZE });
+            return Ok(Validated { info, checksum: Checksum::default(), refusal, faults });
+        }
+        let Scan { info, broken, invalid, checksum } =
+            scan(&mut *reader, size, Some(features)).map_err(|e| source.failed(e))?;
+        if before.replace(checksum.clone()).is_some_and(|before| before != checksum) {
+            return Err(source.changed());
+        }
+        let refusal = broken.map(Problem::from);
+        let Some(invalid) = invalid.filter(|_| refusal.is_none()) else {
+            return Ok(Validated { info, checksum, refusal, faults });
+        };
         // A feature that is allowed already would be found missing for ever.
-        let Some(missing) = error.missing_wasm_feature().filter(|missing| !features.contains(*missing)) else {
-            faults.push(Fault::Other(match decode_error(bytes, &error) {
+        let Some(missing) = invalid.missing.filter(|missing| !features.contains(*missing)) else {
+            faults.push(Fault::Other(match invalid.error {
                 InspectError::Malformed { offset, reason } => Problem::Invalid { offset, reason },
                 truncated => truncated.into(),
             }));
-            return faults;
+            return Ok(Validated { info, checksum, refusal, faults });
         };
-        faults.push(Fault::Feature { missing, offset: error.offset() });
+        faults.push(Fault::Feature { missing, offset: invalid.offset });
         features |= missing;
     }
 }

@@ -314,7 +314,7 @@ fn a_file_over_the_limit_is_refused_unread() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("big.wasm");
     // Sparse: reading it would take 300 MiB of memory, its metadata takes none.
-    File::create(&path).unwrap().set_len(300 << 20).unwrap();
+    std::fs::File::create(&path).unwrap().set_len(300 << 20).unwrap();
     assert!(matches!(read(&path), Err(ReadError::TooLarge { size, .. }) if size == 300 << 20));
     assert!(matches!(read(folder.path()), Err(ReadError::NotAFile { .. })));
     assert!(matches!(read(&folder.path().join("none")), Err(ReadError::Read { .. })));
@@ -329,4 +329,78 @@ fn envoy_versions_parse_and_unknown_ones_are_refused() {
     for bad in ["", "1", "1.32", "1.41", "2.40", "1.+40", "1.40.x", "1.40.1.1", "1.400"] {
         assert!(bad.parse::<EnvoyVersion>().is_err(), "{bad}");
     }
+}
+
+/// A section with its size, which takes four bytes however small it is.
+fn section(id: u8, content: &[u8]) -> Vec<u8> {
+    [&[id][..], &leb(content.len()), content].concat()
+}
+
+fn leb(value: usize) -> [u8; 4] {
+    [value | 0x80, value >> 7 | 0x80, value >> 14 | 0x80, value >> 21].map(|byte| byte.to_le_bytes()[0])
+}
+
+/// So large that a section with it is not held as a whole.
+const LARGE: usize = 3 << 20;
+
+#[test]
+fn large_sections_are_passed_over_and_still_judged() {
+    let plugin = module("", "");
+    let noise = vec![0xa5; LARGE];
+    let segment = |flags: &[u8]| [flags, &leb(LARGE), &noise].concat();
+    let data = |count: u8, segments: &[Vec<u8>]| section(11, &[&[count][..], &segments.concat()].concat());
+    let (active, passive) = ([0, 0x41, 0, 0x0b].as_slice(), [1].as_slice());
+    let custom = section(0, &[&b"\x04name"[..], &noise].concat());
+    let whole = [plugin.clone(), data(2, &[segment(active), segment(passive)]), custom.clone()].concat();
+    refused(&whole, &[]);
+    assert_eq!(check(&whole, EnvoyVersion::NEWEST).info.unwrap().size, whole.len() as u64);
+
+    let one = |prefix: &[u8]| [plugin.clone(), data(1, &[segment(prefix)])].concat();
+    let said = |bytes: &[u8]| problems(bytes, "1.40").join("; ");
+    assert!(said(&one(&[2, 7, 0x41, 0, 0x0b])).contains("unknown memory 7"));
+    assert!(said(&one(&[9])).contains("invalid flags byte in data segment"));
+    let wrong_type = said(&one(&[0, 0x42, 0, 0x0b]));
+    assert!(wrong_type.contains("expected i32, found i64"), "{wrong_type}");
+    // Fewer segments than there are bytes for, and more.
+    assert!(said(&[plugin.clone(), data(1, &[segment(passive), vec![1, 0]])].concat()).contains("end of the section"));
+    assert!(!said(&[plugin.clone(), data(3, &[segment(passive)])].concat()).is_empty());
+    // In the wrong place, twice, and a name that is none.
+    let twice = [plugin.clone(), data(1, &[segment(passive)]), data(1, &[segment(passive)])].concat();
+    assert!(said(&twice).contains("out of order"), "{}", said(&twice));
+    let unnamed = section(0, &[&[2, 0xff, 0xff][..], &noise].concat());
+    assert!(said(&[plugin.clone(), unnamed].concat()).contains("UTF-8"));
+    // What comes after is found where it is.
+    let broken = |size: usize| [plugin.clone(), section(0, &vec![0; size]), vec![77, 0]].concat();
+    let offset = |size: usize| {
+        let text = said(&broken(size));
+        let (_, offset) = text.split_once("malformed section id: 77, at byte ").unwrap();
+        offset.parse::<usize>().unwrap()
+    };
+    assert_eq!(offset(LARGE) - offset(10), LARGE - 10);
+    for cut in [10, LARGE / 2, LARGE + 100] {
+        let cut = whole.len() - cut;
+        refused(&whole[..cut], &[&format!("truncated: the module ends at byte {cut}, in the middle of a section")]);
+    }
+}
+
+#[test]
+fn a_file_that_changes_between_two_readings_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.wasm");
+    let whole = [module("", ""), section(0, &[&b"\x01x"[..], &vec![7; LARGE]].concat())].concat();
+    std::fs::write(&path, &whole).unwrap();
+    let (report, checksum) = check_source(Source::File(&path), EnvoyVersion::NEWEST).unwrap();
+    assert!(report.is_ok());
+    let same = |bytes: &[u8]| {
+        let mut again = checksum.again();
+        bytes.chunks(100_000).all(|chunk| again.feed(chunk)) && again.is_same()
+    };
+    assert!(same(&whole));
+    let changed = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    assert!(!same(&changed(20)) && !same(&whole[..whole.len() - 1]) && !same(&[whole.clone(), vec![0]].concat()));
+    assert!(same(&changed(whole.len() - 5)), "what no rule is about was not looked at");
 }

@@ -1,5 +1,6 @@
 //! Plain downloads over HTTP, for modules that are not in a registry.
 
+use std::fs::File;
 use std::time::Duration;
 
 use ureq::http::Method;
@@ -15,10 +16,10 @@ const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 impl Client {
-    /// Download what a URL names, at most `limit` bytes, without credentials. An `http` URL is spoken to without TLS,
+    /// Download what a URL names, at most `limit` bytes, without credentials, into an empty file. An `http` URL is spoken to without TLS,
     /// since it is its writer's choice; a redirect from `https` never leads to one. Tried again is what Istio tries again: no
     /// answer, and 5xx but 501, 505 and 511; neither 429 nor an answer that breaks off.
-    pub fn download(&self, url: &str, limit: u64) -> Result<Vec<u8>, RegistryError> {
+    pub fn download(&self, url: &str, limit: u64, into: &mut File) -> Result<(), RegistryError> {
         let parsed = Url::parse(url).map_err(|source| RegistryError::Registry {
             registry: url.split('?').next().unwrap_or_default().to_owned(),
             source,
@@ -32,7 +33,7 @@ impl Client {
             if answer.status != 200 {
                 return Err(refused(&mut answer, None, None));
             }
-            answer.read(&what, limit)
+            answer.save(&what, limit, into)
         })
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use ureq::http::Method;
+use ureq::http::header::WWW_AUTHENTICATE;
 
 use crate::credentials::{Credential, Secret};
 use crate::reference::ImageReference;
@@ -82,6 +83,8 @@ impl<'a> Session<'a> {
         }
         let mut answer = self.client.transport.send(&request)?;
         if answer.status == 401 && at_home && answer.url.same_origin(&self.base) {
+            let challenges = answer.headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+            self.client.objections.note(&self.base.to_string(), challenges);
             let shown = tokens.renew(&key, request.authorization.as_ref(), || {
                 auth::answer(self.client, &self.base, &answer, self.credential.as_ref(), &scopes)
             })?;
@@ -97,6 +100,15 @@ impl<'a> Session<'a> {
             return Ok(answer);
         }
         Err(refused(&mut answer, self.credential.as_ref(), request.authorization.as_ref()))
+    }
+}
+
+impl Client {
+    /// What Istio's agent has against the registry of an image, as far as this client has been asked to show credentials
+    /// there: a challenge whose realm it refuses, and with it every answer to it.
+    pub fn refused_by_istio(&self, image: &ImageReference) -> Result<Option<String>, RegistryError> {
+        let session = Session::open(self, image, Actions::Pull)?;
+        Ok(self.objections.of(&session.base.to_string()))
     }
 }
 

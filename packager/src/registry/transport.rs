@@ -1,7 +1,8 @@
 //! One HTTP request and its redirects, by our own rules: plain HTTP, addresses and credentials are decided here.
 
 use std::cell::RefCell;
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Write as _};
 use std::time::Duration;
 
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION};
@@ -20,6 +21,7 @@ use super::url::Url;
 use super::verified::{Unsent, Upload};
 use super::{Options, PlainHttp, Progress, RegistryError};
 
+const SAVED_AT_A_TIME: usize = 64 * 1024;
 const REDIRECT_LIMIT: usize = 10;
 /// Slower than this for a whole body counts as dead, however steadily it drips.
 const SLOWEST_BYTES_PER_SECOND: u64 = 16 * 1024;
@@ -128,6 +130,35 @@ impl Answer {
             return Err(RegistryError::TooLarge { what: what.to_owned(), limit });
         }
         Ok(bytes)
+    }
+}
+
+impl Answer {
+    /// The same into a file. What has come of an answer that breaks off stays in it.
+    pub(super) fn save(&mut self, what: &str, limit: u64, into: &mut File) -> Result<(), RegistryError> {
+        let too_large = || RegistryError::TooLarge { what: what.to_owned(), limit };
+        if self.body.content_length().is_some_and(|declared| declared > limit) {
+            return Err(too_large());
+        }
+        let (mut buffer, mut received) = (vec![0; SAVED_AT_A_TIME], 0_u64);
+        let mut reader = self.body.as_reader();
+        loop {
+            let read = match reader.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(read) => read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(source) => {
+                    let Place { method, url } = self.place.clone();
+                    return Err(RegistryError::Interrupted { method, url, received, source });
+                }
+            };
+            received += read as u64;
+            if received > limit {
+                return Err(too_large());
+            }
+            let action = || format!("write {what}");
+            into.write_all(&buffer[..read]).map_err(|source| RegistryError::Local { action: action(), source })?;
+        }
     }
 }
 

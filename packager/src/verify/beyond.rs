@@ -38,7 +38,7 @@ struct Annotated {
     annotations: Option<std::collections::BTreeMap<String, String>>,
 }
 
-pub(super) fn image(image: &Image, variant: Variant, checks: &mut Checks) {
+pub(super) fn image(image: &Image, variant: Variant, module: &[u8], checks: &mut Checks) {
     let mut add = |name, outcome, detail: String| checks.add(name, false, outcome, detail);
     let archives = variant != Variant::Oci;
     match (archives, check_diff_ids(image)) {
@@ -82,7 +82,7 @@ pub(super) fn image(image: &Image, variant: Variant, checks: &mut Checks) {
             }
         }
     }
-    let (outcome, detail) = runtime_config::check(image, variant);
+    let (outcome, detail) = runtime_config::check(image, variant, module::outline(module).0.abi);
     add("runtime-config", outcome, detail);
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::blob::{Blob, Image};
 use crate::image::{RUNTIME_CONFIG_FILE, RuntimeConfig, Variant, media_type};
-use crate::module::MAX_MODULE_SIZE;
+use crate::module::{AbiVersion, MAX_MODULE_SIZE};
 use crate::registry::printable;
 
 use super::{Outcome, chain};
@@ -15,8 +15,8 @@ use super::{Outcome, chain};
 const LIMIT: u64 = 1 << 20;
 const FIELDS: [&str; 4] = ["type", "abiVersions", "abi_version", "config"];
 
-/// How the file came out, and why.
-pub(super) fn check(image: &Image, variant: Variant) -> (Outcome, String) {
+/// How the file came out, and why. `abi` is the module's own version, which Envoy goes by.
+pub(super) fn check(image: &Image, variant: Variant, abi: Option<AbiVersion>) -> (Outcome, String) {
     let layer = match variant {
         Variant::Oci => {
             image.layers.iter().find(|layer| layer.descriptor.media_type().as_ref() == media_type::WASM_CONFIG)
@@ -29,7 +29,7 @@ pub(super) fn check(image: &Image, variant: Variant) -> (Outcome, String) {
         _ => in_archive(layer),
     };
     match bytes {
-        Ok(Some(bytes)) => check_bytes(&bytes),
+        Ok(Some(bytes)) => check_bytes(&bytes, abi),
         Ok(None) => (Outcome::Skipped, "the image has none".to_owned()),
         Err(reason) => (Outcome::Failed, reason),
     }
@@ -55,7 +55,7 @@ fn in_archive(layer: &Blob) -> Result<Option<Vec<u8>>, String> {
     Ok(None)
 }
 
-fn check_bytes(bytes: &[u8]) -> (Outcome, String) {
+fn check_bytes(bytes: &[u8], abi: Option<AbiVersion>) -> (Outcome, String) {
     let parsed = match RuntimeConfig::parse(bytes) {
         Ok(parsed) => parsed,
         Err(error) => return (Outcome::Failed, chain(&error)),
@@ -80,6 +80,14 @@ fn check_bytes(bytes: &[u8]) -> (Outcome, String) {
             Outcome::Warning,
             "`abi_version` is only in the specification's example: write `abiVersions`".to_owned(),
         );
+    }
+    // Some write the version with a `v`, some without.
+    let says = |abi: &AbiVersion| {
+        parsed.abi_versions.iter().any(|said| said.strip_prefix('v').unwrap_or(said) == abi.to_string())
+    };
+    if let Some(abi) = abi.filter(|abi| !says(abi)) {
+        let said = printable(&parsed.abi_versions.join(", "), 100);
+        return (Outcome::Warning, format!("`abiVersions` has {said}, and the module is written for {abi}"));
     }
     let roots = parsed.root_ids().join(", ");
     let roots = if roots.is_empty() { String::new() } else { format!(", root ids {}", printable(&roots, 200)) };
@@ -121,6 +129,12 @@ mod tests {
             ),
             (r#"{"type":"envoy_proxy","abi_version":"v0.2.1"}"#, Warning, "write `abiVersions`"),
             (r#"{"type":"envoy_proxy","abiVersions":["v0.2.1"],"extra":1}"#, Warning, "no `extra`"),
+            (r#"{"type":"envoy_proxy","abiVersions":["0.1.0","0.2.1"]}"#, Passed, "ABI 0.1.0, 0.2.1"),
+            (
+                r#"{"type":"envoy_proxy","abiVersions":["v0.2.0"]}"#,
+                Warning,
+                "has v0.2.0, and the module is written for 0.2.1",
+            ),
             (r#"{"type":"nginx","abiVersions":["v0.2.1"]}"#, Failed, "`type` is `nginx`"),
             (r#"{"type":"envoy_proxy"}"#, Failed, "`abiVersions` is missing"),
             (r#"{"type":"envoy_proxy","abiVersions":[""]}"#, Failed, "empty string"),
@@ -131,7 +145,7 @@ mod tests {
             ("[]", Failed, "object"),
             ("{", Failed, "JSON"),
         ] {
-            let (found, said) = check_bytes(text.as_bytes());
+            let (found, said) = check_bytes(text.as_bytes(), Some(AbiVersion::V0_2_1));
             assert_eq!(found, outcome, "{text}: {said}");
             assert!(said.contains(detail), "{text}: {said}");
         }

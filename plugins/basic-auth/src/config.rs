@@ -9,23 +9,48 @@ use crate::{host, path};
 
 /// The plugin's configuration.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(
+    not(target_family = "wasm"),
+    derive(plugwright_sdk::schemars::JsonSchema),
+    schemars(crate = "plugwright_sdk::schemars")
+)]
 #[serde(deny_unknown_fields, expecting = "an object with basic_auth_rules")]
 pub struct Config {
+    /// Every rule that applies to a request must be satisfied; without rules nothing is protected.
     #[serde(default)]
     basic_auth_rules: Vec<Rule>,
+    /// Sent in the challenge.
     #[serde(default = "default_realm")]
     realm: String,
 }
 
+/// Which requests need which credentials. It has exactly one of prefix, suffix and exact.
 #[derive(Deserialize)]
+#[cfg_attr(
+    not(target_family = "wasm"),
+    derive(plugwright_sdk::schemars::JsonSchema),
+    schemars(crate = "plugwright_sdk::schemars", extend("oneOf" = [
+        {"required": ["prefix"], "properties": {"prefix": {"type": "string"}}},
+        {"required": ["suffix"], "properties": {"suffix": {"type": "string"}}},
+        {"required": ["exact"], "properties": {"exact": {"type": "string"}}},
+    ]))
+)]
 #[serde(deny_unknown_fields, expecting = "a rule object")]
 struct Rule {
+    /// `example.com`, `*.example.com` or `example.*`; all hosts by default.
     #[serde(default)]
     hosts: Vec<String>,
+    /// The path starts so.
     prefix: Option<String>,
+    /// The path ends so.
     suffix: Option<String>,
+    /// The path is this.
     exact: Option<String>,
+    /// In any case.
+    #[cfg_attr(not(target_family = "wasm"), schemars(length(min = 1)))]
     request_methods: Vec<String>,
+    /// `user:password`, or base64 of that.
+    #[cfg_attr(not(target_family = "wasm"), schemars(length(min = 1)))]
     credentials: Vec<String>,
 }
 

@@ -41,6 +41,22 @@ impl<'de> Deserialize<'de> for Config {
     }
 }
 
+#[cfg(not(target_family = "wasm"))]
+impl plugwright_sdk::schemars::JsonSchema for Config {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Config".into()
+    }
+
+    fn json_schema(_: &mut plugwright_sdk::schemars::SchemaGenerator) -> plugwright_sdk::schemars::Schema {
+        plugwright_sdk::schemars::json_schema!({
+            "description": "Headers to add, by name.",
+            "type": "object",
+            "propertyNames": {"pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", "not": {"enum": FRAMING}},
+            "additionalProperties": {"type": "string"},
+        })
+    }
+}
+
 // A map type would lose the order, and one of two equal names.
 struct InOrder;
 

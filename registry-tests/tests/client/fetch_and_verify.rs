@@ -287,6 +287,7 @@ fn what_a_resource_asks_for_is_verified_with_its_secret_and_no_other() {
     assert!(report.is_ok(), "{report:#?}");
     let names: Vec<_> = report.checks.iter().take(4).map(|check| check.name).collect();
     assert_eq!(names, ["url", "pull-secret", "pull-policy", "manifest"]);
+    says(&report, "realm", Outcome::Warning, "the realm `plugwright` is no http or https URL");
     assert!(!ask(&url, None).unwrap_err().is_bad_content(), "nothing is said of what cannot be looked at");
     says(&ask(&format!("{host}/acme/x:1"), None).unwrap(), "url", Outcome::Failed, "write `oci://");
     let report = ask("file:///nowhere/x.wasm", None).unwrap();

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what suites share is not itself a test")]
 
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../support/mod.rs"]
 mod support;
 

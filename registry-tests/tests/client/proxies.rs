@@ -1,70 +1,12 @@
 //! Registries behind a proxy: what goes through it, what does not, and what the rules about addresses mean there.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::net::TcpListener;
 
-use packager::registry::{Client, NoProxy, Options, PlainHttp, Proxies, RegistryError};
+use packager::registry::{Client, Options, PlainHttp, Proxies, RegistryError};
 use registry_tests::{Does, Fault, Registry};
 
+use crate::proxy::{CONNECTED, Proxy};
 use crate::support::{image, options, reference, same};
-
-/// A proxy that leads to one server, whatever it is asked for, and keeps what it was asked.
-struct Proxy {
-    address: String,
-    seen: Arc<Mutex<Vec<String>>>,
-}
-
-impl Proxy {
-    fn start(target: String, answer: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let keeper = Arc::clone(&seen);
-        // They end with the test's process.
-        std::thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let (target, keeper) = (target.clone(), Arc::clone(&keeper));
-                std::thread::spawn(move || tunnel(client, &target, answer, &keeper));
-            }
-        });
-        Self { address, seen }
-    }
-
-    fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap().clone()
-    }
-
-    fn proxies(&self, user: &str, except: &str) -> Proxies {
-        let proxy: packager::registry::Proxy = format!("http://{user}{}", self.address).parse().unwrap();
-        Proxies { https: Some(proxy.clone()), http: Some(proxy), except: NoProxy::parse(except) }
-    }
-}
-
-fn tunnel(client: TcpStream, target: &str, answer: &str, seen: &Mutex<Vec<String>>) -> Option<()> {
-    let mut reader = BufReader::new(client.try_clone().ok()?);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if reader.read_line(&mut head).ok()? == 0 {
-            return None;
-        }
-    }
-    seen.lock().unwrap().push(head);
-    let mut client = client;
-    client.write_all(answer.as_bytes()).ok()?;
-    let mut server = TcpStream::connect(target).ok()?;
-    let (mut down, mut up) = (server.try_clone().ok()?, client.try_clone().ok()?);
-    std::thread::spawn(move || {
-        let _ = std::io::copy(&mut down, &mut up);
-        let _ = up.shutdown(Shutdown::Both);
-    });
-    let mut reader = reader.take(u64::MAX);
-    let _ = std::io::copy(&mut reader, &mut server);
-    let _ = server.shutdown(Shutdown::Both);
-    Some(())
-}
-
-const CONNECTED: &str = "HTTP/1.1 200 Connection established\r\n\r\n";
 
 fn client(proxies: Proxies) -> Client {
     Client::new(Options { proxies, plain_http: PlainHttp::Always, ..options() }).unwrap()
@@ -104,7 +46,7 @@ fn a_proxy_that_refuses_or_is_not_there_is_named_without_its_password() {
     let refusing =
         Proxy::start(String::new(), "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n");
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let gone = Proxy { address: gone, seen: Arc::default() };
+    let gone = Proxy::at(gone);
     for proxy in [refusing, gone] {
         let error = client(proxy.proxies("ann:very-secret@", ""))
             .resolve(&reference("registry.nowhere.invalid", "acme/x:t"))
@@ -138,4 +80,16 @@ fn addresses_that_are_never_dialled_are_not_asked_of_a_proxy_either() {
         assert!(refused, "{realm}: {error:?}");
     }
     assert!(proxy.seen().iter().all(|head| head.starts_with("CONNECT registry.example.com:80 ")), "{:?}", proxy.seen());
+}
+
+#[test]
+fn a_registry_behind_a_socks_proxy_is_reached_by_a_name_that_only_the_proxy_knows() {
+    let registry = Registry::start(registry_tests::Options::default()).unwrap();
+    let proxy = Proxy::socks(registry.host());
+    let client = client(proxy.proxies("", ""));
+    let (image, place) = (image(1, 500_000), reference("registry.nowhere.invalid:5000", "acme/x:t"));
+    client.push(&image, &place).unwrap();
+    same(&client.pull(&place, tempfile::tempdir().unwrap().path()).unwrap(), &image);
+    let seen = proxy.seen();
+    assert!(!seen.is_empty() && seen.iter().all(|asked| asked == "registry.nowhere.invalid:5000"), "{seen:?}");
 }

@@ -96,8 +96,8 @@ impl RealRegistry {
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
-        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &ca).unwrap();
+        let names = ["127.0.0.1", "localhost", "registry.nowhere.invalid"].map(str::to_owned);
+        let leaf = CertificateParams::new(names.to_vec()).unwrap().signed_by(&key, &ca).unwrap();
         std::fs::write(file("ca.pem"), ca.pem()).unwrap();
         std::fs::write(file("leaf.pem"), leaf.pem()).unwrap();
         std::fs::write(file("key.pem"), key.serialize_pem()).unwrap();

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::ptr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::asynchronous::{AsyncHost, Direction};
 use crate::host::{BufferType, Header, Host, HostError, LogLevel, MapType};
 use crate::{LocalResponse, wire};
 
@@ -16,6 +17,9 @@ const NOT_FOUND: u32 = 1;
 const PARSE_FAILURE: u32 = 4;
 const PLUGIN_CONFIGURATION: u32 = 7;
 const HTTP_REQUEST: u32 = 0;
+const HTTP_RESPONSE: u32 = 1;
+const CALL_RESPONSE_BODY: u32 = 4;
+const CALL_RESPONSE_HEADERS: u32 = 6;
 /// Leaves the gRPC status to the host, which derives it from the HTTP one.
 const NO_GRPC_STATUS: i32 = -1;
 
@@ -46,6 +50,9 @@ unsafe extern "C" {
     -> u32;
     fn proxy_set_buffer_bytes(buffer: u32, start: usize, size: usize, bytes: *const u8, bytes_size: usize) -> u32;
     fn proxy_close_stream(stream: u32) -> u32;
+    fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
+    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_send_local_response(
         status: u32,
         details: *const u8,
@@ -59,7 +66,8 @@ unsafe extern "C" {
 }
 
 /// Calls the proxy that runs this module.
-pub(super) struct Proxy;
+#[derive(Clone, Copy)]
+pub(crate) struct Proxy;
 
 fn done(call: &'static str, status: u32) -> Result<(), HostError> {
     if status == OK { Ok(()) } else { Err(HostError::new(call, status)) }
@@ -199,5 +207,65 @@ impl Host for Proxy {
 
     fn env(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
+    }
+}
+
+impl AsyncHost for Proxy {
+    fn http_call(
+        &mut self,
+        cluster: &str,
+        headers: &[(String, String)],
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<u32, HostError> {
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        // Through proxy-wasm, whose dispatcher must know the call: it panics on the response to one that it does not.
+        proxy_wasm::hostcalls::dispatch_http_call(cluster, headers, Some(body), Vec::new(), timeout)
+            .map_err(|status| HostError::new("proxy_http_call", status as u32))
+    }
+
+    fn call_response(&self, headers: usize, body_size: usize) -> Option<(Vec<Header>, Vec<u8>)> {
+        // No headers at all is how the host says that the response broke off.
+        if headers == 0 {
+            return None;
+        }
+        let pairs = bytes_from("proxy_get_header_map_pairs", |data, size| {
+            // SAFETY: both out pointers live through the call.
+            unsafe { proxy_get_header_map_pairs(CALL_RESPONSE_HEADERS, data, size) }
+        });
+        let body = bytes_from("proxy_get_buffer_bytes", |data, size| {
+            // SAFETY: both out pointers live through the call.
+            unsafe { proxy_get_buffer_bytes(CALL_RESPONSE_BODY, 0, body_size, data, size) }
+        });
+        Some((wire::read_map(&pairs.ok()??)?, body.ok()?.unwrap_or_default()))
+    }
+
+    fn set_tick_period(&mut self, period: Duration) {
+        let milliseconds = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
+        // SAFETY: passes a number only.
+        let status = unsafe { proxy_set_tick_period_milliseconds(milliseconds) };
+        report(*self, done("proxy_set_tick_period_milliseconds", status));
+    }
+
+    fn set_context(&mut self, context: u32) {
+        // SAFETY: passes a number only.
+        let status = unsafe { proxy_set_effective_context(context) };
+        report(*self, done("proxy_set_effective_context", status));
+    }
+
+    fn resume(&mut self, direction: Direction) {
+        let stream = match direction {
+            Direction::Request => HTTP_REQUEST,
+            Direction::Response => HTTP_RESPONSE,
+        };
+        // SAFETY: passes a number only.
+        let status = unsafe { proxy_continue_stream(stream) };
+        report(*self, done("proxy_continue_stream", status));
+    }
+}
+
+fn report(proxy: Proxy, result: Result<(), HostError>) {
+    if let Err(error) = result {
+        proxy.error(&error.to_string());
     }
 }

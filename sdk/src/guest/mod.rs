@@ -1,6 +1,7 @@
 //! Runs a plugin in a module: proxy-wasm's contexts on one side, [`Plugin`] on the other.
 
-mod hostcalls;
+mod asynchronous;
+pub(crate) mod hostcalls;
 mod leave_out;
 
 use std::rc::Rc;
@@ -8,16 +9,21 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, Bytes, ContextType, GrpcStatusCode, Status};
 
+pub use self::asynchronous::start_async;
 use self::hostcalls::Proxy;
 use self::leave_out::{leave_out_context_calls, leave_out_http_calls, leave_out_root_calls};
 use crate::host::{Host as _, LogLevel};
 use crate::plugin::{load, settle};
-use crate::{Flow, Plugin};
+use crate::{ConfigError, Flow, Plugin};
 
 /// Makes `P` the module's plugin. [`register!`](crate::register) calls it from `_initialize`.
 pub fn start<P: Plugin>() {
-    std::panic::set_hook(Box::new(|panic| Proxy.log(LogLevel::Critical, &panic.to_string())));
+    log_panics();
     proxy_wasm::set_root_context(|_| Box::new(Root::<P> { plugin: None }));
+}
+
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| Proxy.log(LogLevel::Critical, &panic.to_string())));
 }
 
 /// One configuration of the plugin, shared by its streams.
@@ -31,20 +37,8 @@ impl<P: Plugin> Context for Root<P> {
 
 impl<P: Plugin> RootContext for Root<P> {
     fn on_configure(&mut self, size: usize) -> bool {
-        let configuration = match size {
-            0 => Ok(Vec::new()),
-            _ => hostcalls::plugin_configuration().map_err(|error| error.to_string()),
-        };
-        match configuration.and_then(|bytes| load(&bytes, &mut Proxy).map_err(|error| error.to_string())) {
-            Ok(plugin) => {
-                self.plugin = Some(Rc::new(plugin));
-                true
-            }
-            Err(error) => {
-                Proxy.error(&format!("configuration rejected: {error}"));
-                false
-            }
-        }
+        self.plugin = configured(size, |bytes| load(bytes, &mut Proxy)).map(Rc::new);
+        self.plugin.is_some()
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -58,6 +52,21 @@ impl<P: Plugin> RootContext for Root<P> {
     }
 
     leave_out_root_calls!();
+}
+
+/// Builds a plugin from its configuration's bytes, or says in the log why not.
+fn configured<T>(size: usize, load: impl FnOnce(&[u8]) -> Result<T, ConfigError>) -> Option<T> {
+    let configuration = match size {
+        0 => Ok(Vec::new()),
+        _ => hostcalls::plugin_configuration().map_err(|error| error.to_string()),
+    };
+    match configuration.and_then(|bytes| load(&bytes).map_err(|error| error.to_string())) {
+        Ok(plugin) => Some(plugin),
+        Err(error) => {
+            Proxy.error(&format!("configuration rejected: {error}"));
+            None
+        }
+    }
 }
 
 struct Stream<P> {

@@ -21,6 +21,8 @@ pub(super) enum Phase {
     RequestBody,
     ResponseHeaders,
     ResponseBody,
+    /// All maps can be read.
+    Log,
 }
 
 /// Keeps in memory what a proxy would hold: one stream, its properties, the log, the environment, the time.
@@ -34,7 +36,8 @@ pub struct InMemoryHost {
     pub(super) reset: bool,
     properties: HashMap<String, Vec<u8>>,
     environment: HashMap<String, String>,
-    time: Duration,
+    pub(super) time: Duration,
+    pub(super) waits: super::waits::Waits,
     logs: RefCell<Vec<(LogLevel, String)>>,
 }
 
@@ -89,8 +92,8 @@ impl InMemoryHost {
 
     fn map(&self, map: MapType) -> Option<&Vec<Header>> {
         match (map, self.phase) {
-            (MapType::RequestHeaders, Phase::RequestHeaders) => Some(&self.request.headers),
-            (MapType::ResponseHeaders, Phase::ResponseHeaders) => Some(&self.response.headers),
+            (MapType::RequestHeaders, Phase::RequestHeaders | Phase::Log) => Some(&self.request.headers),
+            (MapType::ResponseHeaders, Phase::ResponseHeaders | Phase::Log) => Some(&self.response.headers),
             _ => None,
         }
     }

@@ -23,11 +23,18 @@
 //! lower case, a body comes as a chunk and then an empty end, a paused body accumulates, and a local response passes
 //! the sender's own response callbacks.
 
+mod asynchronous;
 mod host;
 mod message;
+mod schema;
+mod waits;
 
+pub(crate) use self::asynchronous::Active;
+pub use self::asynchronous::AsyncProxy;
 pub use self::host::InMemoryHost;
 pub use self::message::{Message, get, post, request, response};
+pub use self::schema::{check_schema, schema};
+pub use self::waits::Reply;
 
 use self::host::Phase;
 use crate::plugin::{load, settle};
@@ -99,7 +106,7 @@ impl<P: Plugin> Proxy<P> {
         }
         host.phase = Phase::Idle;
         let response = (answered && !host.reset).then(|| host.response.clone());
-        Exchange { forwarded, response, details: details.unwrap_or_default() }
+        Exchange { forwarded, response, details: details.unwrap_or_default(), calls: Vec::new() }
     }
 
     /// Returns what the plugin logged since it was configured.
@@ -149,12 +156,18 @@ pub struct Exchange {
     forwarded: Option<Message>,
     response: Option<Message>,
     details: String,
+    calls: Vec<(String, Message)>,
 }
 
 impl Exchange {
     /// Returns the request as the upstream got it, or none when it did not get there.
     pub fn forwarded(&self) -> Option<&Message> {
         self.forwarded.as_ref()
+    }
+
+    /// Returns the calls that were made meanwhile, each with its cluster.
+    pub fn calls(&self) -> &[(String, Message)] {
+        &self.calls
     }
 
     /// Returns the response as the client got it, or none when the stream is held or was reset.

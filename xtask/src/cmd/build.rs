@@ -1,8 +1,9 @@
 //! `cargo xtask build`.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
-use packager::build::{self, Built, CompileError, DiscoverError, Installer, Preference, ToolchainError, Workspace};
+use packager::build::{self, Built, CompileError, DiscoverError, Installer, Preference, ToolchainError, fresh};
 
 use crate::environment;
 use crate::report::{Failure, data, note};
@@ -60,10 +61,20 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Build the named plugins, and say in which workspace they are.
-pub(crate) fn build(names: &[String], flags: &ToolchainFlags) -> Result<(Workspace, Vec<Built>), Failure> {
+/// Build the named plugins, and say which workspace's root they are under.
+pub(crate) fn build(names: &[String], flags: &ToolchainFlags) -> Result<(PathBuf, Vec<Built>), Failure> {
     let cargo = environment::cargo();
     let directory = std::env::current_dir().map_err(|e| Failure::environment(format!("no current folder: {e}")))?;
+    let question = fresh::Question {
+        directory: directory.clone(),
+        manifest: flags.manifest_path.clone(),
+        cargo: cargo.clone(),
+        preference: flags.toolchain.into(),
+        variables: environment::variables(),
+    };
+    if let Some(built) = fresh::up_to_date(&question, names) {
+        return Ok(built);
+    }
     let workspace = build::discover(&cargo, &directory, flags.manifest_path.as_deref()).map_err(discover_failure)?;
     let plugins = workspace.select(names).map_err(discover_failure)?;
 
@@ -71,8 +82,11 @@ pub(crate) fn build(names: &[String], flags: &ToolchainFlags) -> Result<(Workspa
     let mut talk = |sentence: &str| note(sentence);
     let mut installer = Installer { allowed: !flags.no_install, talk: &mut talk };
     let toolchain = build::prepare(&tools, flags.toolchain.into(), &mut installer).map_err(toolchain_failure)?;
+    let started = SystemTime::now();
     let built = build::compile(&cargo, &workspace, &plugins, &toolchain).map_err(compile_failure)?;
-    Ok((workspace, built))
+    // Without a record the next build asks cargo, and is slower for it.
+    let _ = fresh::remember(&question, &workspace, &toolchain, &built, started);
+    Ok((workspace.root, built))
 }
 
 fn discover_failure(error: DiscoverError) -> Failure {

@@ -6,7 +6,7 @@ use packager::inspect::{Finding, Inspection, inspect};
 use packager::reference::Reference;
 
 use super::registry_flags::{self, RegistryFlags, fetch_failure};
-use crate::report::{Failure, data};
+use crate::report::{Failure, data, printable};
 
 mod sheet;
 mod text;
@@ -57,7 +57,7 @@ fn failure(found: &Inspection) -> Failure {
     let objections = not_loaded.filter_map(|module| module.loads.envoy.last()).flat_map(|range| &range.problems);
     let findings: Vec<&Finding> = found.problems.iter().chain(objections).collect();
     let what = if found.problems.is_empty() { "no Envoy known here loads" } else { "Istio would not take" };
-    let mut reasons: Vec<String> = findings.iter().take(3).map(|finding| sheet::printable(&finding.reason)).collect();
+    let mut reasons: Vec<String> = findings.iter().take(3).map(|finding| printable(&finding.reason)).collect();
     if findings.len() > reasons.len() {
         reasons.push(format!("and {} more", findings.len() - reasons.len()));
     }

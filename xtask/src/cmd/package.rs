@@ -4,9 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use packager::build::Built;
-use packager::image::{CarryError, Metadata, PackageError, Variant, carry, metadata_beside, package};
+use packager::fetch::FetchOptions;
+use packager::image::{
+    AssembleError, CarryError, CheckedModule, Metadata, PackageError, Packaged, Variant, carry, metadata_beside,
+    package,
+};
 use packager::layout::Layout;
-use packager::module::{EnvoyVersion, ReadError};
+use packager::module::{EnvoyVersion, ReadError, Source};
 use packager::reference::Reference;
 
 use super::build::{ToolchainFlags, build};
@@ -81,13 +85,39 @@ impl From<Format> for Variant {
 }
 
 /// What is packaged.
-struct Subject {
+pub(crate) struct Subject {
     /// The image's name in the layout.
-    name: String,
+    pub(crate) name: String,
     /// Where the module comes from, for messages.
     origin: String,
-    metadata: Metadata,
-    module: Vec<u8>,
+    pub(crate) metadata: Metadata,
+    module: Module,
+}
+
+/// Where its module is.
+enum Module {
+    Bytes(Vec<u8>),
+    File(PathBuf),
+}
+
+impl Subject {
+    /// The module, which the oldest Envoy asked for loads.
+    fn checked(&self, envoy: EnvoyVersion) -> Result<CheckedModule<'_>, Failure> {
+        let source = match &self.module {
+            Module::Bytes(bytes) => Source::Bytes(bytes),
+            Module::File(path) => Source::File(path),
+        };
+        CheckedModule::new(&self.name, source, envoy).map_err(|error| failure(error.into(), self))
+    }
+
+    /// Make the image and put it into the layout.
+    pub(crate) fn put(&self, format: Variant, envoy: EnvoyVersion, layout: &Layout) -> Result<Packaged, Failure> {
+        self.put_checked(format, &self.checked(envoy)?, layout)
+    }
+
+    fn put_checked(&self, format: Variant, module: &CheckedModule<'_>, layout: &Layout) -> Result<Packaged, Failure> {
+        package(format, &self.metadata, module, layout, &self.name).map_err(|error| failure(error, self))
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -102,16 +132,17 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 /// Package what was not built here.
 fn one(args: &Args, destination: Option<&Destination>, subject: &Subject) -> Result<(), Failure> {
     let root = args.layout.clone().unwrap_or_else(|| PathBuf::from("dist"));
+    // A module that is refused leaves no new folder.
+    let module = subject.checked(args.envoy)?;
     let layout = Layout::open_or_create(&root).map_err(layout_failure)?;
-    write(args, subject, &layout, destination)?;
+    write(args, subject, &module, &layout, destination)?;
     about_format(args, &root, &subject.name);
     Ok(())
 }
 
 /// Build and package crates.
 fn crates(args: &Args, destination: Option<&Destination>) -> Result<(), Failure> {
-    let (workspace, built) = build(&args.plugins, &args.toolchain)?;
-    let folder = workspace.root;
+    let (folder, built) = build(&args.plugins, &args.toolchain)?;
     let epoch = environment::source_date_epoch()?;
     let revision = args.revision.clone().or_else(|| commit(&folder));
     let root = args.layout.clone().unwrap_or_else(|| folder.join("dist"));
@@ -121,10 +152,10 @@ fn crates(args: &Args, destination: Option<&Destination>) -> Result<(), Failure>
         let subject = Subject {
             name: built.plugin.name.clone(),
             origin: built.module.display().to_string(),
-            metadata: Metadata::of(built, revision.clone(), epoch),
-            module: packager::module::read(&built.module).map_err(|error| read_failure(error, &built.plugin.name))?,
+            metadata: Metadata::of(built, revision.clone(), epoch).map_err(Failure::bad)?,
+            module: Module::File(built.module.clone()),
         };
-        changed |= write(args, &subject, &layout, destination)?;
+        changed |= write(args, &subject, &subject.checked(args.envoy)?, &layout, destination)?;
     }
     if let Some(first) = built.first() {
         about_format(args, &root, &first.plugin.name);
@@ -136,10 +167,15 @@ fn crates(args: &Args, destination: Option<&Destination>) -> Result<(), Failure>
 }
 
 /// Make the image and put it where it belongs; says whether the layout has changed.
-fn write(args: &Args, subject: &Subject, layout: &Layout, destination: Option<&Destination>) -> Result<bool, Failure> {
-    let Subject { name, metadata, module, .. } = subject;
-    let packaged = package(args.format.into(), metadata, module, args.envoy, layout, name)
-        .map_err(|error| failure(error, subject))?;
+fn write(
+    args: &Args,
+    subject: &Subject,
+    module: &CheckedModule<'_>,
+    layout: &Layout,
+    destination: Option<&Destination>,
+) -> Result<bool, Failure> {
+    let Subject { name, metadata, .. } = subject;
+    let packaged = subject.put_checked(args.format.into(), module, layout)?;
     data(format!("{} {} {}", packaged.name, packaged.digest, packaged.size));
     if let Some(destination) = destination {
         let pushed = destination.push(layout, name, metadata.version.as_deref().unwrap_or("0.0.0"))?;
@@ -152,7 +188,6 @@ fn write(args: &Args, subject: &Subject, layout: &Layout, destination: Option<&D
 
 /// A module that was not built here: what is known of it is what the command line says, and what lies beside it.
 fn foreign(args: &Args, path: &Path, name: &str) -> Result<Subject, Failure> {
-    let module = packager::module::read(path).map_err(|error| read_failure(error, name))?;
     let (mut metadata, beside) = metadata_beside(path).map_err(|error| carry_failure(error.into()))?;
     for file in beside {
         note(format!("{}: taken into account", file.display()));
@@ -164,29 +199,39 @@ fn foreign(args: &Args, path: &Path, name: &str) -> Result<Subject, Failure> {
         metadata.revision.clone_from(&args.revision);
     }
     metadata.source_date_epoch = environment::source_date_epoch()?;
-    Ok(Subject { name: name.to_owned(), origin: path.display().to_string(), metadata, module })
+    let (origin, module) = (path.display().to_string(), Module::File(path.to_owned()));
+    Ok(Subject { name: name.to_owned(), origin, metadata, module })
 }
 
 /// What others have published, in whatever form.
 fn published(args: &Args, from: &str) -> Result<Subject, Failure> {
     let reference = reference(from)?;
-    let carried = carry(&reference, &args.registry.fetch_options()?).map_err(carry_failure)?;
+    let mut subject = carried(&reference, &args.registry.fetch_options()?)?;
+    args.metadata.apply(&mut subject.metadata);
+    if let Some(name) = &args.metadata.name {
+        subject.name.clone_from(name);
+    }
+    if subject.metadata.name.is_empty() {
+        subject.metadata.name.clone_from(&subject.name);
+    }
+    subject.metadata.revision = args.revision.clone().or(subject.metadata.revision);
+    subject.metadata.source_date_epoch = environment::source_date_epoch()?;
+    Ok(subject)
+}
+
+/// What can be taken out of a reference; named by where it was published.
+pub(crate) fn carried(reference: &Reference, options: &FetchOptions) -> Result<Subject, Failure> {
+    let carried = carry(reference, options).map_err(carry_failure)?;
     let form = carried.form.map_or_else(|| "a module".to_owned(), |form| form.to_string());
     note(format!("{reference} is {form}"));
     let mut metadata = carried.metadata;
     if metadata.version.is_none()
-        && let Reference::Image(image) = &reference
+        && let Reference::Image(image) = reference
     {
         metadata.version = image.tag().filter(|tag| *tag != "latest").map(str::to_owned);
     }
-    args.metadata.apply(&mut metadata);
-    let name = args.metadata.name.clone().unwrap_or_else(|| name_of(&reference));
-    if metadata.name.is_empty() {
-        metadata.name.clone_from(&name);
-    }
-    metadata.revision = args.revision.clone().or(metadata.revision);
-    metadata.source_date_epoch = environment::source_date_epoch()?;
-    Ok(Subject { name, origin: format!("{reference}, {form}"), metadata, module: carried.module })
+    let (name, origin) = (name_of(reference), format!("{reference}, {form}"));
+    Ok(Subject { name, origin, metadata, module: Module::Bytes(carried.module) })
 }
 
 /// What something is called where it was published.
@@ -255,7 +300,7 @@ fn read_failure(error: ReadError, name: &str) -> Failure {
     let hint = error.hint().map(str::to_owned);
     match error {
         ReadError::Read { .. } => Failure::environment(error),
-        ReadError::NotAFile { .. } | ReadError::TooLarge { .. } => Failure::bad(error),
+        ReadError::NotAFile { .. } | ReadError::TooLarge { .. } | ReadError::Changed { .. } => Failure::bad(error),
     }
     .context(&format!("failed to package `{name}`"))
     .hints(hint)
@@ -270,6 +315,7 @@ fn failure(error: PackageError, subject: &Subject) -> Failure {
     let hint = error.hint();
     match error {
         PackageError::Layout(error) => layout_failure(error),
+        PackageError::Assemble(AssembleError::Read(error)) => read_failure(error, &subject.name),
         PackageError::Assemble(error) => Failure::bad(error)
             .context(&format!("failed to package `{}` ({})", subject.name, subject.origin))
             .hints(hint),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use packager::fetch::fetch_module;
+use packager::fetch::fetch_module_to;
 use packager::layout::Layout;
 use packager::reference::Reference;
 
@@ -36,11 +36,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn module(args: &Args, reference: &Reference, output: &Path) -> Result<(), Failure> {
-    let fetched = fetch_module(reference, None, &args.registry.fetch_options()?).map_err(fetch_failure)?;
-    packager::file::write_atomically(output, &fetched.module)
-        .map_err(|error| Failure::environment(error).context(&format!("failed to write {}", output.display())))?;
-    note(format!("{}: {} bytes", output.display(), fetched.module.len()));
-    data(fetched.source.to_string());
+    let (source, size) =
+        fetch_module_to(output, reference, None, &args.registry.fetch_options()?).map_err(fetch_failure)?;
+    note(format!("{}: {size} bytes", output.display()));
+    data(source.to_string());
     Ok(())
 }
 

@@ -1,19 +1,23 @@
 //! `cargo xtask run`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use mesh::model::{EnvValue, Extension, FailStrategy, FilterChain, FilterKind, WasmFilter};
+use mesh::model::{
+    EnvValue, Extension, FailStrategy, FilterChain, FilterKind, Layer, LeftOut, Listener, Protocol, WasmFilter,
+};
 use mesh::plan::{Module, Plan};
 use mesh::{MeshOptions, ProxyError, Resources};
 use packager::fetch::{Cache, FetchOptions};
 use packager::reference::Reference;
 use packager::verify::Asked;
 
+use super::images::{images, with_scheme};
 use super::registry_flags::{RegistryFlags, fetch_failure};
 use super::requests;
+use super::surroundings::Surroundings;
 use crate::report::{Failure, note};
 use crate::{handover, input};
 
@@ -34,9 +38,16 @@ pub(crate) struct Args {
     /// Address to listen on; port 0 picks a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: String,
-    /// Where requests go after the chain; by default an echo that is built in.
+    /// Where requests go after the chain, `http://`, `https://` or `h2c://HOST[:PORT]`; by default an echo that is
+    /// built in. With `tcp://HOST:PORT` connections are served and not requests: the network chain runs.
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
+    /// Trust the certificates in this PEM file too, for `https://` upstreams and clusters.
+    #[arg(long, value_name = "PEM")]
+    upstream_ca: Option<PathBuf>,
+    /// End with exit code 1 if a plugin did what Envoy answers with a hang, a crash or a broken response.
+    #[arg(long)]
+    strict: bool,
     /// Worker threads, each with its own VMs; by default one per core.
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
@@ -50,29 +61,36 @@ pub(crate) struct Args {
     #[arg(long, short)]
     quiet: bool,
     #[command(flatten)]
+    surroundings: Surroundings,
+    #[command(flatten)]
     registry: RegistryFlags,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let (clusters, node) = (args.surroundings.clusters()?, args.surroundings.node()?);
     let resources = input::read(&args.files)?;
-    let chain = resolve(&resources, args)?;
+    let (chain, network) = resolve(&resources, args)?;
     let images = images(&args.images, &resources)?;
     let options = args.registry.fetch_options()?;
     let cache = requests::cache()?;
     let mut modules = BTreeMap::new();
-    for (extension, filter) in wasm(&chain) {
+    for (extension, filter) in chains(&chain, network.as_ref()).flat_map(wasm) {
         let asked = requests::asked(extension, filter, &resources);
         let module =
             fetch(&asked, filter, images.get(&with_scheme(&filter.url)), &cache, &options, args.explain_fetch)?;
         modules.insert(extension.id(), module);
     }
     let plan = Plan {
-        host_env: host_environment(&chain),
+        host_env: host_environment(chains(&chain, network.as_ref())),
         chain,
+        network,
         modules,
         listen: args.listen.clone(),
         upstream: args.upstream.clone(),
-        clusters: BTreeMap::new(),
+        clusters,
+        node,
+        admin: args.surroundings.admin.clone(),
+        ca_certificates: args.upstream_ca.as_deref().map(certificates).transpose()?.into_iter().collect(),
         workers: args.workers,
     };
     let plan = unnamed_file(&plan)
@@ -81,11 +99,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if args.quiet {
         arguments.push("--quiet".into());
     }
+    if args.strict {
+        arguments.push("--strict".into());
+    }
     Err(handover::exec("harness", "plugwright-harness", arguments, Some(plan)))
 }
 
-/// The chain for the workload that was asked for, or for the one that the resources name.
-fn resolve(resources: &Resources, args: &Args) -> Result<FilterChain, Failure> {
+/// The chain for the workload that was asked for, or for the one that the resources name; and the network filters in
+/// front of it. Whether it is HTTP at all is for the upstream to say.
+fn resolve(resources: &Resources, args: &Args) -> Result<(FilterChain, Option<FilterChain>), Failure> {
     let mut mesh = MeshOptions { root_namespace: args.root_namespace.clone(), ..MeshOptions::default() };
     let (proxy, listener) = if let Some(name) = &args.workload {
         let proxy = mesh::workload(resources, name).map_err(Failure::usage)?;
@@ -101,12 +123,36 @@ fn resolve(resources: &Resources, args: &Args) -> Result<FilterChain, Failure> {
         mesh.services = assumption.services;
         (assumption.proxy, assumption.listener)
     };
+    let is_tcp = args.upstream.as_deref().is_some_and(|upstream| upstream.starts_with("tcp://"));
+    let (layer, protocol) = if is_tcp { (Layer::Network, Protocol::Tcp) } else { (Layer::Http, Protocol::Http) };
+    let listener = Listener { layer, protocol: Some(protocol), ..listener };
     let chain = mesh::resolve(resources, &proxy, &listener, &mesh);
-    for left_out in &chain.left_out {
-        let mesh::model::LeftOut { kind, namespace, name, reason } = left_out;
+    let network = if is_tcp { None } else { mesh::resolve_in_front(resources, &proxy, &listener, &mesh) };
+    let in_front = |left_out: &LeftOut| {
+        let mut filters = network.iter().flat_map(|network| &network.filters);
+        filters.any(|filter| match &filter.kind {
+            FilterKind::Extension(extension) => {
+                (&extension.origin.kind, &extension.namespace, &extension.name)
+                    == (&left_out.kind, &left_out.namespace, &left_out.name)
+            }
+            FilterKind::BuiltIn(_) => false,
+        })
+    };
+    for left_out in chain.left_out.iter().filter(|left_out| !in_front(left_out)) {
+        let LeftOut { kind, namespace, name, reason } = left_out;
         note(format!("not in the chain: {kind} {namespace}/{name}: {reason}"));
     }
-    Ok(chain)
+    Ok((chain, network))
+}
+
+/// All chains that are to run.
+fn chains<'a>(chain: &'a FilterChain, network: Option<&'a FilterChain>) -> impl Iterator<Item = &'a FilterChain> {
+    network.into_iter().chain([chain])
+}
+
+fn certificates(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .map_err(|error| Failure::environment(error).context(&format!("failed to read {}", path.display())))
 }
 
 /// The chain's wasm extensions, in order.
@@ -115,33 +161,6 @@ fn wasm(chain: &FilterChain) -> impl Iterator<Item = (&Extension, &WasmFilter)> 
         FilterKind::Extension(extension) => Some((&**extension, extension.wasm()?)),
         FilterKind::BuiltIn(_) => None,
     })
-}
-
-/// `--image URL=REF`, by URL with its scheme. A URL that no resource has is a typing error.
-fn images(flags: &[String], resources: &Resources) -> Result<BTreeMap<String, Reference>, Failure> {
-    let wasm = resources.extensions.iter().filter_map(Extension::wasm);
-    let known: BTreeSet<String> = wasm.map(|wasm| with_scheme(&wasm.url)).collect();
-    let mut images = BTreeMap::new();
-    for flag in flags {
-        // A query in the URL may have a `=` too; references have none.
-        let (url, reference) =
-            flag.rsplit_once('=').ok_or_else(|| Failure::usage(format!("--image `{flag}`: expected URL=REF")))?;
-        let url = with_scheme(url);
-        if !known.contains(&url) {
-            let known = known.iter().cloned().collect::<Vec<_>>().join(", ");
-            return Err(Failure::usage(format!("--image: no resource has the url `{url}`; they have {known}")));
-        }
-        let reference =
-            Reference::parse(reference).map_err(|error| Failure::usage(error).context(&format!("--image `{flag}`")))?;
-        if images.insert(url.clone(), reference).is_some() {
-            return Err(Failure::usage(format!("--image: `{url}` is given twice")));
-        }
-    }
-    Ok(images)
-}
-
-fn with_scheme(url: &str) -> String {
-    if url.contains("://") { url.to_owned() } else { format!("oci://{url}") }
 }
 
 /// A module in the cache. Like Istio's agent, a fetch that fails is survived only by an extension that says FAIL_OPEN.
@@ -185,9 +204,10 @@ fn fetch(
     }
 }
 
-/// The variables of this process that the chain's extensions ask for with `valueFrom: HOST`.
-fn host_environment(chain: &FilterChain) -> BTreeMap<String, String> {
-    let wanted = wasm(chain).flat_map(|(_, filter)| &filter.env).filter(|variable| variable.value == EnvValue::Host);
+/// The variables of this process that the chains' extensions ask for with `valueFrom: HOST`.
+fn host_environment<'a>(chains: impl Iterator<Item = &'a FilterChain>) -> BTreeMap<String, String> {
+    let wanted =
+        chains.flat_map(wasm).flat_map(|(_, filter)| &filter.env).filter(|variable| variable.value == EnvValue::Host);
     wanted.filter_map(|variable| Some((variable.name.clone(), std::env::var(&variable.name).ok()?))).collect()
 }
 

@@ -15,6 +15,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("buildah", "buildah"),
     ("podman", "podman"),
     ("openssl", "openssl"),
+    // LuaJIT is built with it.
+    ("make", "make"),
 ];
 
 /// The release whose statically linked programs run on older ones as they are.

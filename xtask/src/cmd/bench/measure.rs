@@ -10,30 +10,23 @@ use crate::report::Failure;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Figures {
     pub(super) time: Duration,
-    /// Peak resident memory in KiB, of the largest process. Linux carries the peak over from the process that starts it
-    /// (here Python, about 14 MiB), so that less than that cannot be told apart.
+    /// Peak resident memory in KiB, of the largest process.
     pub(super) memory: u64,
 }
 
-/// Prints, as its last line, the peak of the children it waited for. Standard output and error are kept apart from it.
-const WRAPPER: &str = "import resource, subprocess, sys, time
-started = time.monotonic()
-code = subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL).returncode
-print(time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-sys.exit(code)
-";
-
-/// Run a command once. It is to succeed.
-pub(super) fn once(arguments: &[String], home: &Path) -> Result<Figures, Failure> {
+/// Run a command once, by the program `examples/measure.rs`. It is to succeed.
+pub(super) fn once(measure: &Path, arguments: &[String], home: &Path) -> Result<Figures, Failure> {
     let shown = arguments.join(" ");
-    let mut command = Command::new("python3");
-    command.args(["-c", WRAPPER]).args(arguments).stdin(Stdio::null());
+    let mut command = Command::new(measure);
+    command.args(arguments).stdin(Stdio::null());
     // Nobody's own credentials or containers take part.
     command.env("HOME", home).env("XDG_RUNTIME_DIR", home).env("DOCKER_CONFIG", home).env_remove("REGISTRY_AUTH_FILE");
-    let output = command.output().map_err(|error| Failure::environment(format!("failed to run python3: {error}")))?;
+    let output = command
+        .output()
+        .map_err(|error| Failure::environment(format!("failed to run {}: {error}", measure.display())))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(Failure::environment(format!("`{shown}` ended with {}: {}", output.status, said.trim())));
+        return Err(Failure::environment(format!("`{shown}` failed: {}", said.trim())));
     }
     figures(&String::from_utf8_lossy(&output.stdout))
         .ok_or_else(|| Failure::environment(format!("`{shown}`: no figures for it")))
@@ -41,7 +34,7 @@ pub(super) fn once(arguments: &[String], home: &Path) -> Result<Figures, Failure
 
 fn figures(text: &str) -> Option<Figures> {
     let (time, memory) = text.trim().split_once(' ')?;
-    Some(Figures { time: Duration::try_from_secs_f64(time.parse().ok()?).ok()?, memory: memory.parse().ok()? })
+    Some(Figures { time: Duration::from_nanos(time.parse().ok()?), memory: memory.parse().ok()? })
 }
 
 /// The medians, each of its own.
@@ -56,6 +49,12 @@ pub(super) fn median(runs: &[Figures]) -> Option<Figures> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_are_nanoseconds_and_kibibytes() {
+        assert_eq!(figures("1500000 2048\n"), Some(Figures { time: Duration::from_micros(1500), memory: 2048 }));
+        assert_eq!(figures("fast"), None);
+    }
 
     #[test]
     fn medians_are_taken_of_time_and_memory_apart() {

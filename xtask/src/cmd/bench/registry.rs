@@ -9,10 +9,11 @@ use super::measure::{Figures, median, once};
 use crate::report::{Failure, data, note};
 use crate::{environment, tools};
 
-/// Create, push and pull images over loopback, beside crane, skopeo, buildah, umoci and (where it is installed) wkg.
+/// Create, push and pull images over loopback, beside crane, skopeo, buildah, umoci and wkg.
 ///
-/// Prints a markdown table: median wall time and peak memory, and both as ratios to ours. Memory below 14 MiB shows as
-/// 14 MiB. Of umoci only the step that adds the module is counted.
+/// Prints a markdown table: median wall time and peak memory of the largest process, and both as ratios to ours. Of umoci
+/// only the step that adds the module is counted, and crane is given a tar to make its image of. wkg has no images apart
+/// from what it pushes. The first time it is compiled, which takes minutes.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// How often each is run; the median counts.
@@ -33,8 +34,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     else {
         return Err(Failure::usage("`bench` measures Plugwright itself: run it in a checkout"));
     };
-    let newer = tools::newer_programs(&root.join("target/tools"));
-    let bench = Bench::new(&build(root)?, &newer)?;
+    let folder = root.join("target/tools");
+    let wkg = tools::wkg(&folder)?;
+    let ours = build(root, &["--package", "xtask", "--bin", "cargo-plugwright"], "cargo-plugwright")?;
+    let measure = build(root, &["--package", "xtask", "--example", "measure"], "measure")?;
+    let bench = Bench::new(&ours, measure, &wkg, &tools::newer_programs(&folder))?;
     let modules = bench.modules(root)?;
     data(format!("| task | {} |", modules.iter().map(|module| module.name).collect::<Vec<_>>().join(" | ")));
     data(format!("|---|{}", "---|".repeat(modules.len())));
@@ -66,11 +70,11 @@ fn cell(figures: Figures, ours: Figures) -> String {
     text
 }
 
-/// Our own program as users have it.
-fn build(root: &Path) -> Result<PathBuf, Failure> {
-    note("building cargo-plugwright in release");
+/// A program of ours as users have it.
+fn build(root: &Path, what: &[&str], name: &str) -> Result<PathBuf, Failure> {
+    note(format!("building {name} in release"));
     let mut command = Command::new(environment::cargo());
-    command.current_dir(root).args(["build", "--release", "--quiet", "--package", "xtask", "--message-format", "json"]);
+    command.current_dir(root).args(["build", "--release", "--quiet", "--message-format", "json"]).args(what);
     let output = command
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
@@ -78,17 +82,21 @@ fn build(root: &Path) -> Result<PathBuf, Failure> {
         .map_err(|error| Failure::environment(format!("failed to run cargo: {error}")))?;
     let found = output.stdout.split(|byte| *byte == b'\n').find_map(|line| {
         let message: serde_json::Value = serde_json::from_slice(line).ok()?;
-        (message.pointer("/target/name")? == "cargo-plugwright").then_some(())?;
+        (message.pointer("/target/name")? == name).then_some(())?;
         Some(PathBuf::from(message.get("executable")?.as_str()?))
     });
-    found.filter(|_| output.status.success()).ok_or_else(|| Failure::environment("cargo could not build xtask"))
+    found
+        .filter(|_| output.status.success())
+        .ok_or_else(|| Failure::environment(format!("cargo could not build {name}")))
 }
 
 struct Bench {
     folder: tempfile::TempDir,
+    measure: PathBuf,
     ours: String,
     crane: String,
     umoci: String,
+    wkg: String,
     registry: Registry,
 }
 
@@ -97,7 +105,7 @@ fn io(error: std::io::Error) -> Failure {
 }
 
 impl Bench {
-    fn new(ours: &Path, newer: &Path) -> Result<Self, Failure> {
+    fn new(ours: &Path, measure: PathBuf, wkg: &Path, newer: &Path) -> Result<Self, Failure> {
         let program = |name: &str| {
             let path = newer.join(name);
             if path.is_file() {
@@ -105,7 +113,7 @@ impl Bench {
             }
             Err(Failure::environment(format!("there is no {}", path.display())).hint("cargo xtask ci --prepare"))
         };
-        for name in ["skopeo", "buildah", "docker-registry", "python3"] {
+        for name in ["skopeo", "buildah", "docker-registry", "tar"] {
             if environment::on_path(name).is_none() {
                 return Err(Failure::environment(format!("`{name}` is missing")).hint("cargo xtask ci --prepare"));
             }
@@ -116,7 +124,8 @@ impl Bench {
         std::fs::write(folder.path().join("config.json"), "{}").map_err(io)?;
         let registry = Registry::start(folder.path())?;
         let (crane, umoci) = (program("crane")?, program("umoci")?);
-        Ok(Self { ours: ours.display().to_string(), crane, umoci, registry, folder })
+        let (ours, wkg) = (ours.display().to_string(), wkg.display().to_string());
+        Ok(Self { folder, measure, ours, crane, umoci, wkg, registry })
     }
 
     fn path(&self, name: &str) -> String {
@@ -156,12 +165,9 @@ impl Bench {
         self.untimed(&create)?;
         let mut tools = vec!["ours"];
         tools.extend(match task {
-            "create" => vec!["umoci", "buildah"],
-            _ => vec!["crane", "skopeo", "buildah"],
+            "create" => vec!["crane", "umoci", "buildah"],
+            _ => vec!["crane", "skopeo", "buildah", "wkg"],
         });
-        if task != "create" && environment::on_path("wkg").is_some() {
-            tools.push("wkg");
-        }
         let mut runs: Vec<Vec<Figures>> = tools.iter().map(|_| Vec::new()).collect();
         for round in 0..rounds {
             for (tool, runs) in tools.iter().zip(&mut runs) {
@@ -176,8 +182,11 @@ impl Bench {
         let out = self.path("out");
         let storage = self.path("storage");
         for folder in [&out, &storage] {
-            if Path::new(folder).exists() {
-                std::fs::remove_dir_all(folder).map_err(io)?;
+            let path = Path::new(folder);
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).map_err(io)?;
+            } else if path.exists() {
+                std::fs::remove_file(path).map_err(io)?;
             }
         }
         // A registry that has the blobs already would make each push but the first free.
@@ -193,6 +202,15 @@ impl Bench {
         let command: Vec<&str> = match (task, tool) {
             ("create", "ours") => {
                 vec![&self.ours, "package", "--module", &module.file, "--name", "image", "--layout", &out]
+            }
+            ("create", "crane") => {
+                let (folder, archive) = (self.path("tar"), self.path("layer.tar"));
+                std::fs::create_dir_all(&folder).map_err(io)?;
+                std::fs::copy(&module.file, Path::new(&folder).join("plugin.wasm")).map_err(io)?;
+                self.untimed(&["tar", "-cf", &archive, "-C", &folder, "plugin.wasm"])?;
+                let append =
+                    [&self.crane, "append", "--oci-empty-base", "-f", &archive, "-t", "bench/image:r0", "-o", &out];
+                return self.once(&append);
             }
             ("create", "umoci") => {
                 let name = format!("{out}:image");
@@ -214,7 +232,7 @@ impl Bench {
                 vec![&self.crane, "push", source, &image]
             }
             ("push", "skopeo") => vec!["skopeo", "copy", "--quiet", "--dest-tls-verify=false", &layout, &remote],
-            ("push", "wkg") => vec!["wkg", "oci", "push", "--insecure", &self.registry.host, &image, &module.file],
+            ("push", "wkg") => vec![&self.wkg, "oci", "push", "--insecure", &self.registry.host, &image, &module.file],
             ("push", _) => {
                 self.untimed(&join(&buildah, &["pull", "--quiet", &layout]))?;
                 let list = self.path("id");
@@ -226,8 +244,8 @@ impl Bench {
             (_, "crane") => vec![&self.crane, "pull", "--format", "oci", &image, &out],
             (_, "skopeo") => vec!["skopeo", "copy", "--quiet", "--src-tls-verify=false", &remote, &target],
             (_, "wkg") => {
-                self.untimed(&["wkg", "oci", "push", "--insecure", &self.registry.host, &image, &module.file])?;
-                vec!["wkg", "oci", "pull", "--insecure", &self.registry.host, &image, "--output", &out]
+                self.untimed(&[&self.wkg, "oci", "push", "--insecure", &self.registry.host, &image, &module.file])?;
+                vec![&self.wkg, "oci", "pull", "--insecure", &self.registry.host, &image, "--output", &out]
             }
             (_, _) => join(&buildah, &["pull", "--quiet", "--tls-verify=false", &image]),
         };
@@ -236,7 +254,7 @@ impl Bench {
 
     fn once(&self, arguments: &[&str]) -> Result<Figures, Failure> {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        once(&arguments, self.folder.path())
+        once(&self.measure, &arguments, self.folder.path())
     }
 
     fn untimed(&self, arguments: &[&str]) -> Result<(), Failure> {

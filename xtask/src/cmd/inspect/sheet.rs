@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::report::printable;
+
 const WIDTH: usize = 100;
 const LABEL: usize = 13;
 
@@ -77,21 +79,6 @@ pub(super) fn size(bytes: u64) -> String {
     };
     let _ = write!(text, " ({:.1} {unit})", f64_of(bytes) / divisor);
     text
-}
-
-/// Text from an image or a module, without what a terminal would obey or that would reorder the line.
-pub(super) fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for character in text.chars() {
-        let obeyed = character.is_control()
-            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        match character {
-            '\n' => printable.push(' '),
-            _ if obeyed => printable.extend(character.escape_default()),
-            _ => printable.push(character),
-        }
-    }
-    printable
 }
 
 #[cfg(test)]

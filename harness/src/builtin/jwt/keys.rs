@@ -1,0 +1,256 @@
+//! The providers' keys: inline ones, and those that are fetched and kept fresh as Istio's control plane does it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mesh::policy::JwtRule;
+
+use super::jwks::Jwks;
+use crate::abi::LogLevel;
+use crate::chain::ChainError;
+use crate::log::Sink;
+
+/// How often Istio's control plane fetches keys again, and how soon after it could not.
+const REFRESH: Duration = Duration::from_mins(20);
+const RETRY: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_DOCUMENT: u64 = 4 << 20;
+const DISCOVERY: &str = "/.well-known/openid-configuration";
+
+/// Gets documents over HTTP.
+pub(crate) trait Fetch: Send + Sync {
+    /// The body of a response with a status of 200 to 299; the error says why there is none.
+    fn fetch(&self, url: &str, timeout: Duration) -> Result<String, String>;
+}
+
+/// Over HTTP and HTTPS, with the public roots.
+pub(crate) struct Web;
+
+impl Fetch for Web {
+    fn fetch(&self, url: &str, timeout: Duration) -> Result<String, String> {
+        let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(timeout)).build().into();
+        let mut response = agent.get(url).call().map_err(|error| match error {
+            ureq::Error::StatusCode(status) => format!("the server answered {status}"),
+            // Other texts may have the URL in them, and the URL a secret.
+            ureq::Error::Timeout(_) => format!("no answer within {} ms", timeout.as_millis()),
+            ureq::Error::HostNotFound => "the host is not known".to_owned(),
+            ureq::Error::Io(error) => error.to_string(),
+            ureq::Error::Rustls(error) => error.to_string(),
+            _ => "the request failed".to_owned(),
+        })?;
+        let body = response.body_mut().with_config().limit(MAX_DOCUMENT).read_to_string();
+        body.map_err(|_| format!("the answer broke off, is no text, or is longer than {MAX_DOCUMENT} bytes"))
+    }
+}
+
+/// The keys of all providers, shared by all workers.
+#[derive(Clone, Default)]
+pub(crate) struct Keys(Option<Arc<Store>>);
+
+struct Store {
+    rules: Vec<JwtRule>,
+    fetch: Box<dyn Fetch>,
+    sink: Arc<dyn Sink>,
+    current: Mutex<Vec<Arc<Jwks>>>,
+    /// Changes with `current`, so that workers need not lock to see that nothing changed.
+    version: AtomicU64,
+    /// Ends the thread that refreshes when it is dropped.
+    _refresher: Option<Sender<()>>,
+}
+
+impl Keys {
+    /// Fetches what is not inline. What cannot be fetched does not fail: as in Istio such a provider gets a key that
+    /// no token is signed with, until a later attempt succeeds.
+    ///
+    /// Inline keys of which none can be used are refused, as Envoy refuses them.
+    pub(crate) fn new(rules: &[JwtRule], fetch: Box<dyn Fetch>, sink: Arc<dyn Sink>) -> Result<Self, ChainError> {
+        for rule in rules {
+            let Some(inline) = &rule.jwks else { continue };
+            if Jwks::is_certificates(inline) {
+                let filter = format!("RequestAuthentication {}, whose `jwks` are X.509 certificates,", rule.policy);
+                return Err(ChainError::NotExecuted { filter });
+            }
+            if Jwks::parse(inline).is_empty() {
+                return Err(ChainError::Keys { policy: rule.policy.clone(), issuer: rule.issuer.clone() });
+            }
+        }
+        if rules.is_empty() {
+            return Ok(Self::default());
+        }
+        let (refresher, ended) = channel::<()>();
+        let store = Arc::new(Store {
+            rules: rules.to_vec(),
+            fetch,
+            sink,
+            current: Mutex::default(),
+            version: AtomicU64::new(0),
+            _refresher: Some(refresher),
+        });
+        let mut fresh = store.refresh();
+        if rules.iter().any(|rule| rule.jwks.is_none()) {
+            let weak: Weak<Store> = Arc::downgrade(&store);
+            let spawned = std::thread::Builder::new().name("jwks".to_owned()).spawn(move || {
+                // The sender goes away with the store.
+                while ended.recv_timeout(if fresh { REFRESH } else { RETRY }) == Err(RecvTimeoutError::Timeout) {
+                    let Some(store) = weak.upgrade() else { return };
+                    fresh = store.refresh();
+                }
+            });
+            if spawned.is_err() {
+                store.sink.log(LogLevel::Warn, "there is no thread for it, so fetched keys are never fetched again");
+            }
+        }
+        Ok(Self(Some(store)))
+    }
+
+    /// Fetches everything again, now.
+    pub(crate) fn refresh(&self) {
+        if let Some(store) = &self.0 {
+            store.refresh();
+        }
+    }
+
+    /// The keys by provider, when they are newer than `version`, which is then theirs.
+    pub(super) fn newer(&self, version: &mut u64) -> Option<Vec<Arc<Jwks>>> {
+        let store = self.0.as_ref()?;
+        let now = store.version.load(Ordering::Acquire);
+        if now == *version {
+            return None;
+        }
+        *version = now;
+        Some(store.current.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+impl Store {
+    /// Says whether everything could be fetched.
+    fn refresh(&self) -> bool {
+        let mut wanted: BTreeMap<(&str, &str), Duration> = BTreeMap::new();
+        for rule in self.rules.iter().filter(|rule| rule.jwks.is_none()) {
+            let timeout = rule.timeout.map_or(TIMEOUT, Duration::from_millis);
+            wanted.insert(source(rule), timeout);
+        }
+        let documents: BTreeMap<_, _> = std::thread::scope(|scope| {
+            let fetched: Vec<_> = wanted
+                .iter()
+                .map(|(&(issuer, uri), &timeout)| {
+                    (issuer, uri, scope.spawn(move || self.document(issuer, uri, timeout)))
+                })
+                .collect();
+            let joined = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|_| Err("fetching it panicked".to_owned()))
+            };
+            fetched.into_iter().map(|(issuer, uri, thread)| ((issuer, uri), joined(thread))).collect()
+        });
+        for ((issuer, uri), document) in &documents {
+            if let Err(reason) = document {
+                let from = if uri.is_empty() { format!("{issuer}{DISCOVERY}") } else { (*uri).to_owned() };
+                let line =
+                    format!("the keys of issuer {issuer} cannot be fetched from {}: {reason}", without_secrets(&from));
+                self.sink.log(LogLevel::Warn, &line);
+            }
+        }
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Vec::new();
+        for (index, rule) in self.rules.iter().enumerate() {
+            next.push(match (&rule.jwks, documents.get(&source(rule))) {
+                (Some(inline), _) => current.get(index).cloned().unwrap_or_else(|| Arc::new(Jwks::parse(inline))),
+                (None, Some(Ok(document))) => Arc::new(Jwks::parse(document)),
+                // Keys that were fetched before stay good.
+                (None, _) => current.get(index).cloned().unwrap_or_else(|| Arc::new(nobodys(rule))),
+            });
+        }
+        *current = next;
+        self.version.fetch_add(1, Ordering::Release);
+        documents.values().all(Result::is_ok)
+    }
+
+    fn document(&self, issuer: &str, uri: &str, timeout: Duration) -> Result<String, String> {
+        if !uri.is_empty() {
+            return self.fetch.fetch(uri, timeout);
+        }
+        let discovery = self.fetch.fetch(&format!("{issuer}{DISCOVERY}"), timeout)?;
+        let discovery: serde_json::Value = serde_json::from_str(&discovery).map_err(|_| "the answer is not JSON")?;
+        let uri =
+            discovery.get("jwks_uri").and_then(serde_json::Value::as_str).ok_or("the answer has no `jwks_uri`")?;
+        self.fetch.fetch(uri, timeout)
+    }
+}
+
+/// What a document is fetched by: two rules with the same source share it.
+fn source(rule: &JwtRule) -> (&str, &str) {
+    (&rule.issuer, rule.jwks_uri.as_deref().unwrap_or_default())
+}
+
+/// The key that Istio puts in the place of one it cannot fetch, byte for byte: it decides which error tokens get.
+fn nobodys(rule: &JwtRule) -> Jwks {
+    let modulus = format!("Error-IstiodFailedToFetchJwksUri-{}", rule.jwks_uri.as_deref().unwrap_or_default());
+    let modulus = URL_SAFE_NO_PAD.encode(modulus);
+    Jwks::parse(&format!(r#"{{"keys":[ {{"e":"AQAB","kid":"abc","kty":"RSA","n":"{modulus}"}}]}}"#))
+}
+
+/// A URL without its user information and query.
+fn without_secrets(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Silent;
+
+    #[test]
+    fn a_url_is_shown_without_its_secrets() {
+        assert_eq!(without_secrets("https://me:pw@host:1/a@b?key=1#f"), "https://host:1/a@b");
+    }
+
+    /// Answers each URL with its text, as long as there is one.
+    struct Documents(Arc<Mutex<BTreeMap<String, String>>>);
+
+    impl Fetch for Documents {
+        fn fetch(&self, url: &str, _: Duration) -> Result<String, String> {
+            self.0.lock().unwrap().get(url).cloned().ok_or_else(|| "gone".to_owned())
+        }
+    }
+
+    fn kids(keys: &Keys) -> String {
+        format!("{:?}", keys.newer(&mut 0).unwrap())
+    }
+
+    #[test]
+    fn keys_are_discovered_kept_and_replaced() {
+        let documents = Arc::new(Mutex::new(BTreeMap::new()));
+        let put = |url: &str, text: &str| _ = documents.lock().unwrap().insert(url.to_owned(), text.to_owned());
+        let key = |kid: &str| format!(r#"{{"keys": [{{"kty": "oct", "k": "c2VjcmV0", "kid": "{kid}"}}]}}"#);
+        put("http://i/.well-known/openid-configuration", r#"{"jwks_uri": "http://i/keys"}"#);
+        put("http://i/keys", &key("one"));
+        let rules = [
+            JwtRule { issuer: "http://i".to_owned(), ..JwtRule::default() },
+            JwtRule { jwks_uri: Some("http://j/keys".to_owned()), ..JwtRule::default() },
+        ];
+        let keys = Keys::new(&rules, Box::new(Documents(documents.clone())), Arc::new(Silent)).unwrap();
+        assert!(kids(&keys).contains("one"), "{}", kids(&keys));
+        assert!(kids(&keys).contains("abc"), "the fake key has Istio's id: {}", kids(&keys));
+        assert!(!kids(&keys).contains("secret"));
+        put("http://i/keys", &key("two"));
+        put("http://j/keys", &key("three"));
+        let mut version = 0;
+        assert!(keys.newer(&mut version).is_some());
+        assert!(keys.newer(&mut version).is_none());
+        keys.refresh();
+        assert!(keys.newer(&mut version).is_some());
+        assert!(kids(&keys).contains("two") && kids(&keys).contains("three"), "{}", kids(&keys));
+        documents.lock().unwrap().clear();
+        keys.refresh();
+        assert!(kids(&keys).contains("two"), "keys that were good stay when a refresh fails: {}", kids(&keys));
+    }
+}

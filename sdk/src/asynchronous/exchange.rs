@@ -1,0 +1,216 @@
+//! One stream as its future and the proxy see it: the future waits, the proxy's callbacks are answered.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::Waker;
+
+use super::Answer;
+use super::executor::{Task, Waiting, unwake};
+use super::host::{Active, AsyncHost as _, Direction};
+use crate::Flow;
+use crate::plugin::settle;
+
+/// One direction's body as far as it has come.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Bytes that the proxy holds now.
+    pub(super) held: Cell<usize>,
+    /// Of those, bytes that the future has been given.
+    pub(super) seen: Cell<usize>,
+    /// The future wants all of it at once.
+    pub(super) whole: Cell<bool>,
+    pub(super) ended: Cell<bool>,
+    /// There is a body, if perhaps an empty one.
+    pub(super) begun: Cell<bool>,
+    /// The proxy holds this direction until it is told to go on.
+    paused: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// The state that a stream's future and its callbacks share.
+pub(super) struct Shared {
+    pub(super) request: Progress,
+    pub(super) response: Progress,
+    pub(super) waiting: Cell<Waiting>,
+    /// The response's headers are here.
+    pub(super) answered: Cell<bool>,
+    response_waker: RefCell<Option<Waker>>,
+    done: Cell<bool>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self {
+            request: Progress::default(),
+            response: Progress::default(),
+            waiting: Cell::new(Waiting::Elsewhere),
+            answered: Cell::new(false),
+            response_waker: RefCell::new(None),
+            done: Cell::new(false),
+        }
+    }
+
+    pub(super) fn progress(&self, direction: Direction) -> &Progress {
+        match direction {
+            Direction::Request => &self.request,
+            Direction::Response => &self.response,
+        }
+    }
+
+    /// Notes what the future waits for, and whom to wake when it is here.
+    pub(super) fn wait(&self, waiting: Waiting, waker: &Waker) {
+        self.waiting.set(waiting);
+        let place = match waiting {
+            Waiting::RequestBody => &self.request.waker,
+            Waiting::ResponseBody => &self.response.waker,
+            Waiting::Response | Waiting::Elsewhere => &self.response_waker,
+        };
+        place.replace(Some(waker.clone()));
+    }
+}
+
+/// A stream and its future.
+pub(crate) struct Exchange {
+    context: u32,
+    shared: Rc<Shared>,
+    task: RefCell<Option<Task<Answer>>>,
+}
+
+/// Whether the callback's part of the stream goes on.
+pub(crate) type Continues = bool;
+
+impl Exchange {
+    /// A stream; `start` gets what its request is made from.
+    pub(crate) fn new(context: u32, start: impl FnOnce(super::Request) -> Task<Answer>) -> Rc<Self> {
+        let shared = Rc::new(Shared::new());
+        let task = start(super::Request::new(context, Rc::clone(&shared)));
+        Rc::new(Self { context, shared, task: RefCell::new(Some(task)) })
+    }
+
+    pub(crate) fn on_headers(&self, direction: Direction, end: bool) -> Continues {
+        let progress = self.shared.progress(direction);
+        progress.ended.set(end);
+        if direction == Direction::Response {
+            self.shared.answered.set(true);
+            wake(&self.shared.response_waker);
+            // The request's body is of no use any more to whoever still reads it.
+            wake(&self.shared.request.waker);
+        }
+        self.step(direction, |waiting| match direction {
+            Direction::Request => waiting != Waiting::Elsewhere,
+            Direction::Response => waiting == Waiting::ResponseBody,
+        })
+    }
+
+    pub(crate) fn on_body(&self, direction: Direction, size: usize, end: bool) -> Continues {
+        let progress = self.shared.progress(direction);
+        progress.begun.set(true);
+        progress.held.set(size);
+        progress.ended.set(end);
+        wake(&progress.waker);
+        let continues = self.step(direction, |waiting| match (direction, waiting) {
+            (Direction::Request, Waiting::RequestBody) | (Direction::Response, Waiting::ResponseBody) => {
+                !progress.whole.get()
+            }
+            (Direction::Request, Waiting::Response | Waiting::ResponseBody) => true,
+            _ => false,
+        });
+        if continues {
+            progress.held.set(0);
+            progress.seen.set(0);
+        }
+        continues
+    }
+
+    #[cfg_attr(not(target_family = "wasm"), expect(dead_code, reason = "messages of tests have no trailers yet"))]
+    pub(crate) fn on_trailers(&self, direction: Direction) -> Continues {
+        let progress = self.shared.progress(direction);
+        progress.ended.set(true);
+        wake(&progress.waker);
+        self.step(direction, |waiting| waiting != Waiting::Elsewhere)
+    }
+
+    /// Polls the future within a callback of its stream.
+    fn step(&self, direction: Direction, goes_on: impl FnOnce(Waiting) -> bool) -> Continues {
+        if self.shared.done.get() {
+            return true;
+        }
+        let continues = match self.poll() {
+            Some(answer) => {
+                let continues = self.finish(answer);
+                if continues {
+                    // This direction goes on with the callback's result, the other one if it was held.
+                    self.shared.progress(direction).paused.set(false);
+                    self.release(|_| true);
+                }
+                return continues;
+            }
+            None => goes_on(self.shared.waiting.get()),
+        };
+        self.shared.progress(direction).paused.set(!continues);
+        self.release(|other| other != direction && self.may_go_on(other));
+        continues
+    }
+
+    /// Polls the future because something else was ready, and lets the stream go on if it can.
+    pub(super) fn resume(&self) {
+        if self.shared.done.get() {
+            return;
+        }
+        match self.poll() {
+            Some(answer) => {
+                if self.finish(answer) {
+                    self.release(|_| true);
+                }
+            }
+            None => self.release(|direction| self.may_go_on(direction)),
+        }
+    }
+
+    /// Whether a held direction is one that the future now waits for.
+    fn may_go_on(&self, direction: Direction) -> bool {
+        let progress = self.shared.progress(direction);
+        // A body that is gathered stays; its next part comes all the same.
+        let gathered = progress.whole.get() && progress.held.get() > 0;
+        match (direction, self.shared.waiting.get()) {
+            (_, Waiting::Elsewhere) | (Direction::Response, Waiting::RequestBody | Waiting::Response) => false,
+            (Direction::Request, Waiting::RequestBody) | (Direction::Response, Waiting::ResponseBody) => !gathered,
+            (Direction::Request, Waiting::Response | Waiting::ResponseBody) => true,
+        }
+    }
+
+    fn release(&self, which: impl Fn(Direction) -> bool) {
+        for direction in [Direction::Request, Direction::Response] {
+            let progress = self.shared.progress(direction);
+            if progress.paused.get() && which(direction) {
+                progress.paused.set(false);
+                progress.held.set(0);
+                progress.seen.set(0);
+                Active.resume(direction);
+            }
+        }
+    }
+
+    fn poll(&self) -> Option<Answer> {
+        self.shared.waiting.set(Waiting::Elsewhere);
+        unwake(self.context);
+        // A future that is being polled is not polled again from within.
+        let mut task = self.task.take()?;
+        let answer = task.poll();
+        if answer.is_none() {
+            self.task.replace(Some(task));
+        }
+        answer
+    }
+
+    fn finish(&self, answer: Answer) -> Continues {
+        self.shared.done.set(true);
+        settle(answer.map_or_else(Flow::Respond, |()| Flow::Continue), &mut Active)
+    }
+}
+
+fn wake(waker: &RefCell<Option<Waker>>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}

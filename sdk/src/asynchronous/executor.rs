@@ -1,0 +1,203 @@
+//! Runs futures within the callbacks of a module: nothing runs but in a callback, and a callback runs what it woke.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, SystemTime};
+
+use super::call::Slot;
+use super::exchange::Exchange;
+use super::host::{Active, AsyncHost as _};
+use crate::Host as _;
+
+/// What a stream's future waits for, when that is a callback of the stream itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// For something else, a call or a moment: the stream is held.
+    Elsewhere,
+    RequestBody,
+    Response,
+    ResponseBody,
+}
+
+thread_local! {
+    /// Contexts whose futures were woken.
+    static WOKEN: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    static EXECUTOR: RefCell<Option<Rc<Executor>>> = const { RefCell::new(None) };
+}
+
+/// Takes a context off the list: it is being polled.
+pub(super) fn unwake(context: u32) {
+    WOKEN.with_borrow_mut(|woken| woken.retain(|other| *other != context));
+}
+
+struct WakeContext(u32);
+
+impl Wake for WakeContext {
+    fn wake(self: Arc<Self>) {
+        WOKEN.with_borrow_mut(|woken| {
+            if !woken.contains(&self.0) {
+                woken.push(self.0);
+            }
+        });
+    }
+}
+
+/// A future and the context that it belongs to.
+pub(crate) struct Task<T> {
+    context: u32,
+    future: Option<Pin<Box<dyn Future<Output = T>>>>,
+}
+
+impl<T> Task<T> {
+    pub(crate) fn new(context: u32, future: impl Future<Output = T> + 'static) -> Self {
+        Self { context, future: Some(Box::pin(future)) }
+    }
+
+    /// Polls it; nothing once it has been ready.
+    pub(crate) fn poll(&mut self) -> Option<T> {
+        let waker = Waker::from(Arc::new(WakeContext(self.context)));
+        match self.future.as_mut()?.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Pending => None,
+            Poll::Ready(output) => {
+                self.future = None;
+                Some(output)
+            }
+        }
+    }
+}
+
+/// The tasks of one plugin configuration.
+#[derive(Default)]
+pub(crate) struct Executor {
+    root: Cell<u32>,
+    background: RefCell<Option<Task<()>>>,
+    streams: RefCell<BTreeMap<u32, Weak<Exchange>>>,
+    calls: RefCell<BTreeMap<u32, Weak<Slot>>>,
+    timers: RefCell<BTreeMap<(SystemTime, u64), Waker>>,
+    timer_ids: Cell<u64>,
+    ticking: Cell<bool>,
+}
+
+impl Executor {
+    pub(crate) fn new(root: u32) -> Rc<Self> {
+        let executor = Self::default();
+        executor.root.set(root);
+        Rc::new(executor)
+    }
+
+    /// The executor whose callback is running.
+    pub(super) fn current() -> Option<Rc<Self>> {
+        EXECUTOR.with_borrow(Clone::clone)
+    }
+
+    /// Runs `f` as part of a callback of this executor, and then what it woke.
+    pub(crate) fn enter<T>(self: &Rc<Self>, context: u32, f: impl FnOnce() -> T) -> T {
+        let outer = EXECUTOR.replace(Some(Rc::clone(self)));
+        let result = f();
+        self.run(context);
+        self.set_timer();
+        EXECUTOR.replace(outer);
+        result
+    }
+
+    pub(crate) fn start(&self, future: impl Future<Output = ()> + 'static) {
+        let mut task = Task::new(self.root.get(), future);
+        if task.poll().is_none() {
+            self.background.replace(Some(task));
+        }
+    }
+
+    pub(crate) fn add_stream(&self, context: u32, exchange: &Rc<Exchange>) {
+        self.streams.borrow_mut().insert(context, Rc::downgrade(exchange));
+    }
+
+    pub(crate) fn remove_stream(&self, context: u32) {
+        self.streams.borrow_mut().remove(&context);
+    }
+
+    pub(super) fn add_call(&self, token: u32, slot: &Rc<Slot>) {
+        self.calls.borrow_mut().insert(token, Rc::downgrade(slot));
+    }
+
+    /// Takes a call's response. A future that no longer waits for it has dropped its slot.
+    pub(crate) fn on_call_response(&self, token: u32, headers: usize, body_size: usize) {
+        let slot = self.calls.borrow_mut().remove(&token);
+        if let Some(slot) = slot.and_then(|slot| slot.upgrade()) {
+            slot.fill(Active.call_response(headers, body_size));
+        }
+    }
+
+    pub(super) fn add_timer(&self, at: SystemTime, waker: Waker) -> (SystemTime, u64) {
+        let id = self.timer_ids.get();
+        self.timer_ids.set(id.wrapping_add(1));
+        self.timers.borrow_mut().insert((at, id), waker);
+        (at, id)
+    }
+
+    pub(super) fn remove_timer(&self, key: &(SystemTime, u64)) {
+        self.timers.borrow_mut().remove(key);
+    }
+
+    /// Wakes whoever waited for a moment that has come.
+    pub(crate) fn on_tick(&self) {
+        let Ok(now) = Active.now() else { return };
+        loop {
+            let mut timers = self.timers.borrow_mut();
+            match timers.first_entry() {
+                Some(first) if first.key().0 <= now => first.remove().wake(),
+                _ => break,
+            }
+        }
+    }
+
+    /// Polls what was woken until nothing is.
+    fn run(&self, entered: u32) {
+        let mut context = entered;
+        while let Some(next) = WOKEN.with_borrow_mut(Vec::pop) {
+            if next != context {
+                Active.set_context(next);
+                context = next;
+            }
+            if next == self.root.get() {
+                self.poll_background();
+                continue;
+            }
+            let exchange = self.streams.borrow().get(&next).and_then(Weak::upgrade);
+            if let Some(exchange) = exchange {
+                exchange.resume();
+            }
+        }
+        if context != entered {
+            Active.set_context(entered);
+        }
+    }
+
+    fn poll_background(&self) {
+        let Some(mut task) = self.background.take() else { return };
+        if task.poll().is_none() {
+            self.background.replace(Some(task));
+        }
+    }
+
+    /// Has the host call back when the next timer is due.
+    fn set_timer(&self) {
+        const SHORTEST: Duration = Duration::from_millis(1);
+        let next = self.timers.borrow().first_key_value().map(|((at, _), _)| *at);
+        match next {
+            Some(at) => {
+                let now = Active.now().unwrap_or(at);
+                let left = at.duration_since(now).unwrap_or_default();
+                // The host counts whole milliseconds: too late is better than twice.
+                Active.set_tick_period(left.max(SHORTEST) + SHORTEST);
+                self.ticking.set(true);
+            }
+            None if self.ticking.replace(false) => Active.set_tick_period(Duration::ZERO),
+            None => {}
+        }
+    }
+}
