@@ -187,6 +187,8 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
         _ => stream.request_headers(request_ended),
     }
     let mut exchange: Option<Exchange> = None;
+    // What has ended is not asked again: a filter may hold the response long after that.
+    let mut upstream_ended = false;
     loop {
         stream.process_pending();
         while let Some(frame) = stream.next_upstream() {
@@ -201,7 +203,7 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
         }
         // Hyper polls the driver again once it has taken what is in the outlet.
         poll_fn(|_| if outlet.borrow().is_drained() { Poll::Ready(()) } else { Poll::Pending }).await;
-        match next_event(&site, &stream, &mut body, request_ended, &mut exchange).await {
+        match next_event(&site, &stream, &mut body, request_ended, &mut exchange, upstream_ended).await {
             Event::Woken => {}
             Event::Idle => {
                 let status = if request_ended { 504 } else { 408 };
@@ -234,7 +236,16 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
             },
             // The client is gone: what it cannot receive is not computed.
             Event::Client(Some(Err(_))) => return,
-            Event::Upstream(event) => from_upstream(&mut stream, exchange.as_mut(), event),
+            Event::Upstream(event) => {
+                upstream_ended = matches!(
+                    event,
+                    UpstreamEvent::Headers { end: true, .. }
+                        | UpstreamEvent::Trailers(_)
+                        | UpstreamEvent::End
+                        | UpstreamEvent::Failed(_)
+                );
+                from_upstream(&mut stream, exchange.as_mut(), event);
+            }
         }
     }
 }
@@ -245,6 +256,7 @@ async fn next_event(
     body: &mut Incoming,
     request_ended: bool,
     exchange: &mut Option<Exchange>,
+    upstream_ended: bool,
 ) -> Event {
     let idle = tokio::time::sleep(site.idle_timeout);
     let mut idle = std::pin::pin!(idle);
@@ -259,6 +271,7 @@ async fn next_event(
             }
         }
         if let Some(exchange) = exchange
+            && !upstream_ended
             && stream.wants_data(Direction::Response)
             && let Poll::Ready(event) = exchange.poll_event(cx)
         {

@@ -65,6 +65,9 @@ impl Options {
     }
 }
 
+/// What a worker's guests and scripts may recurse in.
+pub(crate) const WORKER_STACK: usize = 8 << 20;
+
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -151,7 +154,7 @@ impl Server {
             let listeners = (listener, admin_listener.take());
             let thread = std::thread::Builder::new()
                 .name(format!("wrk:worker_{worker}"))
-                .stack_size(8 << 20)
+                .stack_size(WORKER_STACK)
                 .spawn(move || {
                     if let Err(error) = run_worker(&common, worker, listeners, inbox, on_shutdown, &ready) {
                         // The starter has gone away only when another worker failed before.

@@ -1,8 +1,6 @@
 //! The host's side of what a script may call. Each function returns an error's text or nil, then its values:
 //! `prelude.lua` raises the text where the script called.
 
-use std::borrow::Cow;
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,240 +8,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use mlua::{
-    AnyUserData, FromLuaMulti, Function, IntoLua, Lua, LuaString, MultiValue, Table, UserDataFields as _, UserDataRef,
-    UserDataRegistry, Value,
-};
+use mlua::{Function, IntoLua, Lua, LuaString, MultiValue, Table, Value};
 
 use super::crypto::{PublicKey, VerifyError};
+use super::object::{
+    self, Answer, BODY, CONNECTION, CONNECTION_STREAM_INFO, COUNTER, FILTER_STATE, Fault, GAUGE, HANDLE, HEADERS,
+    HISTOGRAM, Host, Kind, METADATA, Object, PUBLIC_KEY, ROUTE, STATS, STREAM_INFO, make, this,
+};
 use super::state::{Deadline, Log};
-use super::stream::{Phase, Script};
+use super::stream::{ImportedKey, Phase, Script};
 use super::{call, metadata, patterns};
 use crate::abi::LogLevel;
 use crate::header_map::{HeaderMap, TooLarge};
 use crate::shared::MetricType;
 use crate::stream::state::{Direction, LocalReply, StreamState};
-
-/// What an object stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Headers,
-    RequestHeaders,
-    Trailers,
-    Body,
-    Chunk,
-    Metadata,
-    Route,
-    StreamInfo,
-    DynamicMetadata,
-    ConnectionMetadata,
-    FilterState,
-    Connection,
-    ConnectionStreamInfo,
-    Stats,
-    Metric,
-    PublicKey,
-    Handle,
-}
-
-/// An object in a script's hands. `M` is its set of methods, since a Rust type has one metatable.
-pub(super) struct Object<const M: u8> {
-    pub(super) script: Rc<Script>,
-    stretch: u32,
-    kind: Kind,
-    iterating: Cell<bool>,
-    /// A metric's.
-    id: u32,
-}
-
-pub(super) const HANDLE: u8 = 0;
-const HEADERS: u8 = 1;
-const BODY: u8 = 2;
-const METADATA: u8 = 3;
-const ROUTE: u8 = 4;
-const STREAM_INFO: u8 = 5;
-pub(super) const DYNAMIC_METADATA: u8 = 6;
-const FILTER_STATE: u8 = 7;
-const CONNECTION: u8 = 8;
-const CONNECTION_STREAM_INFO: u8 = 9;
-const STATS: u8 = 10;
-const COUNTER: u8 = 11;
-const GAUGE: u8 = 12;
-const HISTOGRAM: u8 = 13;
-const PUBLIC_KEY: u8 = 14;
-
-/// What each set of methods is called, by number.
-const NAMES: [&str; 15] = [
-    "handle",
-    "headers",
-    "body",
-    "metadata",
-    "route",
-    "stream_info",
-    "dynamic_metadata",
-    "filter_state",
-    "connection",
-    "connection_stream_info",
-    "stats",
-    "counter",
-    "gauge",
-    "histogram",
-    "public_key",
-];
-
-/// Why a call fails.
-pub(super) enum Fault {
-    /// An error of the script's.
-    Text(Cow<'static, str>),
-    Lua(mlua::Error),
-}
-
-impl From<mlua::Error> for Fault {
-    fn from(error: mlua::Error) -> Self {
-        Self::Lua(error)
-    }
-}
-
-impl From<&'static str> for Fault {
-    fn from(text: &'static str) -> Self {
-        Self::Text(text.into())
-    }
-}
-
-impl From<String> for Fault {
-    fn from(text: String) -> Self {
-        Self::Text(text.into())
-    }
-}
-
-impl From<TooLarge> for Fault {
-    fn from(_: TooLarge) -> Self {
-        "the header map is full".into()
-    }
-}
-
-type Answer<T> = Result<T, Fault>;
-
-/// The host's functions, as a table under construction.
-pub(super) struct Host<'l> {
-    lua: &'l Lua,
-    table: Table,
-}
-
-impl Host<'_> {
-    /// A function with one value beside the error.
-    pub(super) fn one<A: FromLuaMulti, R: IntoLua>(
-        &self,
-        name: &str,
-        f: impl Fn(&Lua, A) -> Answer<R> + 'static,
-    ) -> mlua::Result<()> {
-        let function = self.lua.create_function(move |lua, args: A| match f(lua, args) {
-            Ok(value) => Ok((Value::Nil, value.into_lua(lua)?)),
-            Err(Fault::Text(text)) => Ok((Value::String(lua.create_string(text.as_bytes())?), Value::Nil)),
-            Err(Fault::Lua(error)) => Err(error),
-        })?;
-        self.table.raw_set(name, function)
-    }
-
-    /// A function that only succeeds or fails.
-    pub(super) fn none<A: FromLuaMulti>(
-        &self,
-        name: &str,
-        f: impl Fn(&Lua, A) -> Answer<()> + 'static,
-    ) -> mlua::Result<()> {
-        let function = self.lua.create_function(move |lua, args: A| match f(lua, args) {
-            Ok(()) => Ok(Value::Nil),
-            Err(Fault::Text(text)) => Ok(Value::String(lua.create_string(text.as_bytes())?)),
-            Err(Fault::Lua(error)) => Err(error),
-        })?;
-        self.table.raw_set(name, function)
-    }
-
-    /// A function with any number of values beside the error.
-    pub(super) fn many<A: FromLuaMulti>(
-        &self,
-        name: &str,
-        f: impl Fn(&Lua, A) -> Answer<MultiValue> + 'static,
-    ) -> mlua::Result<()> {
-        let function = self.lua.create_function(move |lua, args: A| match f(lua, args) {
-            Ok(mut values) => {
-                values.push_front(Value::Nil);
-                Ok(values)
-            }
-            Err(Fault::Text(text)) => Ok(MultiValue::from_iter([Value::String(lua.create_string(text.as_bytes())?)])),
-            Err(Fault::Lua(error)) => Err(error),
-        })?;
-        self.table.raw_set(name, function)
-    }
-}
-
-/// The object that a method was called on.
-pub(super) fn this<const M: u8>(value: &Value) -> Answer<UserDataRef<Object<M>>> {
-    let name = NAMES[usize::from(M)];
-    let bad =
-        || Fault::from(format!("calling a method of {name} on bad self ({name} expected, got {})", value.type_name()));
-    let object = value.as_userdata().ok_or_else(bad)?.borrow::<Object<M>>().map_err(|_| bad())?;
-    let script = &object.script;
-    if script.live.get() && (M == HANDLE || object.stretch == script.stretch.get()) {
-        Ok(object)
-    } else {
-        Err("object used outside of proper scope".into())
-    }
-}
-
-fn make<const M: u8>(script: &Rc<Script>, kind: Kind, id: u32) -> mlua::Result<AnyUserData> {
-    let object =
-        Object::<M> { script: script.clone(), stretch: script.stretch.get(), kind, iterating: Cell::new(false), id };
-    script.runtime.lua.create_any_userdata(object)
-}
-
-/// The stream handle.
-pub(super) fn handle(script: &Rc<Script>) -> mlua::Result<AnyUserData> {
-    make::<HANDLE>(script, Kind::Handle, 0)
-}
-
-/// The stretch's object of a kind: asking again gives the same one.
-pub(super) fn object(script: &Rc<Script>, kind: Kind) -> mlua::Result<AnyUserData> {
-    let known = script.objects.borrow().iter().find(|(known, _)| *known == kind).map(|(_, object)| object.clone());
-    if let Some(object) = known {
-        return Ok(object);
-    }
-    let object = match kind {
-        Kind::Headers | Kind::RequestHeaders | Kind::Trailers => make::<HEADERS>(script, kind, 0),
-        Kind::Body | Kind::Chunk => make::<BODY>(script, kind, 0),
-        Kind::Metadata => make::<METADATA>(script, kind, 0),
-        Kind::Route => make::<ROUTE>(script, kind, 0),
-        Kind::StreamInfo => make::<STREAM_INFO>(script, kind, 0),
-        Kind::DynamicMetadata | Kind::ConnectionMetadata => make::<DYNAMIC_METADATA>(script, kind, 0),
-        Kind::FilterState => make::<FILTER_STATE>(script, kind, 0),
-        Kind::Connection => make::<CONNECTION>(script, kind, 0),
-        Kind::ConnectionStreamInfo => make::<CONNECTION_STREAM_INFO>(script, kind, 0),
-        Kind::Stats => make::<STATS>(script, kind, 0),
-        Kind::PublicKey => make::<PUBLIC_KEY>(script, kind, 0),
-        Kind::Metric | Kind::Handle => Err(mlua::Error::runtime("not an object of a stretch")),
-    }?;
-    script.objects.borrow_mut().push((kind, object.clone()));
-    Ok(object)
-}
-
-impl<const M: u8> Object<M> {
-    /// Of dynamic metadata: the connection's, which has none, or the stream's.
-    pub(super) fn is_of_stream(&self) -> bool {
-        self.kind == Kind::DynamicMetadata
-    }
-
-    pub(super) fn is_iterating(&self) -> bool {
-        self.iterating.get()
-    }
-
-    pub(super) fn iterate(&self, on: bool) -> Answer<()> {
-        if on && self.iterating.get() {
-            return Err("cannot create a second iterator before completing the first".into());
-        }
-        self.iterating.set(on);
-        Ok(())
-    }
-}
 
 impl Object<HEADERS> {
     fn with<T>(&self, f: impl FnOnce(&mut HeaderMap) -> T) -> Option<T> {
@@ -259,7 +37,7 @@ impl Object<HEADERS> {
     }
 
     fn edit(&self, f: impl FnOnce(&mut HeaderMap) -> Result<(), TooLarge>) -> Answer<()> {
-        if self.iterating.get() {
+        if self.is_iterating() {
             return Err("header map cannot be modified while iterating".into());
         }
         if self.kind == Kind::Headers && self.script.headers_continued.get() {
@@ -283,7 +61,7 @@ fn int(number: f64) -> i64 {
 /// Fills a fresh state: objects, functions, and a standard library without the host. What it gives is the function that
 /// every coroutine runs.
 pub(super) fn install(lua: &Lua, limits: &Rc<Deadline>, log: &Log) -> mlua::Result<Function> {
-    let host = Host { lua, table: lua.create_table()? };
+    let host = Host::new(lua)?;
     headers(&host)?;
     bodies(&host)?;
     stream_info(&host)?;
@@ -297,34 +75,8 @@ pub(super) fn install(lua: &Lua, limits: &Rc<Deadline>, log: &Log) -> mlua::Resu
     let methods = lua.create_table()?;
     let prelude = lua.load(include_str!("prelude.lua")).set_name("=prelude");
     prelude.call::<()>((host.table.clone(), methods.clone()))?;
-    register::<HANDLE>(lua, &methods)?;
-    register::<HEADERS>(lua, &methods)?;
-    register::<BODY>(lua, &methods)?;
-    register::<METADATA>(lua, &methods)?;
-    register::<ROUTE>(lua, &methods)?;
-    register::<STREAM_INFO>(lua, &methods)?;
-    register::<DYNAMIC_METADATA>(lua, &methods)?;
-    register::<FILTER_STATE>(lua, &methods)?;
-    register::<CONNECTION>(lua, &methods)?;
-    register::<CONNECTION_STREAM_INFO>(lua, &methods)?;
-    register::<STATS>(lua, &methods)?;
-    register::<COUNTER>(lua, &methods)?;
-    register::<GAUGE>(lua, &methods)?;
-    register::<HISTOGRAM>(lua, &methods)?;
-    register::<PUBLIC_KEY>(lua, &methods)?;
+    object::register_all(lua, &methods)?;
     methods.raw_get("main")
-}
-
-fn register<const M: u8>(lua: &Lua, methods: &Table) -> mlua::Result<()> {
-    let name = NAMES[usize::from(M)];
-    let index: Table = methods.raw_get(name)?;
-    let pairs: Option<Function> = methods.raw_get(format!("{name}_pairs"))?;
-    lua.register_userdata_type(|registry: &mut UserDataRegistry<Object<M>>| {
-        registry.add_meta_field("__index", index);
-        if let Some(pairs) = pairs {
-            registry.add_meta_field("__pairs", pairs);
-        }
-    })
 }
 
 fn headers(host: &Host<'_>) -> mlua::Result<()> {
@@ -418,8 +170,11 @@ fn bodies(host: &Host<'_>) -> mlua::Result<()> {
 
 /// A method of the handle that gives one of the stretch's objects.
 fn gives<const M: u8>(host: &Host<'_>, name: &str, kind: Kind) -> mlua::Result<()> {
-    host.one(name, move |_, this_: Value| Ok(object(&this::<M>(&this_)?.script, kind)?))
+    host.one(name, move |_, this_: Value| Ok(object::get(&this::<M>(&this_)?.script, kind)?))
 }
+
+/// Handle, hash, key, signature and its length, data and its length.
+type Signed = (Value, LuaString, LuaString, LuaString, f64, LuaString, f64);
 
 /// A call that makes the script wait belongs into its own coroutine: from another one it would resume that one.
 pub(super) fn may_wait(lua: &Lua, script: &Script, name: &str) -> Answer<()> {
@@ -462,7 +217,7 @@ fn handle_functions(host: &Host<'_>) -> mlua::Result<()> {
             }
             body.is_some()
         });
-        if there == Some(true) { Ok(Value::UserData(object(script, Kind::Body)?)) } else { Ok(Value::Nil) }
+        if there == Some(true) { Ok(Value::UserData(object::get(script, Kind::Body)?)) } else { Ok(Value::Nil) }
     })?;
     host.none("chunks", |_, this_: Value| {
         if this::<HANDLE>(&this_)?.script.saw_body.get() {
@@ -483,7 +238,7 @@ fn handle_functions(host: &Host<'_>) -> mlua::Result<()> {
         let this = this::<HANDLE>(&this_)?;
         let script = &this.script;
         if script.has_trailers.get() {
-            return Ok(Value::UserData(object(script, Kind::Trailers)?));
+            return Ok(Value::UserData(object::get(script, Kind::Trailers)?));
         }
         if script.end.get() {
             return Ok(Value::Nil);
@@ -634,29 +389,28 @@ fn keys(host: &Host<'_>) -> mlua::Result<()> {
         let this = this::<HANDLE>(&this_)?;
         let script = &this.script;
         // As in Envoy a stream has one key: importing another gives the first.
-        if let Some((object, _, _)) = &*script.key.borrow() {
-            return Ok(object.clone());
+        if let Some(key) = &*script.key.borrow() {
+            return Ok(key.object.clone());
         }
         let der = der.as_bytes();
         let length = usize::try_from(int(length)).unwrap_or(0).min(der.len());
         let key = PublicKey::import(&der[..length]);
         let name = if key.is_some() { c_string(&der).to_vec() } else { Vec::new() };
-        let object = object(script, Kind::PublicKey)?;
-        *script.key.borrow_mut() = Some((object.clone(), name, key));
+        let object = object::get(script, Kind::PublicKey)?;
+        *script.key.borrow_mut() = Some(ImportedKey { object: object.clone(), name, key });
         Ok(object)
     })?;
     host.one("key_name", |lua, this_: Value| {
         let this = this::<PUBLIC_KEY>(&this_)?;
         let key = this.script.key.borrow();
-        let name = key.as_ref().map(|(_, name, _)| name).filter(|name| !name.is_empty());
+        let name = key.as_ref().map(|key| &key.name).filter(|name| !name.is_empty());
         Ok(name.map(|name| lua.create_string(name)).transpose()?)
     })?;
-    type Signed = (Value, LuaString, LuaString, LuaString, f64, LuaString, f64);
     host.many("verify", |lua, (this_, hash, key, signature, signature_length, data, length): Signed| {
         let this = this::<HANDLE>(&this_)?;
         let stored = this.script.key.borrow();
-        let stored = stored.as_ref().filter(|(_, name, _)| *name == c_string(&key.as_bytes()));
-        let Some(Some(key)) = stored.map(|(_, _, key)| key) else { return Err("invalid public key".into()) };
+        let stored = stored.as_ref().filter(|stored| stored.name == c_string(&key.as_bytes()));
+        let Some(key) = stored.and_then(|stored| stored.key.as_ref()) else { return Err("invalid public key".into()) };
         let cut = |text: &LuaString, length: f64| {
             let bytes = text.as_bytes();
             bytes[..usize::try_from(int(length)).unwrap_or(0).min(bytes.len())].to_vec()

@@ -1,12 +1,15 @@
 //! `httpCall`.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use mlua::{IntoLua, Lua, LuaString, Table, Value};
 
-use super::api::{Fault, HANDLE, Host, headers_of, may_wait, this};
+use super::api::{headers_of, may_wait};
+use super::object::{Fault, HANDLE, Host, this};
 use super::state::MAX_ASYNCHRONOUS;
 use super::stream::Phase;
 use crate::cluster::{Call, CallError, Reset, Response};
@@ -14,7 +17,7 @@ use crate::cluster::{Call, CallError, Reset, Response};
 type Arguments = (Value, usize, LuaString, Table, Option<LuaString>, f64, bool, bool, bool);
 
 /// One more call in flight, until it is dropped.
-struct InFlight(std::rc::Rc<std::cell::Cell<usize>>);
+struct InFlight(Rc<Cell<usize>>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {

@@ -3,7 +3,7 @@
 use mlua::{Lua, LuaString, Table, Value};
 use serde_json::{Map, Number};
 
-use super::api::{DYNAMIC_METADATA, Fault, Host, this};
+use super::object::{DYNAMIC_METADATA, Fault, Host, this};
 
 /// Values within values.
 const MAX_DEPTH: usize = 32;

@@ -8,6 +8,7 @@ mod api;
 mod call;
 mod crypto;
 mod metadata;
+mod object;
 mod pattern;
 mod patterns;
 mod state;
@@ -32,11 +33,19 @@ pub(crate) struct LuaPlugin {
 impl LuaPlugin {
     /// Tries the script, in a state that is then dropped. `name` is the extension's, `namespace.name`.
     pub(crate) fn load(name: String, code: &str, setting: Setting) -> Result<Self, String> {
-        let tried = Runtime::load(&name, code, &setting, None)?;
-        for (function, found, what) in [
-            ("envoy_on_request", tried.on_request.is_some(), "requests"),
-            ("envoy_on_response", tried.on_response.is_some(), "responses"),
-        ] {
+        // Whoever loads a chain may have less of a stack than a script can use up.
+        let (requests, responses) = std::thread::scope(|scope| {
+            let load = || {
+                let tried = Runtime::load(&name, code, &setting, None)?;
+                Ok((tried.on_request.is_some(), tried.on_response.is_some()))
+            };
+            let thread = std::thread::Builder::new().stack_size(crate::server::WORKER_STACK);
+            let thread = thread.spawn_scoped(scope, load).map_err(|error| format!("start a thread: {error}"))?;
+            thread.join().unwrap_or_else(|_| Err("the script's thread ended".to_owned()))
+        })?;
+        for (function, found, what) in
+            [("envoy_on_request", requests, "requests"), ("envoy_on_response", responses, "responses")]
+        {
             if !found && setting.log_level <= LogLevel::Info {
                 let line = format!("{function}() function not found. Lua filter will not hook {what}.");
                 setting.sink.script(LogLevel::Info, &line);
@@ -106,7 +115,7 @@ impl NativeFilter for LuaFilter {
     }
 
     fn trailers(&mut self, direction: Direction) -> Action {
-        self.script(direction).map_or(Action::Continue, |script| script.on_trailers())
+        self.script(direction).map_or(Action::Continue, Script::on_trailers)
     }
 }
 

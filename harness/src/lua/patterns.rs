@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use mlua::{Lua, LuaString, MultiValue, Value};
 
-use super::api::{Fault, Host};
+use super::object::{Fault, Host};
 use super::pattern::{Captured, Match, Matcher, PatternError};
 use super::state::Deadline;
 
@@ -21,14 +21,14 @@ pub(super) fn install(host: &Host<'_>, limits: &Rc<Deadline>) -> mlua::Result<()
         } else {
             let in_time = || clock.in_time();
             let found = Matcher::new(&subject, &pattern, &in_time).find(from, true);
-            found.map_err(|error| fault(error, &clock))?
+            found.map_err(|error| fault(lua, error, &clock))?
         };
         let Some(found) = found else { return Ok(MultiValue::from_iter([Value::Nil])) };
         let mut values = MultiValue::new();
         if *mode == *b"match" {
             push_captures(lua, &mut values, &found, &subject)?;
         } else {
-            push_range(&mut values, &found)?;
+            push_range(&mut values, &found);
             for capture in &found.captures {
                 values.push_back(value(lua, *capture)?);
             }
@@ -41,11 +41,11 @@ pub(super) fn install(host: &Host<'_>, limits: &Rc<Deadline>) -> mlua::Result<()
         let (subject, pattern) = (subject.as_bytes(), pattern.as_bytes());
         let in_time = || clock.in_time();
         let found = Matcher::new(&subject, &pattern, &in_time).find(from.saturating_sub(1), anchors);
-        let Some(found) = found.map_err(|error| fault(error, &clock))? else {
+        let Some(found) = found.map_err(|error| fault(lua, error, &clock))? else {
             return Ok(MultiValue::from_iter([Value::Nil]));
         };
         let mut values = MultiValue::new();
-        push_range(&mut values, &found)?;
+        push_range(&mut values, &found);
         push_captures(lua, &mut values, &found, &subject)?;
         Ok(values)
     })?;
@@ -57,7 +57,7 @@ pub(super) fn install(host: &Host<'_>, limits: &Rc<Deadline>) -> mlua::Result<()
         let anchored = pattern.first() == Some(&b'^');
         let (mut out, mut at, mut count) = (Vec::new(), 0, 0_u32);
         while f64::from(count) < max && at <= subject.len() {
-            let Some(found) = matcher.find(at, true).map_err(|error| fault(error, &clock))? else { break };
+            let Some(found) = matcher.find(at, true).map_err(|error| fault(lua, error, &clock))? else { break };
             count += 1;
             out.extend_from_slice(&subject[at..found.start]);
             expand(&mut out, &template, &found, &subject)?;
@@ -78,9 +78,9 @@ pub(super) fn install(host: &Host<'_>, limits: &Rc<Deadline>) -> mlua::Result<()
     })
 }
 
-fn fault(error: PatternError, clock: &Deadline) -> Fault {
+fn fault(lua: &Lua, error: PatternError, clock: &Deadline) -> Fault {
     match error {
-        PatternError::OutOfTime => clock.expired().into(),
+        PatternError::OutOfTime => clock.expired(lua).into(),
         malformed => malformed.to_string().into(),
     }
 }
@@ -107,10 +107,9 @@ fn index(at: usize) -> Value {
     Value::Integer(i64::try_from(at).unwrap_or(i64::MAX))
 }
 
-fn push_range(values: &mut MultiValue, found: &Match<'_>) -> mlua::Result<()> {
+fn push_range(values: &mut MultiValue, found: &Match<'_>) {
     values.push_back(index(found.start + 1));
     values.push_back(index(found.end));
-    Ok(())
 }
 
 fn push_captures(lua: &Lua, values: &mut MultiValue, found: &Match<'_>, subject: &[u8]) -> mlua::Result<()> {

@@ -407,7 +407,10 @@ methods.handle = object_with {
 }
 
 -- What each coroutine runs: the script's function, and what it failed with.
+local nested = 0
 methods.main = function(f, handle)
+  -- A script only waits outside of its own coroutines, and one that was stopped may have left some.
+  nested = 0
   local fine, err = pcall(f, handle)
   if fine then return nil end
   local kind = type(err)
@@ -498,7 +501,31 @@ xpcall = function(f, handler, ...)
   if type(handler) ~= "function" then bad("xpcall", 2, "function", 2, handler, 2) end
   return handled(handler, pcall(f, ...))
 end
-coroutine.resume = function(...) return caught(resume(...)) end
+
+-- Each coroutine within another takes of the thread's own stack.
+local MAX_NESTED = 100
+local create = coroutine.create
+local function left(...)
+  nested = nested - 1
+  return ...
+end
+local function enter(thread, ...)
+  if nested >= MAX_NESTED then error(format("coroutines are nested more than %d deep", MAX_NESTED), 3) end
+  nested = nested + 1
+  return caught(left(resume(thread, ...)))
+end
+coroutine.resume = function(...) return enter(...) end
+local function wrapped(fine, ...)
+  if not fine then
+    local err = ...
+    error(err, 0)
+  end
+  return ...
+end
+coroutine.wrap = function(f)
+  local thread = create(f)
+  return function(...) return wrapped(enter(thread, ...)) end
+end
 
 -- Standard output is the harness's own.
 print = function(...)

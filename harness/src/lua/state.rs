@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mlua::debug::Debug;
 use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, VmState};
 
 use super::api;
@@ -116,9 +117,10 @@ impl Deadline {
         self.flag.clone()
     }
 
-    /// For functions of the host that take their time.
-    pub(super) fn expired(&self) -> String {
-        self.expire(None)
+    /// For functions of the host that take their time: as if the script had been interrupted where it called.
+    pub(super) fn expired(&self, lua: &Lua) -> String {
+        // Between the script and the host is the prelude.
+        self.expire(lua.inspect_stack(2, position).flatten())
     }
 }
 
@@ -179,10 +181,14 @@ fn watch(lua: &Lua, limits: Rc<Deadline>) -> mlua::Result<()> {
         if limits.in_time() {
             return Ok(VmState::Continue);
         }
-        let source = debug.source();
-        let position = source.short_src.zip(debug.current_line()).map(|(source, line)| format!("{source}:{line}: "));
-        Err(mlua::Error::runtime(limits.expire(position)))
+        Err(mlua::Error::runtime(limits.expire(position(debug))))
     })
+}
+
+/// Where a function is, as Lua begins its errors.
+fn position(debug: &Debug<'_>) -> Option<String> {
+    let source = debug.source();
+    source.short_src.zip(debug.current_line()).map(|(source, line)| format!("{source}:{line}: "))
 }
 
 /// Lua's own text for an allocation that failed does not say how much there was.

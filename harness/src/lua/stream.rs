@@ -8,8 +8,8 @@ use mlua::thread::ThreadStatus;
 use mlua::{AnyUserData, Function, IntoLuaMulti, Thread, Value};
 use tokio::task::AbortHandle;
 
-use super::api::{self, Kind};
 use super::crypto::PublicKey;
+use super::object::{self, Kind};
 use super::state::{Runtime, describe, explain};
 use crate::abi::LogLevel;
 use crate::native::{Action, StreamHandle};
@@ -28,6 +28,14 @@ pub(super) enum Phase {
     Responded,
 }
 
+/// What `importPublicKey` made.
+pub(super) struct ImportedKey {
+    pub(super) object: AnyUserData,
+    /// What scripts name it by; empty when it was no key.
+    pub(super) name: Vec<u8>,
+    pub(super) key: Option<PublicKey>,
+}
+
 pub(super) struct Script {
     pub(super) runtime: Rc<Runtime>,
     given: Duration,
@@ -44,7 +52,7 @@ pub(super) struct Script {
     pub(super) has_trailers: Cell<bool>,
     pub(super) headers_continued: Cell<bool>,
     pub(super) objects: RefCell<Vec<(Kind, AnyUserData)>>,
-    pub(super) key: RefCell<Option<(AnyUserData, Vec<u8>, Option<PublicKey>)>>,
+    pub(super) key: RefCell<Option<ImportedKey>>,
     pub(super) call: RefCell<Option<AbortHandle>>,
     thread: RefCell<Option<Thread>>,
 }
@@ -80,7 +88,7 @@ impl Script {
     /// Runs the script from its beginning, on headers.
     pub(super) fn start(self: &Rc<Self>, function: &Function) -> Action {
         let made = self.runtime.lua.create_thread(self.runtime.main.clone()).and_then(|thread| {
-            let handle = api::handle(self)?;
+            let handle = object::handle(self)?;
             Ok((thread, handle))
         });
         match made {
@@ -115,9 +123,8 @@ impl Script {
         self.end.set(true);
         self.has_trailers.set(true);
         match self.phase.get() {
-            Phase::WaitForChunk => self.resume(()),
             Phase::WaitForBody if self.saw_body.get() => self.resume_with(Kind::Body),
-            Phase::WaitForBody => self.resume(()),
+            Phase::WaitForBody | Phase::WaitForChunk => self.resume(()),
             _ => {}
         }
         if self.phase.get() == Phase::WaitForTrailers {
@@ -148,7 +155,7 @@ impl Script {
 
     fn resume_with(self: &Rc<Self>, kind: Kind) {
         // The object belongs to the stretch that begins now.
-        match api::object(self, kind) {
+        match object::get(self, kind) {
             Ok(object) => self.resume(object),
             Err(error) => self.failed(&describe(&error)),
         }

@@ -304,8 +304,9 @@ fn http_call_waits_for_the_response() {
     let respond =
         on_request(&format!("h:httpCall('backend', {TO}, nil, 1000) h:respond({{[':status'] = '401'}}, 'by call')"));
     assert_eq!(check_call("POST", &respond, &[]).body, "by call");
-    let response =
-        on_response(&format!("h:headers():add('x-called', (h:httpCall('backend', {TO}, nil, 1000))[':status'])"));
+    let response = on_response(&format!(
+        "local hd = h:httpCall('backend', {TO}, nil, 1000) h:headers():add('x-called', hd[':status'])"
+    ));
     let reply = check_call("GET", &response, &[]);
     assert_eq!((reply.header("x-called"), reply.echo()["path"].as_str()), (Some("200"), Some("/path")));
     let error =
@@ -474,7 +475,7 @@ fn encodings_and_times() {
     check_get("h:timestampString(2)", &["error: @timestamp format must be MILLISECOND or MICROSECOND."]);
 }
 
-/// An RSA and a P-256 key (SubjectPublicKeyInfo), and signatures of `data` under SHA-256.
+/// An RSA and a P-256 key (`SubjectPublicKeyInfo`), and signatures of `data` under SHA-256.
 const KEYS: &str = include_str!("lua_keys.lua");
 
 #[test]
@@ -565,7 +566,7 @@ fn an_error_is_logged_and_the_request_goes_on_with_what_was_changed() {
     check_get("coroutine.yield() h:logInfo('never')", &["error: script performed an unexpected yield"]);
     check(
         "coroutine.wrap(function() h:body() end)()",
-        &["error: @@body() waits, which a coroutine made by the script cannot"],
+        &["error: @body() waits, which a coroutine made by the script cannot"],
     );
 }
 
@@ -632,6 +633,12 @@ fn a_script_cannot_take_the_proxys_memory_or_stack() {
         "local m = {} m.__tostring = function(x) return tostring(setmetatable({}, m)) end tostring(setmetatable({}, m))",
         "local m = {} m.__index = function(t, k) return t[k .. 'x'] end local x = setmetatable({}, m).a",
         "local function f() coroutine.wrap(f)() end f()",
+        "local function f() coroutine.resume(coroutine.create(f)) end f()",
+        "local m = {} m.__tostring = function(x) return string.format('%s', setmetatable({}, m)) .. '' end tostring(setmetatable({}, m))",
+        "local m = {} m.__tostring = function(x) return tostring(setmetatable({}, m)) .. '' end tostring(setmetatable({}, m))",
+        "local m = {} m.__pairs = function(t) for k in pairs(setmetatable({}, m)) do end return next, t end pairs(setmetatable({}, m))",
+        "local m = {} m.__lt = function(a, b) return (setmetatable({}, m) < b) == true end local x = setmetatable({}, m) < setmetatable({}, m)",
+        "local function f() for k in coroutine.wrap(f) do end end f()",
         "local function f() return (('x'):gsub('x', f)) end f()",
         "local function f() table.sort({2, 1}, f) end f()",
         "local function f() load(f) end f()",

@@ -16,6 +16,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("podman", "podman"),
     ("openssl", "openssl"),
     ("wrk", "wrk"),
+    // LuaJIT is built with it.
+    ("make", "make"),
 ];
 
 /// The release whose statically linked programs run on older ones as they are.
