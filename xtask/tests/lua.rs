@@ -22,7 +22,7 @@ spec:
 ";
 
 fn write(folder: &std::path::Path, code: &str) {
-    let code: String = code.lines().map(|line| format!("      {line}\n")).collect();
+    let code = code.lines().fold(String::new(), |all, line| all + "      " + line + "\n");
     fs::write(folder.join("x.yaml"), format!("{RESOURCE}{code}")).unwrap();
 }
 
