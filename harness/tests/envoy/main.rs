@@ -159,6 +159,14 @@ fn settle(scenario: &Scenario, view: &mut View) {
     }
 }
 
+/// Both did the same, or are known not to.
+fn as_expected(scenario: &Scenario, outcome: &Outcome) -> bool {
+    let (mut envoy, mut ours) = (outcome.envoy.clone(), outcome.ours.clone());
+    settle(scenario, &mut envoy);
+    settle(scenario, &mut ours);
+    (envoy == ours) == scenario.differs.is_none()
+}
+
 #[test]
 fn the_harness_does_what_envoy_does() {
     let folder = tempfile::tempdir().unwrap();
@@ -174,7 +182,16 @@ fn the_harness_does_what_envoy_does() {
         .into_iter()
         .filter(|scenario| scenario.section.contains(&only) || scenario.name.contains(&only))
         .collect();
-    let outcomes = run(folder.path(), &chosen);
+    let mut outcomes = run(folder.path(), &chosen);
+    // On a busy machine a tick or a timeout may fall elsewhere: what did not come out as it should gets a second look.
+    let doubtful: Vec<usize> = (0..chosen.len()).filter(|index| !as_expected(&chosen[*index], &outcomes[*index])).collect();
+    if !doubtful.is_empty() {
+        let again = tempfile::tempdir().unwrap();
+        let second: Vec<Scenario> = doubtful.iter().map(|index| chosen[*index].clone()).collect();
+        for (index, outcome) in doubtful.into_iter().zip(run(again.path(), &second)) {
+            outcomes[index] = outcome;
+        }
+    }
     let mut table: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     let mut failures = Vec::new();
     for (scenario, mut outcome) in chosen.iter().zip(outcomes) {
