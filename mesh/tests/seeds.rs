@@ -63,6 +63,7 @@ const AUTHENTICATION: &str = "
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication
 metadata: {name: jwt, namespace: istio-ingress}
+spec: {jwtRules: [{issuer: authn}]}
 ";
 
 fn both(sample: &str) -> [String; 2] {
