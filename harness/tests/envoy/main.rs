@@ -184,7 +184,8 @@ fn the_harness_does_what_envoy_does() {
         .collect();
     let mut outcomes = run(folder.path(), &chosen);
     // On a busy machine a tick or a timeout may fall elsewhere: what did not come out as it should gets a second look.
-    let doubtful: Vec<usize> = (0..chosen.len()).filter(|index| !as_expected(&chosen[*index], &outcomes[*index])).collect();
+    let doubtful: Vec<usize> =
+        (0..chosen.len()).filter(|index| !as_expected(&chosen[*index], &outcomes[*index])).collect();
     if !doubtful.is_empty() {
         let again = tempfile::tempdir().unwrap();
         let second: Vec<Scenario> = doubtful.iter().map(|index| chosen[*index].clone()).collect();

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use packager::image::CONFIG_SCHEMA;
 use packager::inspect::{
     BlobReport, Contributor, Format, ImageReport, Inspection, IstioVerdict, Item, Loads, MemoryReport, ModuleReport,
     Part, Pinned, Size,
 };
+use serde_json::Value;
 
 use super::sheet::{Sheet, size};
 
@@ -74,7 +76,15 @@ fn show_image(image: &ImageReport, found: &Inspection, sheet: &mut Sheet) {
             sheet.row("runtime", &format!("{}, ABI {}", config.runtime, config.abi_versions.join(", ")));
             let rest = config.config.iter().filter(|(key, _)| *key != "root_ids");
             for (key, value) in rest {
-                sheet.more(&format!("{key}: {value}"));
+                if key == CONFIG_SCHEMA {
+                    let fields =
+                        value.get("properties").and_then(Value::as_object).into_iter().flat_map(|all| all.keys());
+                    let fields = fields.cloned().collect::<Vec<_>>().join(", ");
+                    let about = if fields.is_empty() { "a JSON Schema".to_owned() } else { format!("for {fields}") };
+                    sheet.more(&format!("{key}: {about} (--json has it)"));
+                } else {
+                    sheet.more(&format!("{key}: {value}"));
+                }
             }
             sheet.row("root ids", &roots);
         }
