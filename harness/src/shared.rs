@@ -16,7 +16,7 @@ const MAX_DATA_BYTES: usize = 64 << 20;
 /// Names of missing clusters that are remembered as reported.
 const MAX_REPORTED: usize = 256;
 
-pub(crate) use metrics::{MetricType, VmMetrics};
+pub(crate) use metrics::{BUCKETS, MetricType, VmMetrics, escaped};
 pub(crate) use queues::{QueueReady, QueueTarget};
 
 #[derive(Debug)]

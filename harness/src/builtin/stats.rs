@@ -11,31 +11,8 @@ use mesh::model::ProxyKind;
 use super::STATS;
 use crate::native::{NativeFilter, NativePlugin, NativeWorker, Services, StreamHandle};
 use crate::properties::grpc_status_of_http;
-use crate::shared::Shared;
+use crate::shared::{BUCKETS, Shared, escaped};
 use crate::stream::state::{ProxyFacts, StreamState};
-
-/// Envoy's default upper bounds, in milliseconds or bytes; what is more is in `+Inf` only.
-const BOUNDS: [f64; 19] = [
-    0.5,
-    1.0,
-    5.0,
-    10.0,
-    25.0,
-    50.0,
-    100.0,
-    250.0,
-    500.0,
-    1000.0,
-    2500.0,
-    5000.0,
-    10_000.0,
-    30_000.0,
-    60_000.0,
-    300_000.0,
-    600_000.0,
-    1_800_000.0,
-    3_600_000.0,
-];
 
 /// What tells the requests of one proxy apart. Nothing that a client can choose freely is in it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +38,7 @@ struct Recorded {
 #[derive(Debug, Default)]
 struct Histogram {
     /// By bound, not cumulative; the last is for what is beyond them.
-    buckets: [u64; BOUNDS.len() + 1],
+    buckets: [u64; BUCKETS.len() + 1],
     sum: f64,
 }
 
@@ -113,14 +90,14 @@ impl RequestMetrics {
 
 impl Histogram {
     fn record(&mut self, value: f64) {
-        let bucket = BOUNDS.iter().position(|bound| value <= *bound).unwrap_or(BOUNDS.len());
+        let bucket = BUCKETS.iter().position(|bound| value <= *bound).unwrap_or(BUCKETS.len());
         self.buckets[bucket] += 1;
         self.sum += value;
     }
 
     fn write(&self, name: &str, labels: &str, out: &mut String) {
         let mut total = 0;
-        let bounds = BOUNDS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+        let bounds = BUCKETS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
         for (bound, count) in bounds.zip(self.buckets) {
             total += count;
             let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {total}");
@@ -206,11 +183,6 @@ fn proxy_labels(proxy: &ProxyFacts) -> String {
         let _ = write!(text, ",destination_{name}=\"unknown\"");
     }
     text + ",source_cluster=\"unknown\",destination_cluster=\"unknown\""
-}
-
-/// A label's value within its quotes.
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 pub(crate) struct Filter {

@@ -8,8 +8,8 @@ use super::{Shared, SharedError, lock};
 const MAX_METRICS: usize = 65_536;
 const MAX_NAME: usize = 4096;
 
-/// Envoy's default buckets.
-const BUCKETS: [f64; 19] = [
+/// Envoy's default upper bounds; what is more is in `+Inf` only.
+pub(crate) const BUCKETS: [f64; 19] = [
     0.5,
     1.0,
     5.0,
@@ -193,9 +193,13 @@ fn histogram(out: &mut String, name: &str, labels: &[(String, String)], metric: 
     let _ = writeln!(out, "{name}_sum{labels} {}\n{name}_count{labels} {count}", metric.sum);
 }
 
+/// A label's value within its quotes.
+pub(crate) fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 fn label_list(labels: &[(String, String)], le: Option<&str>) -> String {
-    let escape = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    let labels = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value)));
+    let labels = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value)));
     let all: Vec<String> = labels.chain(le.map(|bound| format!("le=\"{bound}\""))).collect();
     if all.is_empty() { String::new() } else { format!("{{{}}}", all.join(",")) }
 }
