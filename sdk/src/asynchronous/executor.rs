@@ -80,7 +80,8 @@ pub(crate) struct Executor {
     calls: RefCell<BTreeMap<u32, Weak<Slot>>>,
     timers: RefCell<BTreeMap<(SystemTime, u64), Waker>>,
     timer_ids: Cell<u64>,
-    ticking: Cell<bool>,
+    /// When the host was last told to call back.
+    armed: Cell<Option<SystemTime>>,
 }
 
 impl Executor {
@@ -145,6 +146,8 @@ impl Executor {
 
     /// Wakes whoever waited for a moment that has come.
     pub(crate) fn on_tick(&self) {
+        // The host goes on with the period it has: whatever is next is set again, and nothing turns it off.
+        self.armed.set(self.armed.get().map(|_| SystemTime::UNIX_EPOCH));
         let Ok(now) = Active.now() else { return };
         loop {
             let mut timers = self.timers.borrow_mut();
@@ -189,14 +192,15 @@ impl Executor {
         const SHORTEST: Duration = Duration::from_millis(1);
         let next = self.timers.borrow().first_key_value().map(|((at, _), _)| *at);
         match next {
+            Some(at) if self.armed.get() == Some(at) => {}
             Some(at) => {
                 let now = Active.now().unwrap_or(at);
                 let left = at.duration_since(now).unwrap_or_default();
                 // The host counts whole milliseconds: too late is better than twice.
                 Active.set_tick_period(left.max(SHORTEST) + SHORTEST);
-                self.ticking.set(true);
+                self.armed.set(Some(at));
             }
-            None if self.ticking.replace(false) => Active.set_tick_period(Duration::ZERO),
+            None if self.armed.take().is_some() => Active.set_tick_period(Duration::ZERO),
             None => {}
         }
     }
