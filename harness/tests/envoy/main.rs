@@ -111,7 +111,7 @@ fn run(folder: &Path, scenarios: &[Scenario]) -> Vec<Outcome> {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     scenarios.get(index).map(|scenario| (index, scenario))
                 } {
-                    let (theirs, ours) = &sites[index];
+                    let (_, ours) = &sites[index];
                     let mut view = View::default();
                     match envoy.listener(20_000 + u16::try_from(index).unwrap()) {
                         Ok(address) => {
@@ -121,7 +121,6 @@ fn run(folder: &Path, scenarios: &[Scenario]) -> Vec<Outcome> {
                     }
                     let ours =
                         ours::run(&engine, index, scenario, ours, |address, logged| scenario.drive(address, logged));
-                    let _ = theirs;
                     *outcomes[index].lock().unwrap() = Some(Outcome { envoy: view, ours });
                 }
             });
