@@ -1,8 +1,10 @@
 //! What a plugin is: a configuration type, a way to build it, and callbacks that default to doing nothing.
 
+use std::time::Duration;
+
 use serde::de::DeserializeOwned;
 
-use crate::{ConfigError, Host, json};
+use crate::{ConfigError, Host, Queue, json};
 
 /// Handles the streams of one plugin configuration.
 ///
@@ -45,6 +47,40 @@ pub trait Plugin: Sized + 'static {
     fn on_response_body(&self, host: &mut impl Host, size: usize, end_of_stream: bool) -> Flow {
         let _ = (host, size, end_of_stream);
         Flow::Continue
+    }
+
+    /// Sees the request's trailers, when there are any.
+    fn on_request_trailers(&self, host: &mut impl Host) -> Flow {
+        let _ = host;
+        Flow::Continue
+    }
+
+    /// Sees the response's trailers, when there are any.
+    fn on_response_trailers(&self, host: &mut impl Host) -> Flow {
+        let _ = host;
+        Flow::Continue
+    }
+
+    /// Is called when a stream is over, however it ended; all its header maps can be read.
+    fn on_log(&self, host: &mut impl Host) {
+        let _ = host;
+    }
+
+    /// Says how often [`on_tick`](Self::on_tick) is called, in whole milliseconds; by default never.
+    ///
+    /// Every worker has its own ticks, and Envoy's main thread as well.
+    fn tick_period(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Is called again and again, beside all streams.
+    fn on_tick(&self, host: &mut impl Host) {
+        let _ = host;
+    }
+
+    /// Is called when there is something in a queue that the plugin has [registered](Queue::register).
+    fn on_queue_ready(&self, host: &mut impl Host, queue: Queue) {
+        let _ = (host, queue);
     }
 }
 
