@@ -17,7 +17,8 @@
 //! assert!(clock.check(&claims).is_ok());
 //! ```
 //!
-//! Sizes: an HS256 verification costs a module about 20 kB; RS256 and ES256 are in it as soon as a PEM or a JWK is read.
+//! In a module, everything here together is about 170 kB: check-header has 286 kB, of which basic-auth's 116 kB are the
+//! SDK and its JSON reader for the greater part.
 
 mod claims;
 pub mod json;

@@ -22,11 +22,11 @@ use crate::settings::Settings;
 pub struct Config {
     /// The provider's issuer identifier, such as `https://login.example.com`.
     pub(crate) issuer: Option<String>,
-    /// Short form: the provider's host, which is also the cluster's name.
+    /// Short form: the provider's host, with its port unless that is 80.
     pub(crate) openid_server: Option<String>,
     /// Short form: the realm, whose issuer ends in `/realms/REALM`.
     pub(crate) openid_realm: Option<String>,
-    /// The proxy's cluster for the provider; by default `outbound|PORT||HOST` of the issuer, or `openid_server`.
+    /// The proxy's cluster for the provider; by default `outbound|PORT||HOST` of the issuer or of `openid_server`.
     pub(crate) cluster: Option<String>,
     /// Clusters for endpoints of the provider on other hosts, by `host` or `host:port`.
     #[serde(default)]

@@ -204,11 +204,12 @@ fn provider(config: &Config) -> Result<ProviderSettings, ConfigError> {
                 );
             }
             let issuer = format!("/realms/{realm}");
+            let home = url::Endpoint { is_https: false, authority, path_and_query: issuer.clone() };
             Ok(ProviderSettings {
                 discovery_path: format!("{issuer}/.well-known/openid-configuration"),
                 issuer: Issuer::EndingIn(issuer),
-                cluster: config.cluster.clone().unwrap_or_else(|| server.clone()),
-                authority,
+                cluster: config.cluster.clone().unwrap_or_else(|| home.default_cluster()),
+                authority: home.authority,
                 clusters,
             })
         }

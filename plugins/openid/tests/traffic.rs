@@ -63,7 +63,7 @@ fn tokens_signed_with_rsa_are_taken() {
 #[test]
 fn the_short_form_finds_the_realm_and_its_issuer() {
     let members = json!({"issuer": null, "client_id": null, "openid_server": "authn", "openid_realm": "ingress"});
-    let mut site = Site::on(host, &members, "authn");
+    let mut site = Site::on(host, &members, "outbound|80||authn");
     site.provider.set(|provider| {
         provider.issuer = "https://sso.example/realms/ingress".to_owned();
         provider.client = "ingress".to_owned();
@@ -71,7 +71,7 @@ fn the_short_form_finds_the_realm_and_its_issuer() {
     assert_eq!(site.sign_in("/").details(), "openid_logged_in", "{:?}", site.warnings());
     assert_eq!(site.provider.calls("/realms/ingress/.well-known/openid-configuration"), 1);
 
-    let mut site = Site::on(host, &members, "authn");
+    let mut site = Site::on(host, &members, "outbound|80||authn");
     site.provider.set(|provider| provider.issuer = "https://sso.example/realms/other".to_owned());
     assert_eq!(site.browse("/").details(), "openid_not_ready");
     assert!(site.warnings()[0].contains("another issuer"), "{:?}", site.warnings());
