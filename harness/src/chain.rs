@@ -17,6 +17,7 @@ use crate::log::Sink;
 use crate::lua::{self, LuaPlugin};
 use crate::module::{LoadError, Module};
 use crate::native::{DenyAll, NativePlugin};
+use crate::nature::Real;
 use crate::plugin::{Plugin, VmConfig};
 use crate::shared::Shared;
 use crate::source::{Fetched, ModuleSource, SourceError};
@@ -142,7 +143,8 @@ impl Chain {
         node: Option<serde_json::Value>,
     ) -> Result<Self, ChainError> {
         let proxy = Arc::new(facts(chain, node));
-        let surroundings = Surroundings { sink, shared: Arc::new(Shared::default()), log_level, proxy: proxy.clone() };
+        let (shared, nature) = (Arc::new(Shared::default()), Arc::new(Real));
+        let surroundings = Surroundings { sink, shared, log_level, proxy: proxy.clone(), nature };
         let is_tcp = chain.listener.layer == Layer::Network;
         let keys = Keys::new(
             &chain.policies.jwt_rules,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,8 +14,24 @@ use crate::upstream::{Address, Dialer, Event, Failure, Upstream};
 /// More of a response body than this fails the call, as in Envoy.
 const MAX_RESPONSE: usize = 32 << 20;
 
+/// Answers calls in this process, for a proxy without sockets.
+pub(crate) trait Backends {
+    /// How long a response takes, and which it is; it breaks off when there is none. `None`: no such cluster.
+    fn http(&self, cluster: &str, call: &Call) -> Option<(Duration, Option<Response>)>;
+
+    /// Whether there is such a cluster for gRPC.
+    fn has_grpc(&self, cluster: &str) -> bool;
+
+    /// What is answered to one part of a gRPC call.
+    fn grpc(&self, cluster: &str, headers: &HeaderMap, message: Option<Bytes>, end: bool) -> grpc::Scripted;
+}
+
 /// A worker's clusters, by name.
-pub(crate) struct Clusters(HashMap<String, Cluster>);
+pub(crate) struct Clusters {
+    by_name: HashMap<String, Cluster>,
+    /// What stands for all of them, in a proxy without sockets.
+    backends: Option<Rc<dyn Backends>>,
+}
 
 struct Cluster {
     http: Upstream,
@@ -68,17 +85,26 @@ impl Clusters {
             http: Upstream::new(address.clone(), dialer.clone()),
             grpc: grpc::Client::new(address.clone(), dialer.clone()),
         };
-        Self(addresses.iter().map(|(name, address)| (name.clone(), cluster(address))).collect())
+        let by_name = addresses.iter().map(|(name, address)| (name.clone(), cluster(address))).collect();
+        Self { by_name, backends: None }
+    }
+
+    /// Clusters that are asked in this process.
+    pub(crate) fn scripted(backends: Rc<dyn Backends>) -> Self {
+        Self { by_name: HashMap::new(), backends: Some(backends) }
     }
 
     /// The client for gRPC calls to a cluster, which is spoken to in HTTP/2.
     pub(crate) fn grpc(&self, cluster: &str) -> Option<grpc::Client> {
-        self.0.get(cluster).map(|cluster| cluster.grpc.clone())
+        match &self.backends {
+            Some(backends) => backends.has_grpc(cluster).then(|| grpc::Client::scripted(cluster, backends.clone())),
+            None => self.by_name.get(cluster).map(|cluster| cluster.grpc.clone()),
+        }
     }
 
     /// Whether there is a cluster of that name.
     pub(crate) fn has(&self, cluster: &str) -> bool {
-        self.0.contains_key(cluster)
+        self.by_name.contains_key(cluster) || self.backends.is_some()
     }
 
     /// Makes a call. Dropping the future cancels it.
@@ -87,7 +113,13 @@ impl Clusters {
         cluster: &str,
         mut call: Call,
     ) -> Result<impl Future<Output = Result<Response, Reset>> + use<>, CallError> {
-        let upstream = self.0.get(cluster).ok_or(CallError::UnknownCluster)?.http.clone();
+        let (upstream, scripted) = match &self.backends {
+            None => (Some(self.by_name.get(cluster).ok_or(CallError::UnknownCluster)?.http.clone()), None),
+            Some(backends) => {
+                call.check()?;
+                (None, Some(backends.http(cluster, &call).ok_or(CallError::UnknownCluster)?))
+            }
+        };
         call.check()?;
         // The map's bound is the same for everyone: what does not fit is left out.
         let _ = call.headers.replace(b"x-envoy-internal", b"true");
@@ -100,7 +132,16 @@ impl Clusters {
         }
         Ok(async move {
             let timeout = call.timeout;
-            let exchange = exchange(upstream, call);
+            let exchange = async move {
+                match (upstream, scripted) {
+                    (Some(upstream), _) => exchange(upstream, call).await,
+                    (None, Some((delay, response))) => {
+                        tokio::time::sleep(delay).await;
+                        response.ok_or(Reset)
+                    }
+                    (None, None) => Err(Reset),
+                }
+            };
             match timeout {
                 None => exchange.await,
                 Some(timeout) => tokio::time::timeout(timeout, exchange)

@@ -82,11 +82,11 @@ pub enum GrpcError {
     Invalid,
     /// The proxy did not make the call: most likely it has no such cluster.
     Refused(HostError),
-    /// The call ended with a status other than OK. A server that cannot be reached is 14, a timeout 4 or 14.
+    /// The call ended with a status other than OK. A server that cannot be reached is 14, and so is a timeout.
     Status {
         /// The status, numbered as in gRPC.
         code: u32,
-        /// What the server or the proxy says about it.
+        /// What the server says about it, and in braces what the proxy says.
         message: String,
     },
 }
@@ -189,13 +189,14 @@ pub(super) async fn call(cluster: &str, call: GrpcCall) -> Result<Vec<u8>, GrpcE
 
 pub(super) fn open(cluster: &str, call: &GrpcCall) -> Result<GrpcStream, GrpcError> {
     let token = Active.grpc_stream(call.target(cluster)?)?;
-    Ok(GrpcStream { token, slot: register(token) })
+    Ok(GrpcStream { token, slot: register(token), finished: false })
 }
 
 /// An open gRPC stream. Dropping it cancels what is left of it.
 pub struct GrpcStream {
     token: u32,
     slot: Rc<Slot>,
+    finished: bool,
 }
 
 impl fmt::Debug for GrpcStream {
@@ -212,7 +213,10 @@ impl GrpcStream {
 
     /// Says that no more messages are sent; the server's still come.
     pub fn finish(&mut self) -> Result<(), GrpcError> {
-        if self.is_over() { Ok(()) } else { Ok(Active.grpc_close(self.token)?) }
+        if self.is_over() || std::mem::replace(&mut self.finished, true) {
+            return Ok(());
+        }
+        Ok(Active.grpc_close(self.token)?)
     }
 
     /// Waits for the server's next message; none when the stream has ended with the status OK.
@@ -266,6 +270,9 @@ impl Drop for GrpcStream {
             if let Some(executor) = Executor::current() {
                 executor.remove_callout(self.token);
             }
+        } else if !self.finished {
+            // The proxy keeps a stream until both sides have ended it. One that is gone already is as good.
+            let _ = Active.grpc_close(self.token);
         }
     }
 }

@@ -49,7 +49,8 @@ pub(super) enum Says<'a> {
     },
     End {},
     Reply(Option<WireReply>),
-    GrpcReply(Option<WireGrpcReply>),
+    GrpcReply(WireGrpcReply),
+    Has(bool),
 }
 
 #[derive(Debug, Deserialize)]
@@ -69,6 +70,7 @@ pub(super) enum HeardEvent {
     Passed { to_upstream: String, to_client: String, closed: bool },
     Value(Option<u64>),
     Call { cluster: String, request: Wire },
+    HasGrpc { cluster: String },
     Grpc { cluster: String, request: WireGrpcRequest },
 }
 

@@ -122,7 +122,7 @@ impl<P> Proxy<P> {
         let upstream = self.upstream.clone();
         match &mut self.engine {
             Engine::Native(native) => native.send(request, upstream),
-            Engine::Wasm(remote) => remote.send(request, upstream),
+            Engine::Wasm(remote) => remote.send(&request, &upstream),
         }
     }
 

@@ -97,16 +97,17 @@ impl Remote {
         match remote.ask(Says::Start { module, configuration, network, env: &env, properties, seed }) {
             HeardEvent::Started {} => Ok(remote),
             // The path of the field is a part of the text here.
-            HeardEvent::Refused { error } => Err(ConfigError::new(error)),
+            HeardEvent::Refused { error } => {
+                Err(ConfigError::new(error.strip_prefix("configuration rejected: ").unwrap_or(&error)))
+            }
             other => unexpected(&other),
         }
     }
 
     /// Says something and answers questions until the answer.
-    fn ask(&mut self, says: Says<'_>) -> HeardEvent {
+    fn ask(&mut self, mut says: Says<'_>) -> HeardEvent {
         let Self { process: Some(process), host, broken } = self else { panic!("the test host is gone") };
         *broken = true;
-        let mut says = says;
         loop {
             let clock = host.borrow().clock.clone();
             let time = u64::try_from(clock.since_epoch().as_nanos()).unwrap_or(u64::MAX);
@@ -121,8 +122,9 @@ impl Remote {
                 }
                 HeardEvent::Grpc { cluster, request } => {
                     let reply = host.waits.ask_grpc(&cluster, &GrpcRequest::from(&request));
-                    Says::GrpcReply(reply.as_ref().map(WireGrpcReply::from))
+                    Says::GrpcReply(WireGrpcReply::from(&reply.unwrap_or_default()))
                 }
+                HeardEvent::HasGrpc { cluster } => Says::Has(host.waits.has_grpc(&cluster)),
                 event => {
                     *broken = false;
                     return event;
@@ -131,9 +133,9 @@ impl Remote {
         }
     }
 
-    pub(super) fn send(&mut self, request: Message, upstream: Message) -> Exchange {
+    pub(super) fn send(&mut self, request: &Message, upstream: &Message) -> Exchange {
         self.host.borrow_mut().waits.calls.clear();
-        let says = Says::Send { request: Wire::from(&request), upstream: Wire::from(&upstream) };
+        let says = Says::Send { request: Wire::from(request), upstream: Wire::from(upstream) };
         let HeardEvent::Exchange { forwarded, response, details } = self.ask(says) else {
             panic!("the test host does not say what came of the request")
         };

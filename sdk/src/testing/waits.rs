@@ -12,7 +12,9 @@ use crate::host::HostError;
 const NOT_FOUND: u32 = 1;
 const BAD_ARGUMENT: u32 = 2;
 const PARSE_FAILURE: u32 = 4;
-const DEADLINE_EXCEEDED: u32 = 4;
+/// What Envoy makes of a timeout, and what it adds to the text of a status.
+const UNAVAILABLE: u32 = 14;
+const VIA_UPSTREAM: &str = "{via_upstream}";
 
 /// What a backend does with a call.
 ///
@@ -133,6 +135,10 @@ impl Waits {
         Some(reply)
     }
 
+    pub(super) fn has_grpc(&self, cluster: &str) -> bool {
+        self.grpc_backends.contains_key(cluster)
+    }
+
     /// As [`ask`](Self::ask), in gRPC.
     pub(super) fn ask_grpc(&mut self, cluster: &str, request: &GrpcRequest) -> Option<GrpcReply> {
         self.grpc_backends.get_mut(cluster).map(|backend| backend(request))
@@ -170,13 +176,17 @@ impl Waits {
         let token = self.token(Class::GrpcCall);
         let now = clock.since_epoch();
         if reply.delay > timeout {
-            self.push(now.saturating_add(timeout), token, Arrival::Close(DEADLINE_EXCEEDED, String::new()));
+            self.push(
+                now.saturating_add(timeout),
+                token,
+                Arrival::Close(UNAVAILABLE, "upstream request timeout{response_timeout}".to_owned()),
+            );
             return Ok(token);
         }
         let due = now.saturating_add(reply.delay);
         let arrival = match (reply.status, reply.messages.into_iter().next()) {
             (None | Some((0, _)), message) => Arrival::Answer(message.unwrap_or_default()),
-            (Some((code, text)), _) => Arrival::Close(code, text),
+            (Some((code, text)), _) => Arrival::Close(code, text + VIA_UPSTREAM),
         };
         self.push(due, token, arrival);
         Ok(token)
@@ -231,7 +241,7 @@ impl Waits {
                 token,
                 Arrival::Trailers(reply.trailers.iter().map(|(name, value)| (name, value)).collect()),
             );
-            self.push(due, token, Arrival::Close(code, text));
+            self.push(due, token, Arrival::Close(code, text + VIA_UPSTREAM));
         }
     }
 
