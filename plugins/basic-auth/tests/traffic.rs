@@ -1,4 +1,4 @@
-//! Requests through the plugin, on the SDK's in-memory proxy.
+//! Requests through the plugin, natively or as a module in the harness.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use basic_auth::BasicAuth;
@@ -9,7 +9,7 @@ const OK: &str = "Basic b2s6dGVzdA==";
 const ADMIN3: &str = "Basic YWRtaW4zOmFkbWluMw==";
 
 fn proxy(config: &str) -> Proxy<BasicAuth> {
-    Proxy::new(config).unwrap()
+    plugwright_sdk::proxy!(BasicAuth).configure(config).unwrap()
 }
 
 /// The configuration of Istio's task "Wasm modules at a waypoint".

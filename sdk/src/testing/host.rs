@@ -37,6 +37,7 @@ type ForeignFunction = Box<dyn Fn(&[u8]) -> Result<Vec<u8>, HostError>>;
 /// Keeps in memory what a proxy would hold: one stream, its properties, the log, the environment, the time, and what
 /// plugins share.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct InMemoryHost {
     pub(super) phase: Phase,
     /// A callback runs that is not about a stream.
