@@ -4,6 +4,7 @@
 //! instance and its callbacks), `hostcalls` and `wasi` (what a guest may ask), `stream` (one request in the filter
 //! chain), `network` (one connection in the network chain), [`chain`] (a resolved chain made executable), `upstream`
 //! (where requests go), [`server`] (worker threads, each with its own VMs). [`hazard`] is what none of them imitates.
+//! [`offline`] is a proxy without sockets, for the tests of plugins.
 //!
 //! ```
 //! use harness::engine::{Engine, Limits};

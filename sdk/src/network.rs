@@ -2,6 +2,7 @@
 
 use serde::de::DeserializeOwned;
 
+use crate::plugin::succeeded;
 use crate::{BodyError, CallError, ConfigError, GrpcError, Host, HostError, PropertyError, json};
 
 /// Handles the connections of one plugin configuration.
@@ -149,9 +150,8 @@ pub(crate) fn load<P: NetworkPlugin>(configuration: &[u8], host: &mut impl Host)
 
 /// Closes a connection, or says in the log why that failed.
 pub(crate) fn close(host: &mut impl Host) {
-    if let Err(error) = host.close_connection() {
-        host.error(&error.to_string());
-    }
+    let closed = host.close_connection();
+    succeeded(host, closed);
 }
 
 /// Carries out what a callback decided; true when the data goes on.

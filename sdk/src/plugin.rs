@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use crate::{ConfigError, Host, Queue, json};
+use crate::{ConfigError, Host, HostError, Queue, json};
 
 /// Handles the streams of one plugin configuration.
 ///
@@ -130,7 +130,7 @@ impl LocalResponse {
     }
 
     /// Adds a header. One that HTTP does not allow is left out when the response is sent, and the log says so: Envoy
-    /// would let it split the response.
+    /// would let it split the response. With more than 1024 headers, of which Envoy would send none, the stream is reset.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
@@ -150,6 +150,10 @@ pub(crate) fn load<P: Plugin>(configuration: &[u8], host: &mut impl Host) -> Res
     if configuration.is_empty() { P::unconfigured(host) } else { P::configure(json::from_slice(configuration)?, host) }
 }
 
+/// Of more headers Envoy would send none.
+const MOST_HEADERS: usize = 1024;
+const BAD_ARGUMENT: u32 = 2;
+
 /// Carries out what a callback decided; true when the stream goes on.
 pub(crate) fn settle(flow: Flow, host: &mut impl Host) -> bool {
     let mut response = match flow {
@@ -160,16 +164,28 @@ pub(crate) fn settle(flow: Flow, host: &mut impl Host) -> bool {
     response.headers.retain(|(name, value)| {
         let allowed = crate::is_token(name) && crate::is_field_value(value);
         if !allowed {
-            host.error("a header of the local response is left out: HTTP does not allow its name or value");
+            host.error("local response: left out a header that HTTP forbids");
         }
         allowed
     });
-    if let Err(error) = host.send_local_response(&response) {
-        // Without its response a denied request must still not go on.
-        host.error(&error.to_string());
-        if let Err(error) = host.reset_stream() {
-            host.error(&error.to_string());
-        }
+    let sent = if response.headers.len() > MOST_HEADERS {
+        Err(HostError::new("proxy_send_local_response", BAD_ARGUMENT))
+    } else {
+        host.send_local_response(&response)
+    };
+    // Without its response a denied request must still not go on.
+    if !succeeded(host, sent) {
+        let reset = host.reset_stream();
+        succeeded(host, reset);
     }
     false
+}
+
+/// Says in the log what failed. Once in a module, however many calls it is asked about.
+
+pub(crate) fn succeeded(host: &impl Host, result: Result<(), HostError>) -> bool {
+    if let Err(error) = result {
+        host.error(&error.to_string());
+    }
+    result.is_ok()
 }

@@ -35,6 +35,8 @@ impl<'a> Fields<'a> {
 impl<'a> Iterator for Fields<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
+    // A module has it once.
+    #[inline(never)]
     fn next(&mut self) -> Option<Self::Item> {
         Some((self.take()?, self.take()?))
     }

@@ -126,7 +126,7 @@ pub(super) fn bytes_from(
 
 /// Reads the bytes of the plugin's configuration; available while the host configures the plugin.
 pub(super) fn plugin_configuration() -> Result<Vec<u8>, HostError> {
-    Ok(buffer(PLUGIN_CONFIGURATION, 0..usize::MAX)?.unwrap_or_default())
+    Ok(buffer(PLUGIN_CONFIGURATION, 0, usize::MAX)?.unwrap_or_default())
 }
 
 /// Reads a header map, by its number in the ABI.
@@ -140,10 +140,10 @@ pub(super) fn header_map(map: u32) -> Result<HeaderMap, HostError> {
 }
 
 /// Reads a buffer, by its number in the ABI; none when the host has none.
-pub(super) fn buffer(buffer: u32, range: Range<usize>) -> Result<Option<Vec<u8>>, HostError> {
-    bytes_from("proxy_get_buffer_bytes", |data, size| {
+pub(super) fn buffer(buffer: u32, start: usize, size: usize) -> Result<Option<Vec<u8>>, HostError> {
+    bytes_from("proxy_get_buffer_bytes", |data, data_size| {
         // SAFETY: both out pointers live through the call.
-        unsafe { proxy_get_buffer_bytes(buffer, range.start, range.len(), data, size) }
+        unsafe { proxy_get_buffer_bytes(buffer, start, size, data, data_size) }
     })
 }
 
@@ -182,7 +182,7 @@ impl Host for Proxy {
     }
 
     fn body(&self, buffer: BufferType, range: Range<usize>) -> Result<Vec<u8>, HostError> {
-        Ok(self::buffer(buffer as u32, range)?.unwrap_or_default())
+        Ok(self::buffer(buffer as u32, range.start, range.len())?.unwrap_or_default())
     }
 
     fn replace_body(&mut self, buffer: BufferType, bytes: &[u8]) -> Result<(), HostError> {
@@ -353,11 +353,5 @@ impl Host for Proxy {
             }
         })?;
         results.ok_or(HostError::new(call, NOT_FOUND))
-    }
-}
-
-pub(super) fn report(proxy: Proxy, result: Result<(), HostError>) {
-    if let Err(error) = result {
-        proxy.error(&error.to_string());
     }
 }

@@ -121,7 +121,7 @@ fn configured<T>(size: usize, load: impl FnOnce(&[u8]) -> Result<T, ConfigError>
     match configuration.and_then(|bytes| load(&bytes).map_err(|error| error.to_string())) {
         Ok(plugin) => Some(plugin),
         Err(error) => {
-            Proxy.error(&format!("configuration rejected: {error}"));
+            Proxy.error(&("configuration rejected: ".to_owned() + &error));
             None
         }
     }

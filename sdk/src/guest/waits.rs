@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use super::hostcalls::{
-    DOWNSTREAM, HTTP_REQUEST, Proxy, buffer, bytes_from, done, header_map, proxy_continue_stream, report,
-};
+use super::hostcalls::{DOWNSTREAM, HTTP_REQUEST, Proxy, buffer, bytes_from, done, header_map, proxy_continue_stream};
 use crate::HeaderMap;
 use crate::asynchronous::{AsyncHost, Direction, GrpcTarget, Received};
 use crate::host::HostError;
+use crate::plugin::succeeded;
 
 const HTTP_RESPONSE: u32 = 1;
 const CALL_RESPONSE_BODY: u32 = 4;
@@ -51,7 +50,7 @@ impl AsyncHost for Proxy {
         if headers == 0 {
             return None;
         }
-        let body = buffer(CALL_RESPONSE_BODY, 0..body_size).ok()?.unwrap_or_default();
+        let body = buffer(CALL_RESPONSE_BODY, 0, body_size).ok()?.unwrap_or_default();
         let trailers = if trailers == 0 { HeaderMap::default() } else { header_map(CALL_RESPONSE_TRAILERS).ok()? };
         Some((header_map(CALL_RESPONSE_HEADERS).ok()?, body, trailers))
     }
@@ -87,7 +86,7 @@ impl AsyncHost for Proxy {
     }
 
     fn grpc_message(&self, size: usize) -> Result<Vec<u8>, HostError> {
-        Ok(buffer(GRPC_MESSAGE, 0..size)?.unwrap_or_default())
+        Ok(buffer(GRPC_MESSAGE, 0, size)?.unwrap_or_default())
     }
 
     fn grpc_metadata(&self, trailing: bool) -> Result<HeaderMap, HostError> {
@@ -107,13 +106,13 @@ impl AsyncHost for Proxy {
         let milliseconds = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
         // SAFETY: passes a number only.
         let status = unsafe { proxy_set_tick_period_milliseconds(milliseconds) };
-        report(*self, done("proxy_set_tick_period_milliseconds", status));
+        succeeded(self, done("proxy_set_tick_period_milliseconds", status));
     }
 
     fn set_context(&mut self, context: u32) {
         // SAFETY: passes a number only.
         let status = unsafe { proxy_set_effective_context(context) };
-        report(*self, done("proxy_set_effective_context", status));
+        succeeded(self, done("proxy_set_effective_context", status));
     }
 
     fn resume(&mut self, direction: Direction) {
@@ -124,6 +123,6 @@ impl AsyncHost for Proxy {
         };
         // SAFETY: passes a number only.
         let status = unsafe { proxy_continue_stream(stream) };
-        report(*self, done("proxy_continue_stream", status));
+        succeeded(self, done("proxy_continue_stream", status));
     }
 }
