@@ -3,7 +3,8 @@
 //! A block marked `sh` runs to its end; `sh server` keeps running while the blocks after it run; a `text` block is what
 //! the block before it prints; `sh ci` is the command that runs this test, and what CI runs.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up fails")]
+#![expect(clippy::print_stdout, reason = "whoever sees it fail wants to know in which block")]
 
 mod support;
 
