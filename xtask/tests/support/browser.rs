@@ -86,18 +86,14 @@ impl Browser {
         self.send("GET", url, &[&[("sec-fetch-mode", "cors")], headers].concat(), "")
     }
 
-    /// Changes the value of every cookie whose name begins so.
+    /// Changes the value of a cookie.
     pub(crate) fn tamper(&mut self, name: &str, change: impl Fn(&mut String)) {
-        let mut changed = 0;
-        for cookie in self.cookies.iter_mut().filter(|cookie| cookie.name.starts_with(name)) {
-            change(&mut cookie.value);
-            changed += 1;
-        }
-        assert!(changed > 0, "no cookie is called {name}");
+        let cookie = self.cookies.iter_mut().find(|cookie| cookie.name == name);
+        change(&mut cookie.expect("the cookie is there").value);
     }
 
-    pub(crate) fn cookies(&self, name: &str) -> usize {
-        self.cookies.iter().filter(|cookie| cookie.name.starts_with(name)).count()
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.cookies.iter().any(|cookie| cookie.name == name)
     }
 
     fn send(&mut self, method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> Page {
