@@ -1,6 +1,6 @@
 //! The chain of `examples/openid` from end to end: a browser, a real OpenID provider, a policy server, and both proxies.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up fails")]
 
 mod support;
 
@@ -331,9 +331,9 @@ fn what_is_forged_is_refused(stage: &Stage, alice: &Browser) {
     let mut browser = Browser::default();
     let back = stage.go_to_provider(&mut browser, "/", "alice");
     refused(&Browser::default().get(&back), 400, "This sign-in was not started here");
-    let (front, state) = back.split_once("state=").unwrap();
-    let other = if state.starts_with('A') { "B" } else { "A" };
-    let wrong = format!("{front}state={other}{}", &state[1..]);
+    let (until, nonce) = back.split_once("state=").unwrap();
+    let other = if nonce.starts_with('A') { "B" } else { "A" };
+    let wrong = format!("{until}state={other}{}", &nonce[1..]);
     refused(&browser.get(&wrong), 400, "This sign-in was not started here");
     let before = browser.clone();
     assert_eq!(browser.get(&back).location(), Some(stage.url("/")));

@@ -15,7 +15,7 @@ pub(super) fn openid_provider(root: &Path, folder: &Path) -> Result<(), Failure>
     let home = folder.join("openid-provider");
     let io = |error: std::io::Error| Failure::environment(error).context("install the OpenID provider");
     let same = |file: &&str| matches!((std::fs::read(sources.join(file)), std::fs::read(home.join(file))), (Ok(a), Ok(b)) if a == b);
-    if FILES.iter().all(|file| same(&file)) {
+    if FILES.iter().all(same) {
         return Ok(());
     }
     note("installing the OpenID provider with npm");
