@@ -3,8 +3,10 @@
 //! The answer is 200 and JSON: `method`, `path`, `authority`, `headers` (pairs in order, without pseudo-headers),
 //! `trailers`, `body_size`, and `body` as text, of which the first 64 KiB are kept.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
 
 use crate::header_map::HeaderMap;
 
@@ -39,22 +41,40 @@ impl Echo {
     /// The body of the answer.
     pub(crate) fn answer(&self) -> Bytes {
         let text = |name: &str| self.headers.text(name).unwrap_or_default();
-        let answer = json!({
-            "method": text(":method"),
-            "path": text(":path"),
-            "authority": text(":authority"),
-            "headers": pairs(&self.headers),
-            "trailers": pairs(&self.trailers),
-            "body_size": self.size,
-            "body": String::from_utf8_lossy(&self.body),
-        });
-        let mut bytes = serde_json::to_vec_pretty(&answer).unwrap_or_default();
+        let answer = Answer {
+            authority: text(":authority"),
+            body: String::from_utf8_lossy(&self.body),
+            body_size: self.size,
+            headers: Pairs(&self.headers),
+            method: text(":method"),
+            path: text(":path"),
+            trailers: Pairs(&self.trailers),
+        };
+        let mut bytes = Vec::with_capacity(1024 + self.body.len());
+        // What is written is text and numbers, and a vector takes everything.
+        let _ = serde_json::to_writer_pretty(&mut bytes, &answer);
         bytes.push(b'\n');
         bytes.into()
     }
 }
 
-fn pairs(headers: &HeaderMap) -> Vec<Value> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    headers.iter().filter(|(k, _)| !k.starts_with(b":")).map(|(k, v)| json!([text(k), text(v)])).collect()
+#[derive(Serialize)]
+struct Answer<'a> {
+    authority: &'a str,
+    body: Cow<'a, str>,
+    body_size: u64,
+    headers: Pairs<'a>,
+    method: &'a str,
+    path: &'a str,
+    trailers: Pairs<'a>,
+}
+
+/// Headers that are no pseudo-headers, each as a pair.
+struct Pairs<'a>(&'a HeaderMap);
+
+impl Serialize for Pairs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let own = self.0.iter().filter(|(name, _)| !name.starts_with(b":"));
+        serializer.collect_seq(own.map(|(name, value)| [String::from_utf8_lossy(name), String::from_utf8_lossy(value)]))
+    }
 }
