@@ -108,7 +108,7 @@ fn a_crate_that_does_not_compile_shows_cargos_own_words() {
 
 #[test]
 fn an_unknown_plugin_lists_the_known_ones() {
-    plugwright(repository(), &["package", "nope"]).refused(2, &["no plugin `nope`", "basic-auth, header-append"]);
+    plugwright(repository(), &["package", "nope"]).refused(2, &["no plugin `nope`", "basic-auth, ", "header-append"]);
 }
 
 #[test]
