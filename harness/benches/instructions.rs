@@ -10,7 +10,7 @@ mod common;
 
 use std::process::Command;
 
-use common::{CALLS, CHAINS, Filters, HOSTCALLS, Resolved, serve};
+use common::{CALLS, CHAINS, Filters, HOSTCALLS, Resolved, request, serve};
 use harness::engine::{Engine, Limits};
 
 /// Set in the process that is measured.
@@ -27,8 +27,9 @@ fn main() {
         [name] => print(name),
         _ => {
             println!("| | instructions |\n|---|---|");
-            CHAINS.iter().map(|(name, _)| name).for_each(|name| print(name));
-            HOSTCALLS.iter().map(|(name, ..)| name).for_each(|name| print(name));
+            for name in CHAINS.iter().map(|(name, _)| name).chain(HOSTCALLS.iter().map(|(name, ..)| name)) {
+                print(name);
+            }
         }
     }
 }
@@ -43,7 +44,10 @@ fn inside(name: &str, requests: u32) {
     let filters = filters(name);
     let body = matches!(filters, Filters::Hostcall(_));
     let local = Resolved::new(filters).start(&Engine::new(Limits::default()).expect("an engine"));
-    (0..requests).for_each(|_| serve(&local, body));
+    let request = request(body);
+    for _ in 0..requests {
+        serve(&local, &request);
+    }
 }
 
 fn many(name: &str) -> u32 {

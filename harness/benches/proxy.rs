@@ -8,6 +8,7 @@ mod common;
 
 use std::sync::Arc;
 
+use common::request as a_request;
 use common::{CHAINS, Filters, HOSTCALLS, Resolved, serve};
 use divan::Bencher;
 use harness::code_cache::CodeCache;
@@ -25,13 +26,15 @@ fn engine() -> Engine {
 fn request(bencher: Bencher<'_, '_>, chain: &str) {
     let (_, filters) = CHAINS.iter().find(|(name, _)| *name == chain).expect("a known chain");
     let local = Resolved::new(*filters).start(&engine());
-    bencher.bench_local(|| serve(&local, false));
+    let request = a_request(false);
+    bencher.bench_local(|| serve(&local, &request));
 }
 
 #[divan::bench(args = HOSTCALLS.iter().map(|(name, ..)| *name))]
 fn a_thousand_hostcalls(bencher: Bencher<'_, '_>, hostcall: &'static str) {
     let local = Resolved::new(Filters::Hostcall(hostcall)).start(&engine());
-    bencher.bench_local(|| serve(&local, true));
+    let request = a_request(true);
+    bencher.bench_local(|| serve(&local, &request));
 }
 
 /// From modules' bytes to the first response of five plugins, nothing compiled before.
@@ -42,7 +45,7 @@ fn cold_start(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| {
         round += 1;
         let cache = CodeCache::open(&folder.path().join(round.to_string())).expect("a cache");
-        serve(&resolved.start(&engine().with_code_cache(Arc::new(cache))), false);
+        serve(&resolved.start(&engine().with_code_cache(Arc::new(cache))), &a_request(false));
     });
 }
 
@@ -52,7 +55,7 @@ fn warm_start(bencher: Bencher<'_, '_>) {
     let (resolved, folder) = (Resolved::new(Filters::Plugin(5)), tempfile::tempdir().expect("a folder"));
     let start = || {
         let cache = CodeCache::open(&folder.path().join("code")).expect("a cache");
-        serve(&resolved.start(&engine().with_code_cache(Arc::new(cache))), false);
+        serve(&resolved.start(&engine().with_code_cache(Arc::new(cache))), &a_request(false));
     };
     start();
     bencher.bench_local(start);

@@ -73,9 +73,8 @@ fn fill(headers: &mut HeaderMap, parts: &Parts, ids: &RequestIds) -> Result<(), 
     let mut cookies: Vec<&[u8]> = Vec::new();
     for (name, value) in carried(&parts.headers) {
         match *name {
-            http::header::HOST => {}
-            // The codec answers it: the body is asked for when it is read.
-            http::header::EXPECT => {}
+            // It is the authority already. An expectation the codec answers: the body is asked for when it is read.
+            http::header::HOST | http::header::EXPECT => {}
             // HTTP/2 may send each cookie by itself, and it is one header again.
             http::header::COOKIE if parts.version == Version::HTTP_2 => cookies.push(value.as_bytes()),
             _ => headers.add(name.as_str().as_bytes(), value.as_bytes())?,
@@ -126,6 +125,10 @@ fn is_upgrade(headers: &http::HeaderMap) -> bool {
     headers.contains_key(http::header::UPGRADE) && connection.iter().any(|options| lists(options.as_bytes(), "upgrade"))
 }
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// Where in a UUID's text each byte is.
+const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+
 /// Makes request ids. The system's randomness is asked for many at a time.
 #[derive(Debug)]
 pub(crate) struct RequestIds {
@@ -152,11 +155,9 @@ impl RequestIds {
         bytes[6] = bytes[6] & 0x0f | 0x40;
         bytes[8] = bytes[8] & 0x3f | 0x80;
         let mut id = [b'-'; 36];
-        let mut places = id.iter_mut().enumerate().filter(|(at, _)| ![8, 13, 18, 23].contains(at));
-        for half in bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
-            if let Some((_, place)) = places.next() {
-                *place = b"0123456789abcdef"[usize::from(half)];
-            }
+        for (byte, at) in bytes.into_iter().zip(PLACES) {
+            id[at] = DIGITS[usize::from(byte >> 4)];
+            id[at + 1] = DIGITS[usize::from(byte & 15)];
         }
         id
     }

@@ -130,14 +130,20 @@ impl HeaderMap {
         self.entries.iter().map(|entry| (self.name(entry), self.value(entry)))
     }
 
+    fn is_named(&self, entry: &Entry, name: &[u8]) -> bool {
+        // Lengths nearly always differ.
+        entry.name.1 as usize == name.len() && self.name(entry).eq_ignore_ascii_case(name)
+    }
+
     /// Where the first value of `name` is.
     fn position(&self, name: &[u8]) -> Option<usize> {
-        self.entries.iter().position(|entry| self.name(entry).eq_ignore_ascii_case(name))
+        self.entries.iter().position(|entry| self.is_named(entry, name))
     }
 
     /// The first value of `name`, which is matched whatever its case.
     pub(crate) fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        self.values(name).next()
+        let name = canonical(name);
+        self.entries.iter().find(|entry| self.is_named(entry, name)).map(|entry| self.value(entry))
     }
 
     /// The first value of `name` as text, or nothing when it is not text.
@@ -148,7 +154,7 @@ impl HeaderMap {
     /// The values of `name`, in order.
     pub(crate) fn values(&self, name: &[u8]) -> impl Iterator<Item = &[u8]> {
         let name = canonical(name);
-        self.iter().filter(move |(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+        self.entries.iter().filter(move |entry| self.is_named(entry, name)).map(|entry| self.value(entry))
     }
 
     /// The entry at an index.
@@ -338,15 +344,29 @@ pub(crate) fn carried(headers: &http::HeaderMap) -> impl Iterator<Item = (&Heade
             let mut connection = headers.get_all(http::header::CONNECTION).iter();
             **name != http::header::HOST && connection.any(|options| lists(options.as_bytes(), name.as_str()))
         };
-        !is_hop_by_hop(name.as_str().as_bytes()) && !(connection && listed())
+        !(is_hop_by_hop(name.as_str().as_bytes()) || (connection && listed()))
     })
 }
 
 /// Whether `http` takes it for a name. It has no way to ask without making one.
 fn is_name(name: &[u8]) -> bool {
-    let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    !name.is_empty() && name.len() < 1 << 16 && name.iter().all(token)
+    !name.is_empty() && name.len() < 1 << 16 && name.iter().fold(true, |token, byte| token & TOKEN[usize::from(*byte)])
 }
+
+/// Which bytes a name may have.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        let special = matches!(
+            byte,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        );
+        table[byte as usize] = special || byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    table
+};
 
 /// Whether `http` takes it for a value.
 fn is_value(value: &[u8]) -> bool {

@@ -205,7 +205,7 @@ pub(crate) fn request(body: bool) -> Request<Bytes> {
 }
 
 /// Serves a request and sees that it went well.
-pub(crate) fn serve(local: &Local, body: bool) {
-    let response = local.request(request(body)).expect("an answer");
+pub(crate) fn serve(local: &Local, request: &Request<Bytes>) {
+    let response = local.request(request.clone()).expect("an answer");
     assert_eq!(response.status(), 200);
 }

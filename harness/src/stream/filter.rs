@@ -290,6 +290,11 @@ impl Stream {
         if running.is_none() {
             self.callback = "";
         }
+        let asks =
+            |view: &View| view.local_reply.is_some() || view.close || view.resume_request || view.resume_response;
+        if !self.state().views.get(filter).is_some_and(asks) {
+            return Flow::Held;
+        }
         let asked = self.view(filter, |view| {
             let asked = (view.local_reply.take(), view.close, view.resume_request, view.resume_response);
             (view.close, view.resume_request, view.resume_response) = (false, false, false);

@@ -218,6 +218,9 @@ impl Stream {
 
     /// Does what plugins asked for outside of this stream's own callbacks.
     pub(crate) fn process_pending(&mut self) {
+        if !std::mem::take(&mut self.state_mut().asked) {
+            return;
+        }
         for filter in 0..self.filters.len() {
             if !self.finished {
                 self.settle(filter, None);
