@@ -4,6 +4,8 @@
 //! an empty guest's eighth is a callback. Of a hostcall the figure is for a thousand, so that µs read as ns; that of
 //! `none` is what the request and the guest's loop take.
 
+#![expect(clippy::expect_used, reason = "a benchmark fails")]
+
 mod common;
 
 use std::sync::Arc;
