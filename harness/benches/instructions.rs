@@ -1,7 +1,7 @@
 //! Instructions for a request, whatever else the machine does: `cargo bench -p harness --bench instructions`.
 //!
 //! Runs itself in valgrind (`apt-get install valgrind`) with few and with many requests, and takes the difference.
-//! `-- NAME` measures one chain or hostcall; `-- --profile FILE NAME` keeps what callgrind found, for callgrind_annotate.
+//! `-- NAME` measures one chain or hostcall; `-- --profile FILE NAME` keeps what callgrind found, for `callgrind_annotate`.
 //! Of a hostcall the figure is for one, the loop around it included.
 
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a benchmark prints, or fails")]
