@@ -125,7 +125,7 @@ pub(crate) fn plan(args: &PlanFlags) -> Result<Plan, Failure> {
 fn resolve(resources: &Resources, args: &PlanFlags) -> Result<(FilterChain, Option<FilterChain>), Failure> {
     let mut mesh = MeshOptions { root_namespace: args.root_namespace.clone(), ..MeshOptions::default() };
     let (proxy, listener) = if let Some(name) = &args.workload {
-        let proxy = mesh::workload(resources, name).map_err(Failure::usage)?;
+        let proxy = mesh::workload(resources, name).map_err(input::no_proxy)?;
         mesh.services = mesh::services_of(resources, &proxy);
         let listener = mesh::assumed_listener(resources, &proxy);
         (proxy, listener)
