@@ -182,7 +182,6 @@ pub(crate) fn settle(flow: Flow, host: &mut impl Host) -> bool {
 }
 
 /// Says in the log what failed. Once in a module, however many calls it is asked about.
-
 pub(crate) fn succeeded(host: &impl Host, result: Result<(), HostError>) -> bool {
     if let Err(error) = result {
         host.error(&error.to_string());
