@@ -20,7 +20,7 @@ use super::registry_flags::{RegistryFlags, fetch_failure};
 use super::requests;
 use super::surroundings::Surroundings;
 use crate::report::{Failure, note};
-use crate::{handover, input};
+use crate::{environment, handover, input};
 
 /// Serve the filter chain that the given resources make, on a real HTTP listener.
 ///
@@ -80,7 +80,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         .map_err(std::io::Error::from)
         .and_then(|plan| unnamed_file(&plan))
         .map_err(|error| Failure::environment(format!("failed to pass the chain to the harness: {error}")))?;
-    let mut arguments = vec!["serve".into()];
+    let code_cache = environment::cache()?.join("code");
+    let mut arguments = vec!["serve".into(), "--code-cache".into(), code_cache.into_os_string()];
     if args.quiet {
         arguments.push("--quiet".into());
     }
