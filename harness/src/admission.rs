@@ -1,10 +1,11 @@
 //! The request as Envoy's connection manager presents it to the first filter, or the reason it gets no further.
 
-use bytes::Bytes;
+use std::cell::RefCell;
+
 use http::Version;
 use http::request::Parts;
 
-use crate::header_map::{HeaderMap, TooLarge, lists};
+use crate::header_map::{HeaderMap, TooLarge, carried, lists};
 use crate::request_path;
 use crate::stream::state::LocalReply;
 
@@ -43,11 +44,11 @@ pub(crate) fn too_large(version: Version) -> Rejection {
 }
 
 /// The headers for the filters, and why the request gets no further if it does not.
-pub(crate) fn admit(parts: &Parts) -> (HeaderMap, Option<Rejection>) {
+pub(crate) fn admit(parts: &Parts, ids: &RequestIds) -> (HeaderMap, Option<Rejection>) {
     let mut headers = HeaderMap::default();
     // HTTP/2 counts the four pseudo-headers, HTTP/1.1 has a line for them.
     let pseudo = if parts.version == Version::HTTP_2 { 4 } else { 0 };
-    let filled = fill(&mut headers, parts);
+    let filled = fill(&mut headers, parts, ids);
     if filled.is_err() || headers.byte_size() > MAX_HEADER_BYTES || parts.headers.len() + pseudo > MAX_HEADERS {
         return (headers, Some(too_large(parts.version)));
     }
@@ -55,31 +56,32 @@ pub(crate) fn admit(parts: &Parts) -> (HeaderMap, Option<Rejection>) {
     (headers, rejection)
 }
 
-fn fill(headers: &mut HeaderMap, parts: &Parts) -> Result<(), TooLarge> {
-    let mut sent = HeaderMap::default();
-    sent.extend_from_http(&parts.headers)?;
+fn fill(headers: &mut HeaderMap, parts: &Parts, ids: &RequestIds) -> Result<(), TooLarge> {
     // An absolute request target has the last word on the authority.
-    let target = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
-    if let Some(authority) = target.or_else(|| sent.get(b":authority").map(Bytes::as_ref)) {
-        headers.add(b":authority", authority)?;
+    match parts.uri.authority() {
+        Some(authority) => headers.add(b":authority", authority.as_str().as_bytes())?,
+        None => {
+            for host in parts.headers.get_all(http::header::HOST) {
+                headers.add(b":authority", host.as_bytes())?;
+            }
+        }
     }
-    sent.remove(b":authority");
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     headers.add(b":path", target.as_bytes())?;
     headers.add(b":method", parts.method.as_str().as_bytes())?;
     headers.add(b":scheme", b"http")?;
-    // The codec answers it: the body is asked for when it is read.
-    sent.remove(b"expect");
-    // HTTP/2 may send each cookie by itself, and it is one header again.
-    let cookie = (parts.version == Version::HTTP_2).then(|| joined_cookies(&sent)).flatten();
-    if cookie.is_some() {
-        sent.remove(b"cookie");
+    let mut cookies: Vec<&[u8]> = Vec::new();
+    for (name, value) in carried(&parts.headers) {
+        match *name {
+            // It is the authority already. An expectation the codec answers: the body is asked for when it is read.
+            http::header::HOST | http::header::EXPECT => {}
+            // HTTP/2 may send each cookie by itself, and it is one header again.
+            http::header::COOKIE if parts.version == Version::HTTP_2 => cookies.push(value.as_bytes()),
+            _ => headers.add(name.as_str().as_bytes(), value.as_bytes())?,
+        }
     }
-    for (name, value) in sent.iter() {
-        headers.add(name, value)?;
-    }
-    if let Some(cookie) = cookie {
-        headers.add(b"cookie", &cookie)?;
+    if !cookies.is_empty() {
+        headers.add(b"cookie", &cookies.join(&b"; "[..]))?;
     }
     let te = parts.headers.get_all(http::header::TE);
     if te.iter().any(|te| lists(te.as_bytes(), "trailers")) {
@@ -89,14 +91,9 @@ fn fill(headers: &mut HeaderMap, parts: &Parts) -> Result<(), TooLarge> {
         headers.add(b"x-forwarded-proto", b"http")?;
     }
     if headers.get(b"x-request-id").is_none() {
-        headers.add(b"x-request-id", request_id().as_bytes())?;
+        headers.add(b"x-request-id", &ids.next())?;
     }
     Ok(())
-}
-
-fn joined_cookies(headers: &HeaderMap) -> Option<Vec<u8>> {
-    let cookies: Vec<&[u8]> = headers.iter().filter(|(name, _)| *name == b"cookie").map(|(_, value)| value).collect();
-    (!cookies.is_empty()).then(|| cookies.join(&b"; "[..]))
 }
 
 fn check(headers: &mut HeaderMap, parts: &Parts) -> Result<(), Rejection> {
@@ -112,7 +109,11 @@ fn check(headers: &mut HeaderMap, parts: &Parts) -> Result<(), Rejection> {
     if parts.method == http::Method::CONNECT {
         return Err(LocalReply::new(404, "", "route_not_found").into());
     }
-    match headers.text(":path").and_then(request_path::normalize) {
+    let path = headers.text(":path");
+    if path.is_some_and(request_path::is_normal) {
+        return Ok(());
+    }
+    match path.and_then(request_path::normalize) {
         Some(path) if headers.text(":path") == Some(&path) => Ok(()),
         Some(path) => headers.replace(b":path", path.as_bytes()).map_err(|_| too_large(parts.version)),
         None => Err(LocalReply::new(400, "", "path_normalization_failed").into()),
@@ -124,13 +125,61 @@ fn is_upgrade(headers: &http::HeaderMap) -> bool {
     headers.contains_key(http::header::UPGRADE) && connection.iter().any(|options| lists(options.as_bytes(), "upgrade"))
 }
 
-/// A version 4 UUID.
-fn request_id() -> String {
-    let mut bytes = [0_u8; 16];
-    // A request id is for tracing, not for security: zeros do when there is no randomness.
-    let _ = getrandom::fill(&mut bytes);
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = crate::module::hex(&bytes);
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// Where in a UUID's text each byte is.
+const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+
+/// Makes request ids. The system's randomness is asked for many at a time.
+#[derive(Debug)]
+pub(crate) struct RequestIds {
+    random: RefCell<([u8; 1024], usize)>,
+}
+
+impl Default for RequestIds {
+    fn default() -> Self {
+        Self { random: RefCell::new(([0; 1024], 1024)) }
+    }
+}
+
+impl RequestIds {
+    /// A version 4 UUID.
+    fn next(&self) -> [u8; 36] {
+        let (random, used) = &mut *self.random.borrow_mut();
+        if *used + 16 > random.len() {
+            // A request id is for tracing, not for security: what there is does when there is no randomness.
+            let _ = getrandom::fill(random);
+            *used = 0;
+        }
+        let mut bytes: [u8; 16] = random.get(*used..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default();
+        *used += 16;
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        let mut id = [b'-'; 36];
+        for (byte, at) in bytes.into_iter().zip(PLACES) {
+            id[at] = DIGITS[usize::from(byte >> 4)];
+            id[at + 1] = DIGITS[usize::from(byte & 15)];
+        }
+        id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_uuids_of_version_4_and_each_is_another() {
+        let ids = RequestIds::default();
+        let made: Vec<String> = (0..200).map(|_| String::from_utf8(ids.next().to_vec()).unwrap()).collect();
+        for id in &made {
+            let parts: Vec<&str> = id.split('-').collect();
+            assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12], "{id}");
+            assert!(parts.iter().all(|part| u64::from_str_radix(part, 16).is_ok()), "{id}");
+            assert!(parts[2].starts_with('4') && parts[3].starts_with(['8', '9', 'a', 'b']), "{id}");
+        }
+        let mut different = made.clone();
+        different.sort();
+        different.dedup();
+        assert_eq!(different.len(), made.len());
+    }
 }

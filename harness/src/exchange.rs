@@ -14,11 +14,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame as HttpFrame, Incoming, SizeHint};
+use hyper::body::{Body, Frame as HttpFrame, SizeHint};
 use hyper::{Request, Response, StatusCode, Version};
 use mesh::model::ProxyKind;
 
-use crate::admission::{self, Rejection, admit};
+use crate::admission::{self, Rejection, RequestIds, admit};
 use crate::builtin::remote;
 use crate::header_map::HeaderMap;
 use crate::log::{RequestSummary, Sink};
@@ -41,6 +41,7 @@ pub(crate) struct Site {
     pub(crate) proxy: Arc<ProxyFacts>,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) idle_timeout: Duration,
+    pub(crate) request_ids: RequestIds,
     /// The identity that every client is taken to have proven with mTLS.
     pub(crate) peer: Option<Arc<str>>,
     /// What of streams is recorded, when anything is.
@@ -90,10 +91,10 @@ pub(crate) struct ExchangeBody {
 }
 
 /// Serves one request.
-pub(crate) async fn serve(
+pub(crate) async fn serve<B: Body<Data = Bytes> + Unpin + 'static>(
     site: Rc<Site>,
     connection: Connection,
-    request: Request<Incoming>,
+    request: Request<B>,
 ) -> Result<Response<ExchangeBody>, StreamReset> {
     let outlet = Rc::new(RefCell::new(Outlet::default()));
     let mut driver: Driver = Box::pin(drive(site, connection, request, outlet.clone()));
@@ -168,17 +169,24 @@ impl Outlet {
 }
 
 enum Event {
-    Client(Option<Result<HttpFrame<Bytes>, hyper::Error>>),
+    Client(Option<HttpFrame<Bytes>>),
+    /// The request broke off.
+    Gone,
     Upstream(UpstreamEvent),
     Woken,
     Idle,
 }
 
-async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming>, outlet: Rc<RefCell<Outlet>>) {
+async fn drive<B: Body<Data = Bytes> + Unpin>(
+    site: Rc<Site>,
+    connection: Connection,
+    request: Request<B>,
+    outlet: Rc<RefCell<Outlet>>,
+) {
     let (parts, mut body) = request.into_parts();
     let http2 = parts.version == Version::HTTP_2;
     let mut request_ended = body.is_end_stream();
-    let (headers, rejected) = admit(&parts);
+    let (headers, rejected) = admit(&parts, &site.request_ids);
     let mut state = StreamState::new(site.proxy.clone(), connection);
     state.protocol = admission::protocol(parts.version);
     state.remote = remote::address(site.proxy.kind == Some(ProxyKind::Gateway), connection.source, &headers);
@@ -222,7 +230,7 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
                 request_ended = true;
                 stream.request_data(Bytes::new(), true);
             }
-            Event::Client(Some(Ok(frame))) => match frame.into_data() {
+            Event::Client(Some(frame)) => match frame.into_data() {
                 Ok(bytes) => {
                     // HTTP/2 can say in the same frame that it is the last, HTTP/1.1 says so after it.
                     request_ended = http2 && body.is_end_stream();
@@ -244,7 +252,7 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
                 }
             },
             // The client is gone: what it cannot receive is not computed.
-            Event::Client(Some(Err(_))) => return,
+            Event::Gone => return,
             Event::Upstream(event) => {
                 upstream_ended = matches!(
                     event,
@@ -259,10 +267,10 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
     }
 }
 
-async fn next_event(
+async fn next_event<B: Body<Data = Bytes> + Unpin>(
     site: &Site,
     stream: &Stream,
-    body: &mut Incoming,
+    body: &mut B,
     request_ended: bool,
     exchange: &mut Option<Exchange>,
     upstream_ended: bool,
@@ -293,7 +301,10 @@ async fn next_event(
             && stream.wants_data(Direction::Request)
             && let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx)
         {
-            return Poll::Ready(Event::Client(frame));
+            return Poll::Ready(match frame.transpose() {
+                Ok(frame) => Event::Client(frame),
+                Err(_) => Event::Gone,
+            });
         }
         idle.as_mut().poll(cx).map(|()| Event::Idle)
     })

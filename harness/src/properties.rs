@@ -240,7 +240,7 @@ fn map(path: &[&[u8]], headers: Option<&HeaderMap>) -> Found {
     let headers = headers.ok_or(Status::NotFound)?;
     match path {
         [] => Ok(Value::Map(headers.iter().map(|(name, value)| (name.to_vec(), Value::text(value))).collect())),
-        [name] => headers.joined(name).map(Value::Text).ok_or(Status::NotFound),
+        [name] => headers.joined(name).map(|value| Value::text(&value)).ok_or(Status::NotFound),
         _ => ABSENT,
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use crate::admin;
+use crate::admission::RequestIds;
 use crate::chain::{Chain, ChainFilter, NetworkFilter};
 use crate::exchange::Site;
 use crate::listener::{Accepting, Balance, Inbox};
@@ -331,6 +332,7 @@ pub(crate) fn site(
         proxy: chain.proxy.clone(),
         sink: chain.surroundings.sink.clone(),
         idle_timeout: options.idle_timeout,
+        request_ids: RequestIds::default(),
         peer: options.peer.as_deref().map(Arc::from),
         trace: trace.map(|settings| Rc::new(trace::Start { settings, secrets: chain.secrets() })),
     }))
@@ -350,7 +352,7 @@ fn start(
             let name = plugin.name().to_owned();
             let worker = plugin.start(services);
             let worker = worker.map_err(|reason| ServeError::Filter { filter: name.clone(), reason })?;
-            Ok(WorkerFilter::Native { name, worker, plugin: plugin.clone() })
+            Ok(WorkerFilter::Native { name: name.into(), worker, plugin: plugin.clone() })
         }
         ChainFilter::Wasm(plugin) => Ok(WorkerFilter::Wasm(start_plugin(vms, plugin)?)),
     }

@@ -26,7 +26,7 @@ type SharedVm = Rc<RefCell<Vm>>;
 /// A filter as a worker runs it.
 pub(crate) enum WorkerFilter {
     Wasm(Rc<PluginHandle>),
-    Native { name: String, worker: Rc<dyn NativeWorker>, plugin: Arc<dyn NativePlugin> },
+    Native { name: Rc<str>, worker: Rc<dyn NativeWorker>, plugin: Arc<dyn NativePlugin> },
 }
 
 /// All VMs of one worker. Their callouts run on the `LocalSet` in which a VM is started.
@@ -63,6 +63,7 @@ impl Vms {
         Ok(Rc::new(PluginHandle {
             _held: held,
             plugin: plugin.clone(),
+            name: plugin.name.as_str().into(),
             current,
             vms: self.clone(),
             loaded: Cell::new(Instant::now()),
@@ -159,6 +160,7 @@ impl Vms {
 /// One plugin on one worker, whose VM may have failed.
 pub(crate) struct PluginHandle {
     plugin: Arc<Plugin>,
+    name: Rc<str>,
     current: Rc<RefCell<(SharedVm, u32)>>,
     /// Goes away with the handle, which ends the root context.
     _held: oneshot::Sender<()>,
@@ -170,6 +172,11 @@ pub(crate) struct PluginHandle {
 impl PluginHandle {
     pub(crate) fn plugin(&self) -> &Arc<Plugin> {
         &self.plugin
+    }
+
+    /// The plugin's name, for each stream to have.
+    pub(crate) fn name(&self) -> &Rc<str> {
+        &self.name
     }
 
     /// The VM and root context for a new stream; `None` when the VM has failed and is not to be replaced (yet).

@@ -14,9 +14,9 @@ pub(super) fn chain(trace: &mut Recording, chain: &[WorkerFilter], filters: &[St
     for filter in chain {
         let (name, kind) = match filter {
             WorkerFilter::Wasm(handle) => (handle.plugin().name.as_str(), FilterKind::Wasm),
-            WorkerFilter::Native { name, .. } => (name.as_str(), FilterKind::Native),
+            WorkerFilter::Native { name, .. } => (&**name, FilterKind::Native),
         };
-        let takes_part = taking_part.next_if(|next| next.name == name).is_some();
+        let takes_part = taking_part.next_if(|next| *next.name == *name).is_some();
         trace.filter(name, kind, !takes_part);
     }
 }

@@ -68,6 +68,7 @@ pub(crate) struct Declared {
 pub(crate) struct TooMuchState;
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct StreamState {
     pub(crate) proxy: Arc<ProxyFacts>,
     pub(crate) source: Option<SocketAddr>,
@@ -114,6 +115,8 @@ pub(crate) struct StreamState {
     pub(crate) woken: bool,
     /// What is recorded of it, if anything is.
     pub(crate) trace: Option<Box<Recording>>,
+    /// A plugin asked for something, which may be outside of this stream's own callbacks.
+    pub(crate) asked: bool,
 }
 
 /// What one filter may touch, and what it asked for that happens once its callback has returned.
@@ -201,6 +204,7 @@ impl StreamState {
             waker: None,
             woken: false,
             trace: None,
+            asked: false,
         }
     }
 
@@ -222,6 +226,7 @@ impl StreamState {
 
     pub(crate) fn wake(&mut self) {
         self.woken = true;
+        self.asked = true;
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }

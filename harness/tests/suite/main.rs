@@ -4,6 +4,7 @@
 
 mod binary;
 mod callouts;
+mod code_cache;
 mod contexts;
 mod failure;
 mod foreign;

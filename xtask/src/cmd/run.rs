@@ -21,7 +21,7 @@ use super::requests;
 use super::surroundings::Surroundings;
 use super::watch::{self, Watched};
 use crate::report::{Failure, note};
-use crate::{handover, input};
+use crate::{environment, handover, input};
 
 /// Serve the filter chain that the given resources make, on a real HTTP listener.
 ///
@@ -112,16 +112,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut watched = Watched::default();
     let plan = plan(&args.flags, &mut watched)?;
     if args.reload {
-        return Err(watch::exec(plan, watched, harness_arguments(args)));
+        return Err(watch::exec(plan, watched, harness_arguments(args)?));
     }
     let plan = serde_json::to_vec(&plan)
         .map_err(std::io::Error::from)
         .and_then(|plan| unnamed_file(&plan))
         .map_err(|error| Failure::environment(format!("failed to pass the chain to the harness: {error}")))?;
-    Err(handover::exec("harness", "plugwright-harness", harness_arguments(args), Some(plan.into())))
+    Err(handover::exec("harness", "plugwright-harness", harness_arguments(args)?, Some(plan.into())))
 }
 
-fn harness_arguments(args: &Args) -> Vec<OsString> {
+fn harness_arguments(args: &Args) -> Result<Vec<OsString>, Failure> {
     let mode = match args.trace {
         _ if args.quiet => "off",
         Trace::Off => "off",
@@ -135,7 +135,8 @@ fn harness_arguments(args: &Args) -> Vec<OsString> {
             arguments.push(flag.into());
         }
     }
-    arguments
+    arguments.extend(["--code-cache".into(), environment::cache()?.join("code").into_os_string()]);
+    Ok(arguments)
 }
 
 /// Resolves the chain and fetches its modules, and notes what it reads on the way.
