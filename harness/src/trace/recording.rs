@@ -87,7 +87,7 @@ pub(crate) struct Outcome<'a> {
 
 impl Recording {
     pub(crate) fn new(start: Rc<Start>, state: &StreamState) -> Box<Self> {
-        let text = |name: &[u8]| state.request_headers.get(name).map(|value| lossy(value)).unwrap_or_default();
+        let text = |name: &[u8]| state.request_headers.get(name).map(lossy).unwrap_or_default();
         let head = Head { method: text(b":method"), authority: text(b":authority"), path: text(b":path") };
         Box::new(Self {
             start,
@@ -463,7 +463,7 @@ fn diff(map: &'static str, before: Option<&HeaderMap>, now: Option<&HeaderMap>, 
         }
         done.push(name);
         let values = |headers: Option<&HeaderMap>| -> Vec<String> {
-            headers.map(|headers| headers.values(name).map(|value| lossy(value)).collect()).unwrap_or_default()
+            headers.map(|headers| headers.values(name).map(lossy).collect()).unwrap_or_default()
         };
         let (mut from, mut to) = (values(before), values(now));
         // Values that both have are the same ones.
