@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
+use clap::builder::NonEmptyStringValueParser;
 use mesh::model::{
     EnvValue, Extension, FailStrategy, FilterChain, FilterKind, Layer, LeftOut, Listener, Protocol, WasmFilter,
 };
@@ -91,7 +92,7 @@ pub(crate) struct PlanFlags {
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
     /// Istio's root namespace, whose extensions count for every namespace.
-    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
+    #[arg(long, value_name = "NAMESPACE", value_parser = NonEmptyStringValueParser::new(), default_value = "istio-system")]
     root_namespace: String,
     /// Say for each extension why its module was pulled or not, and under which key the cache has it.
     #[arg(long)]
