@@ -1,5 +1,6 @@
 //! Named upstreams that filters may call, whole HTTP calls to them, and their gRPC clients.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
@@ -28,12 +29,13 @@ pub(crate) trait Backends {
 
 /// A worker's clusters, by name.
 pub(crate) struct Clusters {
-    by_name: HashMap<String, Cluster>,
+    by_name: RefCell<HashMap<String, Cluster>>,
     /// What stands for all of them, in a proxy without sockets.
     backends: Option<Rc<dyn Backends>>,
 }
 
 struct Cluster {
+    address: Address,
     http: Upstream,
     grpc: grpc::Client,
 }
@@ -81,30 +83,43 @@ pub(crate) struct Reset;
 impl Clusters {
     /// Clusters by name, each at an address.
     pub(crate) fn new(addresses: &BTreeMap<String, Address>, dialer: &Dialer) -> Self {
-        let cluster = |address: &Address| Cluster {
-            http: Upstream::new(address.clone(), dialer.clone()),
-            grpc: grpc::Client::new(address.clone(), dialer.clone()),
-        };
-        let by_name = addresses.iter().map(|(name, address)| (name.clone(), cluster(address))).collect();
-        Self { by_name, backends: None }
+        let clusters = Self { by_name: RefCell::default(), backends: None };
+        clusters.replace(addresses, dialer);
+        clusters
     }
 
     /// Clusters that are asked in this process.
     pub(crate) fn scripted(backends: Rc<dyn Backends>) -> Self {
-        Self { by_name: HashMap::new(), backends: Some(backends) }
+        Self { by_name: RefCell::default(), backends: Some(backends) }
+    }
+
+    /// Takes other clusters. Those whose addresses stay keep their connections.
+    pub(crate) fn replace(&self, addresses: &BTreeMap<String, Address>, dialer: &Dialer) {
+        let mut clusters = self.by_name.borrow_mut();
+        let mut before = std::mem::take(&mut *clusters);
+        let mut cluster = |(name, address): (&String, &Address)| {
+            let same = before.remove(name).filter(|cluster| cluster.address == *address);
+            let made = || Cluster {
+                address: address.clone(),
+                http: Upstream::new(address.clone(), dialer.clone()),
+                grpc: grpc::Client::new(address.clone(), dialer.clone()),
+            };
+            (name.clone(), same.unwrap_or_else(made))
+        };
+        *clusters = addresses.iter().map(&mut cluster).collect();
     }
 
     /// The client for gRPC calls to a cluster, which is spoken to in HTTP/2.
     pub(crate) fn grpc(&self, cluster: &str) -> Option<grpc::Client> {
         match &self.backends {
             Some(backends) => backends.has_grpc(cluster).then(|| grpc::Client::scripted(cluster, backends.clone())),
-            None => self.by_name.get(cluster).map(|cluster| cluster.grpc.clone()),
+            None => self.by_name.borrow().get(cluster).map(|cluster| cluster.grpc.clone()),
         }
     }
 
     /// Whether there is a cluster of that name.
     pub(crate) fn has(&self, cluster: &str) -> bool {
-        self.by_name.contains_key(cluster) || self.backends.is_some()
+        self.by_name.borrow().contains_key(cluster) || self.backends.is_some()
     }
 
     /// Makes a call. Dropping the future cancels it.
@@ -114,7 +129,7 @@ impl Clusters {
         mut call: Call,
     ) -> Result<impl Future<Output = Result<Response, Reset>> + use<>, CallError> {
         let (upstream, scripted) = match &self.backends {
-            None => (Some(self.by_name.get(cluster).ok_or(CallError::UnknownCluster)?.http.clone()), None),
+            None => (Some(self.by_name.borrow().get(cluster).ok_or(CallError::UnknownCluster)?.http.clone()), None),
             Some(backends) => {
                 call.check()?;
                 (None, Some(backends.http(cluster, &call).ok_or(CallError::UnknownCluster)?))
