@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
+use tokio::time::Instant;
 use wasmtime::{Memory, ResourceLimiter, TypedFunc};
 
 use crate::abi::LogLevel;
@@ -14,9 +15,11 @@ use crate::callouts::{Callouts, Host, Received};
 use crate::cel::Expressions;
 use crate::hazard::{self, Hazard, HazardKind};
 use crate::log::{Silent, Sink};
+use crate::nature::{Nature, Real};
 use crate::plugin::{Plugin, VmConfig};
 use crate::shared::{Shared, VmMetrics};
 use crate::stream::state::{Declared, ProxyFacts, StreamState};
+use crate::trace::Visits;
 use crate::vm::Surroundings;
 
 /// Which hostcalls may run.
@@ -96,6 +99,7 @@ pub(crate) struct HostState {
     pub(crate) shared: Arc<Shared>,
     pub(crate) log_level: LogLevel,
     pub(crate) proxy: Arc<ProxyFacts>,
+    pub(crate) nature: Arc<dyn Nature>,
     /// The worker; none for a VM that tries a configuration.
     pub(crate) host: Option<Host>,
     pub(crate) callouts: Callouts,
@@ -104,6 +108,8 @@ pub(crate) struct HostState {
     pub(crate) finished: Vec<u32>,
     /// The last error a plugin logged, for the message of a rejected configuration.
     pub(crate) last_error: Option<String>,
+    /// The recorded streams that the VM has something to tell of.
+    pub(crate) visits: Visits,
     pub(crate) limits: Limits,
 }
 
@@ -122,11 +128,13 @@ impl HostState {
             shared: surroundings.shared.clone(),
             log_level: surroundings.log_level,
             proxy: surroundings.proxy.clone(),
+            nature: surroundings.nature.clone(),
             host: None,
             callouts: Callouts::default(),
             metrics: VmMetrics::default(),
             finished: Vec::new(),
             last_error: None,
+            visits: Visits::default(),
             limits,
         }
     }
@@ -138,6 +146,7 @@ impl HostState {
             shared: Arc::default(),
             log_level: LogLevel::Critical,
             proxy: Arc::default(),
+            nature: Arc::new(Real),
         };
         Self::new(Arc::default(), &surroundings, Limits { memory_bytes: 0, table_elements: 0 })
     }
@@ -203,6 +212,10 @@ impl HostState {
             return;
         }
         self.check_secrets(message);
+        let recorded = self.record(|recording, filter| recording.log(filter, level, message));
+        if recorded && !self.sink.takes_traced_lines() {
+            return;
+        }
         let mut line = String::from("wasm log");
         if let Some(root) = self.root() {
             let of_stream = matches!(self.context(), Some(Context::Stream { .. }));
@@ -230,7 +243,9 @@ impl HostState {
     /// Reports what the running callback did.
     pub(crate) fn hazard(&self, kind: HazardKind, hostcall: Option<&'static str>, explanation: &str) {
         let filter = self.root().map_or("", |root| &root.plugin.name);
-        self.sink.hazard(&Hazard { kind, filter, callback: self.callback, hostcall, explanation });
+        let hazard = Hazard { kind, filter, callback: self.callback, hostcall, explanation };
+        self.record(|recording, _| recording.hazard(&hazard));
+        self.sink.hazard(&hazard);
     }
 }
 
