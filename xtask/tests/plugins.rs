@@ -17,6 +17,12 @@ fn cargo() -> PathBuf {
 
 fn run_cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(cargo());
+    // What cargo tells this test of its package would have build scripts, and all behind them, run again by turns.
+    let own = |name: &String| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.starts_with(prefix));
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    names.filter(own).chain(["CARGO_CRATE_NAME".to_owned(), "CARGO_PRIMARY_PACKAGE".to_owned()]).for_each(|name| {
+        command.env_remove(name);
+    });
     command.current_dir(repository()).args(arguments);
     command
 }
