@@ -17,6 +17,12 @@ fn cargo() -> PathBuf {
 
 fn run_cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(cargo());
+    // As `handover` does, so that neither build is a change to the other.
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
     command.current_dir(repository()).args(arguments);
     command
 }
