@@ -66,12 +66,12 @@ fn the_sdks_examples_pass_their_tests_as_modules() {
     let mut talk = |_: &str| ();
     let installer = &mut Installer { allowed: true, talk: &mut talk };
     let toolchain = build::prepare(&tools, Preference::Auto, installer).unwrap();
-    let modules = build::compile_examples(&cargo(), &workspace, "plugwright-sdk", &toolchain).unwrap();
+    let modules = build::compile_examples(&cargo(), &workspace, "plugwright-sdk", "log", &toolchain).unwrap();
     let sources = std::fs::read_dir(repository().join("sdk/examples")).unwrap().count();
     assert_eq!(modules.len(), sources, "{modules:?}");
     let modules = workspace.target.join("plugins");
-    let passed = passed_in_the_harness(&modules, &["--package", "plugwright-sdk", "--examples"]);
-    assert!(passed >= 20, "{passed}");
+    let passed = passed_in_the_harness(&modules, &["--package", "plugwright-sdk", "--examples", "--features", "log"]);
+    assert!(passed >= 27, "{passed}");
 }
 
 #[test]
