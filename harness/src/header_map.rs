@@ -134,7 +134,8 @@ impl HeaderMap {
         // Other names nearly always differ in length, or at their end.
         entry.name.1 as usize == name.len() && {
             let own = self.name(entry);
-            own.last() == name.last().map(u8::to_ascii_lowercase).as_ref() && own.eq_ignore_ascii_case(name)
+            own == name
+                || (own.last() == name.last().map(u8::to_ascii_lowercase).as_ref() && own.eq_ignore_ascii_case(name))
         }
     }
 
