@@ -19,9 +19,9 @@ use crate::seal::Use;
 use crate::session::Session;
 use crate::settings::Settings;
 
-/// How soon discovery is tried again after it failed; each time it is twice as long.
+/// How soon discovery is tried again after it failed; each time it is twice as long, up to less than requests are held.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How often at most keys are fetched because a token named one that is not there.
 const KEYS_PAUSE: u64 = 30;
