@@ -46,7 +46,7 @@ pub(crate) async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         _ = on_shutdown.wait_for(|shutdown| *shutdown) => return,
     };
     let Ok(Ok(is_http2)) = detected else { return };
-    let service = service_fn(|request| serve(site.clone(), connection, request));
+    let service = service_fn(|request| serve(site.clone(), connection.clone(), request));
     // A connection's failure is the client's to see; the streams' own ends have been reported.
     if is_http2 {
         let mut builder = http2::Builder::new(StreamExecutor { patience: site.idle_timeout * 2 });

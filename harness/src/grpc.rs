@@ -124,7 +124,7 @@ impl Client {
         mut on: impl FnMut(Event),
     ) {
         let Some(request) = request(&headers, body) else {
-            return local_reply(&Failure::Request.message(), &Failure::Request.details(), &mut on);
+            return local_reply(&Failure::Request.message(), &Failure::Request.details(false), &mut on);
         };
         let exchange = self.run(request, &mut on);
         match timeout {
@@ -138,10 +138,13 @@ impl Client {
     }
 
     async fn run(self, (request, authority): (Request<QueueBody>, HeaderValue), on: &mut impl FnMut(Event)) {
-        let started = Instant::now();
+        let (started, end) = (Instant::now(), request.body().end());
         match self.0.send(request, Some(authority)).await {
-            Ok(answer) => receive(answer.response, started.elapsed(), on).await,
-            Err(failure) => local_reply(&failure.message(), &failure.details(), on),
+            Ok(answer) => {
+                let took = end.has_come().then(|| started.elapsed());
+                receive(answer.response, took, on).await;
+            }
+            Err(failure) => local_reply(&failure.message(), &failure.details(false), on),
         }
     }
 }
@@ -151,13 +154,12 @@ fn request(headers: &HeaderMap, body: QueueBody) -> Option<(Request<QueueBody>, 
     *request.method_mut() = http::Method::POST;
     *request.uri_mut() = headers.text(":path")?.parse().ok()?;
     *request.headers_mut() = headers.to_http().ok()?;
-    request.headers_mut().insert(http::header::TE, HeaderValue::from_static("trailers"));
     Some((request, HeaderValue::from_bytes(headers.get(b":authority")?).ok()?))
 }
 
-async fn receive(response: Response<Incoming>, took: Duration, on: &mut impl FnMut(Event)) {
+async fn receive(response: Response<Incoming>, took: Option<Duration>, on: &mut impl FnMut(Event)) {
     let (parts, mut body) = response.into_parts();
-    let Some(headers) = response_headers(&parts, took.as_millis()) else {
+    let Some(headers) = response_headers(&parts, took) else {
         return broken(INTERNAL, on);
     };
     if body.is_end_stream() {
@@ -218,7 +220,8 @@ fn close(trailers: HeaderMap, details: &str, on: &mut impl FnMut(Event)) {
     let status = trailers.text("grpc-status").and_then(|status| status.trim().parse().ok()).unwrap_or(UNKNOWN);
     let message = trailers.text("grpc-message").map(percent_decode).unwrap_or_default();
     on(Event::TrailingMetadata(trailers));
-    on(Event::Close { status, message: format!("{message}{{{details}}}") });
+    let message = if message.is_empty() { details.to_owned() } else { format!("{message}{{{details}}}") };
+    on(Event::Close { status, message });
 }
 
 fn broken(status: u32, on: &mut impl FnMut(Event)) {

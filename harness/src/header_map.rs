@@ -62,8 +62,9 @@ const INLINE: &[&str] = &[
     "x-request-id",
 ];
 
-/// Headers that belong to one connection: the codecs write them, a message never carries them on.
-const HOP_BY_HOP: &[&str] = &["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "te"];
+/// Headers that belong to one connection: the codecs write them, a request never carries them on, and a response only
+/// to the filters.
+const HOP_BY_HOP: &[&str] = &["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HeaderMap {
@@ -192,9 +193,15 @@ impl HeaderMap {
         self.entries.iter().take_while(|(k, _)| k.starts_with(b":")).count()
     }
 
-    /// Takes over what a peer sent, except what belonged to the connection only.
+    /// Takes over what a peer sent, except what belonged to the connection only. Of `te`, `trailers` is passed on.
     pub(crate) fn extend_from_http(&mut self, headers: &http::HeaderMap) -> Result<(), TooLarge> {
         for (name, value) in headers {
+            if name == http::header::TE {
+                if lists(value.as_bytes(), "trailers") {
+                    self.set(b"te", b"trailers")?;
+                }
+                continue;
+            }
             let listed = headers.get_all(http::header::CONNECTION).iter().any(|c| lists(c.as_bytes(), name.as_str()));
             if HOP_BY_HOP.contains(&name.as_str()) || (listed && name != http::header::HOST) {
                 continue;
@@ -332,6 +339,6 @@ mod tests {
         }
         let mut headers = HeaderMap::default();
         headers.extend_from_http(&http).unwrap();
-        check(&headers, &[("x", "1")]);
+        check(&headers, &[("te", "trailers"), ("x", "1")]);
     }
 }

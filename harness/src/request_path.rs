@@ -1,4 +1,5 @@
-//! Path normalisation as Istio configures it: RFC 3986 dot segments, unreserved octets decoded, `\` is `/`.
+//! Path normalisation as Istio configures it: RFC 3986 dot segments, unreserved octets decoded, others that a path may
+//! not have escaped, `\` is `/`.
 
 /// Normalises the path of a request target and leaves its query alone. `None` when it cannot be.
 pub(crate) fn normalize(target: &str) -> Option<String> {
@@ -9,7 +10,7 @@ pub(crate) fn normalize(target: &str) -> Option<String> {
     if !path.starts_with('/') {
         return (target == "*").then(|| target.to_owned());
     }
-    let decoded = decode_unreserved(path)?;
+    let decoded = escaped(path)?;
     let mut segments: Vec<&str> = Vec::new();
     let mut parts = decoded[1..].split('/').peekable();
     while let Some(part) = parts.next() {
@@ -29,7 +30,7 @@ pub(crate) fn normalize(target: &str) -> Option<String> {
     Some(format!("/{}{query}", segments.join("/")))
 }
 
-fn decode_unreserved(path: &str) -> Option<String> {
+fn escaped(path: &str) -> Option<String> {
     let mut out = String::with_capacity(path.len());
     let mut rest = path;
     while let Some(c) = rest.chars().next() {
@@ -42,6 +43,7 @@ fn decode_unreserved(path: &str) -> Option<String> {
                 continue;
             }
             ('\\', _) => out.push('/'),
+            ('"' | '<' | '>' | '^' | '`' | '{' | '|' | '}', _) => out.push_str(&format!("%{:02X}", u32::from(c))),
             (c, _) => out.push(c),
         }
         rest = &rest[c.len_utf8()..];
@@ -69,6 +71,8 @@ mod tests {
         check("/a/..", Some("/"));
         check("/a/b/.", Some("/a/b/"));
         check("//a", Some("//a"));
+        check("/a|b\"{x}^?a|b", Some("/a%7Cb%22%7Bx%7D%5E?a|b"));
+        check("/a[b]'(c)!$&*+,;=:@~", Some("/a[b]'(c)!$&*+,;=:@~"));
         check("/%00", None);
         check("/100%", Some("/100%"));
         check("*", Some("*"));

@@ -300,7 +300,7 @@ fn site(
     }))
 }
 
-fn start(vms: &Vms, services: &Rc<Services>, filter: &ChainFilter) -> Result<WorkerFilter, ServeError> {
+pub(crate) fn start(vms: &Vms, services: &Rc<Services>, filter: &ChainFilter) -> Result<WorkerFilter, ServeError> {
     match filter {
         ChainFilter::Native(plugin) => {
             let name = plugin.name().to_owned();
@@ -315,7 +315,7 @@ fn start(vms: &Vms, services: &Rc<Services>, filter: &ChainFilter) -> Result<Wor
     }
 }
 
-fn network_filters(vms: &Vms, chain: &Chain) -> Result<Vec<network::Filter>, ServeError> {
+pub(crate) fn network_filters(vms: &Vms, chain: &Chain) -> Result<Vec<network::Filter>, ServeError> {
     let start = |filter: &NetworkFilter| match filter {
         NetworkFilter::Deny { name } => Ok(network::Filter::Deny { name: name.clone() }),
         NetworkFilter::Wasm(plugin) => {

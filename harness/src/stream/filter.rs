@@ -310,7 +310,9 @@ impl Stream {
         }
         if close {
             self.answered_by = Some(self.filters[filter].name.clone());
-            self.reset("wasm_close_stream");
+            // The details of a response that has begun stay.
+            let begun = Some(self.state().details.clone()).filter(|details| !details.is_empty());
+            self.reset(begun.as_deref().unwrap_or("wasm_close_stream"));
             return Flow::Stopped;
         }
         let mut flow = Flow::Held;
@@ -363,8 +365,12 @@ impl Stream {
         if let Kind::Wasm { dead, .. } = &mut self.filters[filter].kind {
             *dead = true;
         }
-        self.view(filter, |view| *view = View::default());
+        let asked = self.view(filter, |view| std::mem::take(view).local_reply).flatten();
         self.send_local_reply(Some(filter), LocalReply::new(503, "", "wasm_fail_stream"));
+        // A reply that the plugin had asked for comes too late for anything but its details.
+        if let Some(asked) = asked {
+            self.state_mut().details = asked.details;
+        }
         Flow::Stopped
     }
 

@@ -5,6 +5,7 @@
 //! responses last to first, and only those filters that saw the request.
 
 mod filter;
+pub(crate) mod flags;
 mod local_reply;
 mod metadata;
 pub(crate) mod state;
@@ -197,6 +198,7 @@ impl Stream {
         {
             let mut state = self.state_mut();
             state.response_headers = Some(headers);
+            state.code = state.status();
             details.clone_into(&mut state.details);
         }
         self.headers(Direction::Response, None, end);
@@ -204,7 +206,6 @@ impl Stream {
 
     pub(crate) fn response_data(&mut self, bytes: Bytes, end: bool) {
         if !self.response_ended {
-            self.state_mut().response_bytes += bytes.len() as u64;
             self.data(Direction::Response, None, bytes, end);
         }
     }
@@ -431,7 +432,12 @@ impl Stream {
             Direction::Request if self.request_stopped => {}
             Direction::Request => match self.check_request() {
                 Ok(()) => self.emit(direction, Frame::Headers { end }),
-                Err(reply) => self.send_local_reply(None, reply),
+                Err(reply) => {
+                    if reply.status == 404 {
+                        self.state_mut().flags |= flags::NO_ROUTE;
+                    }
+                    self.send_local_reply(None, reply);
+                }
             },
             Direction::Response if self.response_ended => {}
             Direction::Response => match self.check_response() {
@@ -445,14 +451,21 @@ impl Stream {
     fn check_request(&self) -> Result<(), LocalReply> {
         let state = self.state();
         let headers = &state.request_headers;
-        if headers.get(b":path").is_none_or(Bytes::is_empty) {
+        // Without knowing how the request came Envoy finds no route for it, either.
+        if headers.get(b":path").is_none_or(|path| !path.starts_with(b"/"))
+            || headers.get(b"x-forwarded-proto").is_none()
+        {
             return Err(LocalReply::new(404, "", "route_not_found"));
         }
         if headers.get(b":method").is_none() {
             let details = "filter_removed_required_request_headers{missing_required_header:_:method}";
             return Err(LocalReply::new(503, "missing required header: :method", details));
         }
-        headers.to_http().map(drop).map_err(|error| invalid(&error))
+        headers.to_http().map(drop).map_err(|error| {
+            let LocalReply { details, .. } = invalid(&error);
+            let details = format!("filter_removed_required_request_headers{{{details}}}");
+            LocalReply { details, ..invalid(&error) }
+        })
     }
 
     fn check_response(&self) -> Result<(), LocalReply> {
@@ -473,6 +486,10 @@ impl Stream {
             Direction::Request => self.upstream.push_back(frame),
             Direction::Response => {
                 self.head_sent = true;
+                if let Frame::Headers { .. } = frame {
+                    let mut state = self.state_mut();
+                    state.code = state.status();
+                }
                 let more = matches!(frame, Frame::Headers { end: false } | Frame::Data { end: false, .. });
                 self.response_ended = !more;
                 self.measure(&frame);
@@ -491,7 +508,10 @@ impl Stream {
                 drop(state);
                 self.length = (promised, 0);
             }
-            Frame::Data { bytes, .. } => self.length.1 += bytes.len() as u64,
+            Frame::Data { bytes, .. } => {
+                self.length.1 += bytes.len() as u64;
+                self.state_mut().response_bytes += bytes.len() as u64;
+            }
             _ => {}
         }
         if let ((Some(promised), sent), Frame::Data { end: true, .. } | Frame::Trailers(_)) = (self.length, frame)
@@ -533,10 +553,16 @@ impl Stream {
         self.request_stopped = true;
         if !self.response_ended {
             self.response_ended = true;
-            "downstream_remote_disconnect".clone_into(&mut self.state_mut().details);
+            let mut state = self.state_mut();
+            "downstream_remote_disconnect".clone_into(&mut state.details);
+            state.flags |= flags::DOWNSTREAM_CONNECTION_TERMINATION;
+            drop(state);
         }
         self.state_mut().ended = Some(Instant::now());
         self.report_pauses();
+        if self.head_sent && !self.filters.is_empty() {
+            self.state_mut().complete_response();
+        }
         for filter in 0..self.filters.len() {
             self.log_filter(filter);
         }

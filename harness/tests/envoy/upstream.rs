@@ -48,7 +48,11 @@ fn serve_tcp(mut stream: TcpStream, answers: &[Answer], seen: &Seen) {
         }
         all.extend_from_slice(&buffer[..got]);
         let Some(answer) = answers.next() else { continue };
-        for piece in &answer.pieces {
+        for (at, piece) in answer.pieces.iter().enumerate() {
+            if at > 0 {
+                // So that the proxy reads each piece, and the end, by itself.
+                std::thread::sleep(std::time::Duration::from_millis(30));
+            }
             let _ = stream.write_all(piece);
         }
         if answer.close {

@@ -55,7 +55,8 @@ fn answering() -> SocketAddr {
     upstream(|mut stream| {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        write!(stream, "re:{text}").unwrap();
+        // In one write, so that the proxy reads it at once.
+        stream.write_all(format!("re:{text}").as_bytes()).unwrap();
     })
 }
 
