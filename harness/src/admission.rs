@@ -23,6 +23,12 @@ pub(crate) enum Rejection {
     Reset(&'static str),
 }
 
+impl Rejection {
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Reply(reply) if reply.status == 404)
+    }
+}
+
 impl From<LocalReply> for Rejection {
     fn from(reply: LocalReply) -> Self {
         Self::Reply(reply)
@@ -197,6 +203,9 @@ fn check(headers: &mut HeaderMap, parts: &Parts) -> Result<(), Rejection> {
     }
     if parts.method == http::Method::CONNECT {
         return Err(LocalReply::new(404, "", "route_not_found").into());
+    }
+    if headers.text(":path") == Some("*") {
+        return Err(LocalReply::new(404, "", "absolute_path_rejected").into());
     }
     match headers.text(":path").and_then(request_path::normalize) {
         Some(path) if headers.text(":path") == Some(&path) => Ok(()),

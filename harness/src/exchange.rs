@@ -183,6 +183,13 @@ enum Event {
     Idle,
 }
 
+impl Event {
+    /// The upstream begins to answer, or never will.
+    fn is_answer(&self) -> bool {
+        matches!(self, Self::Upstream(UpstreamEvent::Headers { .. } | UpstreamEvent::Failed(_)))
+    }
+}
+
 async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming>, outlet: Rc<RefCell<Outlet>>) {
     let (parts, mut body) = request.into_parts();
     let http2 = parts.version == Version::HTTP_2;
@@ -195,7 +202,8 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
     state.remote = remote::address(gateway, connection.source, &headers);
     state.peer.clone_from(&site.peer);
     state.request_headers = headers;
-    let refused = rejected.is_some();
+    // A request that is merely for nothing that there is leaves the connection as it was.
+    let refused = rejected.as_ref().is_some_and(|rejection| !rejection.is_not_found());
     if let Some(Rejection::Reset(details)) = rejected {
         outlet.borrow_mut().reset = true;
         return report_unseen(&site, &state, details);
@@ -213,6 +221,8 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
     let mut exchange: Option<Exchange> = None;
     // What has ended is not asked again: a filter may hold the response long after that.
     let mut upstream_ended = false;
+    // An answer that waits for what the client has sent already, and how much of that.
+    let (mut held, mut catching_up) = (None, 16);
     loop {
         stream.process_pending();
         while let Some(frame) = stream.next_upstream() {
@@ -227,10 +237,18 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
         }
         // Hyper polls the driver again once it has taken what is in the outlet.
         poll_fn(|_| if outlet.borrow().is_drained() { Poll::Ready(()) } else { Poll::Pending }).await;
-        let event = match arrived.take() {
+        let mut event = match arrived.take().or_else(|| held.take()) {
             Some(event) => event,
             None => next_event(&site, &stream, &mut body, request_ended, &mut exchange, upstream_ended).await,
         };
+        // Envoy reads what has come of a request before it looks at the upstream; whether that was all of it decides
+        // about the connection.
+        if !http2 && !request_ended && event.is_answer() && stream.wants_data(Direction::Request) && catching_up > 0 {
+            catching_up -= 1;
+            if let Some(more) = ask_for(&mut body).await {
+                held = Some(std::mem::replace(&mut event, more));
+            }
+        }
         match event {
             Event::Woken => {}
             Event::Idle => {
@@ -418,7 +436,7 @@ fn upstream_failed(stream: &mut Stream, failure: Failure) {
     }
 }
 
-/// `close`: an answer of this side's own ends the connection, since the request was refused or not read to its end.
+/// `close`: the answer ends the connection, since the request was refused or has not come to its end.
 fn to_client(stream: &Stream, outlet: &RefCell<Outlet>, frame: Frame, http2: bool, close: bool) {
     let mut out = outlet.borrow_mut();
     match frame {
@@ -451,11 +469,10 @@ fn head(state: &StreamState, close: bool) -> Option<Response<()>> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(state.status()?).ok()?;
     *response.headers_mut() = headers.to_http().ok()?;
-    let local = state.is_local();
     let headers = response.headers_mut();
     headers.insert(http::header::SERVER, http::HeaderValue::from_static(SERVER));
     let phrase = state.reason_phrase.clone().and_then(|phrase| hyper::ext::ReasonPhrase::try_from(phrase).ok());
-    if (local && close) || state.drain {
+    if close || state.drain {
         headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
     }
     if let Some(phrase) = phrase {

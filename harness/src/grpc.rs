@@ -12,7 +12,7 @@ use hyper::{Request, Response};
 use crate::body::QueueBody;
 use crate::header_map::HeaderMap;
 use crate::proto::{self, Field};
-use crate::upstream::{Address, Dialer, Failure, Pool, Scheme, response_headers};
+use crate::upstream::{Address, Dialer, Failure, Pool, Scheme, broken as reset, response_headers};
 
 /// A longer message ends the stream.
 const MAX_MESSAGE: usize = 32 << 20;
@@ -177,7 +177,10 @@ async fn receive(response: Response<Incoming>, took: Option<Duration>, on: &mut 
     loop {
         let frame = match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             None => return broken(UNKNOWN, on),
-            Some(Err(_)) => return broken(INTERNAL, on),
+            Some(Err(error)) => {
+                on(Event::TrailingMetadata(HeaderMap::default()));
+                return on(Event::Close { status: INTERNAL, message: reset(&error).details(true) });
+            }
             Some(Ok(frame)) => frame,
         };
         match frame.into_data() {

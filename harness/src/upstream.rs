@@ -16,7 +16,7 @@ use hyper::body::{Body as _, Frame, Incoming};
 use hyper::{Request, Uri};
 
 pub(crate) use address::{Address, Scheme};
-pub(crate) use pool::{Dialer, Pool, dial};
+pub(crate) use pool::{Dialer, Pool, broken, dial};
 pub(crate) use tls::Tls;
 
 use crate::body::{self, QueueBody, Writer};
@@ -311,7 +311,7 @@ impl Exchange {
                         self.release();
                         return Poll::Ready(Event::End);
                     }
-                    Some(Err(error)) => return Poll::Ready(Event::Failed(pool::broken(&error))),
+                    Some(Err(error)) => return Poll::Ready(Event::Failed(broken(&error))),
                     Some(Ok(frame)) => frame,
                 };
                 match frame.into_data() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mesh::model::FailStrategy;
 
 use super::state::{Body, Direction, LocalReply, StreamState, View};
-use super::{BUFFER_LIMIT, Flow, Half, Part, Paused, Stream};
+use super::{Flow, Half, Part, Paused, Stream};
 use crate::hazard::{Hazard, HazardKind};
 use crate::header_map::HeaderMap;
 use crate::native::{Action, NativeFilter, NativeWorker, StreamHandle};
@@ -223,7 +223,7 @@ impl Stream {
         if action == 1 {
             half.paused = Some(Paused::Body);
             let size = self.view(filter, |view| view.body_mut(direction).as_ref().map_or(0, |body| body.buffer.len()));
-            if size.is_some_and(|size| size > BUFFER_LIMIT) {
+            if size.is_some_and(|size| size > self.limit) {
                 self.too_large(direction);
                 return Flow::Stopped;
             }

@@ -29,6 +29,8 @@ use state::{Direction, LocalReply, StreamState};
 
 /// What a filter may keep buffered: Envoy's connection buffer limit.
 pub(crate) const BUFFER_LIMIT: usize = 1 << 20;
+/// The same over HTTP/2, where it is the window that Envoy grants a stream.
+const HTTP2_BUFFER_LIMIT: usize = 16 << 20;
 
 /// What the stream wants sent to one of its peers.
 #[derive(Debug)]
@@ -113,6 +115,8 @@ pub(crate) struct Stream {
     request_stopped: bool,
     head_sent: bool,
     response_ended: bool,
+    /// What a filter may keep buffered.
+    limit: usize,
     /// What the response's content-length promises, and what has been sent of its body.
     length: (Option<u64>, u64),
     /// The callback whose result is being dealt with.
@@ -126,6 +130,7 @@ impl Stream {
         let filters: Vec<_> = chain.iter().filter_map(StreamFilter::new).collect();
         state.views.resize_with(filters.len(), Default::default);
         Self {
+            limit: if state.protocol == "HTTP/2" { HTTP2_BUFFER_LIMIT } else { BUFFER_LIMIT },
             state: Rc::new(RefCell::new(state)),
             filters,
             sink,
@@ -169,7 +174,7 @@ impl Stream {
 
     /// Whether more of a body is welcome, or a paused filter holds as much as it may.
     pub(crate) fn wants_data(&self, direction: Direction) -> bool {
-        self.filters.iter().all(|filter| filter.half(direction).held.len() < BUFFER_LIMIT)
+        self.filters.iter().all(|filter| filter.half(direction).held.len() < self.limit)
     }
 
     pub(crate) fn request_headers(&mut self, end: bool) {
@@ -453,7 +458,7 @@ impl Stream {
         let headers = &state.request_headers;
         // Without knowing how the request came Envoy finds no route for it, either.
         if headers.get(b":path").is_none_or(|path| !path.starts_with(b"/"))
-            || headers.get(b"x-forwarded-proto").is_none()
+            || headers.get(b"x-forwarded-proto").is_none_or(Bytes::is_empty)
         {
             return Err(LocalReply::new(404, "", "route_not_found"));
         }

@@ -270,11 +270,6 @@ impl StreamState {
         let _ = headers.set(b"server", SERVER.as_bytes());
     }
 
-    /// The response is one of this side's own.
-    pub(crate) fn is_local(&self) -> bool {
-        self.details != VIA_UPSTREAM
-    }
-
     pub(crate) fn is_grpc(&self) -> bool {
         self.request_headers.get(b"content-type").is_some_and(|value| {
             value

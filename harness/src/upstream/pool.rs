@@ -267,7 +267,7 @@ fn unsent(mut error: TrySendError<Request<QueueBody>>, fresh: bool) -> Result<Re
 }
 
 /// What became of a response that broke off: HTTP/1.1 without its end is no HTTP to Envoy.
-pub(super) fn broken(error: &hyper::Error) -> Failure {
+pub(crate) fn broken(error: &hyper::Error) -> Failure {
     match failure(error) {
         Failure::Terminated => Failure::Request,
         other => other,

@@ -140,6 +140,6 @@ fn exercise(choice: Choice) -> Exercise {
     let engine = Engine::new(Limits::default()).unwrap();
     let chain = Chain::load(&engine, &chain, &modules, &BTreeMap::new(), Arc::new(Silent), LogLevel::Trace).unwrap();
     // Nobody listens there: calls fail, at once.
-    let clusters = BTreeMap::from([("backend".to_owned(), "http://127.0.0.1:1".to_owned())]);
+    let clusters = BTreeMap::from([("backend".to_owned(), "http://127.77.77.77:1".to_owned())]);
     Exercise::new(chain, &clusters).unwrap()
 }

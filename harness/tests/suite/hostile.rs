@@ -147,7 +147,7 @@ fn hostile_requests_get_an_answer_or_a_closed_connection() {
         ("GET / HTTP/1.1\r\nconnection: close\r\n\r\n", Some(400)),
         ("GET /%00 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", Some(400)),
         ("CONNECT x:1 HTTP/1.1\r\nhost: x:1\r\nconnection: close\r\n\r\n", Some(404)),
-        ("OPTIONS * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", Some(200)),
+        ("OPTIONS * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", Some(404)),
         ("GET http://other/p HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", Some(200)),
         ("GET / HTTP/1.0\r\nhost: x\r\n\r\n", Some(426)),
         ("GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", Some(403)),

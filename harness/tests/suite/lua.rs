@@ -290,7 +290,7 @@ fn check_call(method: &str, code: &str, expected: &[&str]) -> Reply {
     let clusters = BTreeMap::from([
         ("backend".to_owned(), url(backend.server.address())),
         ("slow".to_owned(), url(slow.local_addr().unwrap())),
-        ("dead".to_owned(), "http://127.0.0.1:1".to_owned()),
+        ("dead".to_owned(), "http://127.77.77.77:1".to_owned()),
     ]);
     let harness = Harness::with(vec![lua("l", code)], &[], |options| options.clusters = clusters);
     let reply = harness.send(method, "/path", &[], if method == "POST" { "hello" } else { "" });
@@ -309,7 +309,8 @@ fn http_call_waits_for_the_response() {
          h:logInfo(sent('x-m') .. ' ' .. sent('content-length') .. ' ' .. sent('x-envoy-internal') .. ' ' .. sent('x-forwarded-for') .. ' ' .. sent('x-envoy-expected-rq-timeout-ms', 1))
          h:headers():add('x-after', hd[':status'])",
     );
-    let reply = check_call("GET", &code, &["200bstring", "/incontentbk", "1 7 true 127.0.0.1 5000"]);
+    // Behind the call is a proxy, which takes `x-envoy-internal` and `x-envoy-expected-rq-timeout-ms` away.
+    let reply = check_call("GET", &code, &["200bstring", "/incontentbk", "1 7 none 127.0.0.1 none"]);
     assert_eq!(reply.echoed("x-after"), ["200"]);
     let respond =
         on_request(&format!("h:httpCall('backend', {TO}, nil, 1000) h:respond({{[':status'] = '401'}}, 'by call')"));
