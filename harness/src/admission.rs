@@ -1,12 +1,12 @@
 //! The request as Envoy's connection manager presents it to the first filter, or the reason it gets no further.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
-use bytes::Bytes;
 use http::Version;
 use http::request::Parts;
 
-use crate::header_map::{HeaderMap, TooLarge, lists};
+use crate::header_map::{HeaderMap, TooLarge, carried, lists};
 use crate::request_path;
 use crate::stream::state::LocalReply;
 
@@ -99,11 +99,11 @@ const INTERNAL_AT_THE_EDGE: &[&str] = &[
 ];
 
 /// The headers for the filters, and why the request gets no further if it does not.
-pub(crate) fn admit(parts: &Parts, edge: Edge) -> (HeaderMap, Option<Rejection>) {
+pub(crate) fn admit(parts: &Parts, edge: Edge, ids: &RequestIds) -> (HeaderMap, Option<Rejection>) {
     let mut headers = HeaderMap::default();
     // HTTP/2 counts the four pseudo-headers, HTTP/1.1 has a line for them.
     let pseudo = if parts.version == Version::HTTP_2 { 4 } else { 0 };
-    let filled = fill(&mut headers, parts, edge);
+    let filled = fill(&mut headers, parts, edge, ids);
     let rejection = if parts.headers.len() + pseudo > MAX_HEADERS {
         Some(too_many(parts.version))
     } else if filled.is_err() || headers.byte_size() > MAX_HEADER_BYTES {
@@ -117,65 +117,70 @@ pub(crate) fn admit(parts: &Parts, edge: Edge) -> (HeaderMap, Option<Rejection>)
     (headers, rejection)
 }
 
-fn fill(headers: &mut HeaderMap, parts: &Parts, edge: Edge) -> Result<(), TooLarge> {
-    let mut sent = HeaderMap::default();
-    sent.extend_from_http(&parts.headers)?;
-    // An absolute request target has the last word on the authority.
-    let target = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let authority = target.or_else(|| sent.get(b":authority").map(Bytes::as_ref));
+fn fill(headers: &mut HeaderMap, parts: &Parts, edge: Edge, ids: &RequestIds) -> Result<(), TooLarge> {
+    let http2 = parts.version == Version::HTTP_2;
     let path = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let (method, scheme) = (parts.method.as_str(), parts.uri.scheme_str());
     // HTTP/1.1 has the authority first and the scheme, unless the target is absolute, last. In which order HTTP/2 had
     // them is not known any more.
-    let pseudo = [
-        (":method", (parts.version == Version::HTTP_2).then_some(method.as_bytes())),
-        (":scheme", scheme.filter(|_| parts.version == Version::HTTP_2).map(str::as_bytes)),
-        (":authority", authority),
-        (":scheme", scheme.filter(|_| parts.version != Version::HTTP_2).map(str::as_bytes)),
-        (":path", Some(path.as_bytes())),
-        (":method", (parts.version != Version::HTTP_2).then_some(method.as_bytes())),
-    ];
-    for (name, value) in pseudo {
-        if let Some(value) = value {
-            headers.add(name.as_bytes(), value)?;
+    if http2 {
+        headers.add(b":method", method.as_bytes())?;
+        headers.add(b":scheme", scheme.unwrap_or("http").as_bytes())?;
+    }
+    // An absolute request target has the last word on the authority.
+    match parts.uri.authority() {
+        Some(authority) => headers.add(b":authority", authority.as_str().as_bytes())?,
+        None => {
+            for host in parts.headers.get_all(http::header::HOST) {
+                headers.add(b":authority", host.as_bytes())?;
+            }
         }
     }
-    sent.remove(b":authority");
-    // It has been answered: `100 Continue`.
-    sent.remove(b"expect");
-    let strip = INTERNAL.iter().chain(INTERNAL_AT_THE_EDGE.iter().filter(|_| edge.gateway));
-    strip.for_each(|name| sent.remove(name.as_bytes()));
-    let forwarded = sent.text("x-forwarded-proto").filter(|_| !edge.gateway);
-    if scheme.is_none() {
-        let https = forwarded.is_some_and(|proto| proto.eq_ignore_ascii_case("https"));
-        headers.add(b":scheme", if https { b"https" } else { b"http" })?;
+    if let Some(scheme) = scheme.filter(|_| !http2) {
+        headers.add(b":scheme", scheme.as_bytes())?;
     }
-    // HTTP/2 may send each cookie by itself, and it is one header again.
-    let cookie = (parts.version == Version::HTTP_2).then(|| joined_cookies(&sent)).flatten();
-    if cookie.is_some() {
-        sent.remove(b"cookie");
+    headers.add(b":path", path.as_bytes())?;
+    if !http2 {
+        headers.add(b":method", method.as_bytes())?;
+        if scheme.is_none() {
+            let forwarded = parts.headers.get("x-forwarded-proto").filter(|_| !edge.gateway);
+            let https = forwarded.is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+            headers.add(b":scheme", if https { b"https" } else { b"http" })?;
+        }
     }
-    for (name, value) in sent.iter() {
-        headers.add(name, value)?;
+    let mut cookies: Vec<&[u8]> = Vec::new();
+    for (name, value) in carried(&parts.headers) {
+        match *name {
+            // It is the authority already, or has been answered: `100 Continue`.
+            http::header::HOST | http::header::EXPECT => {}
+            // HTTP/2 may send each cookie by itself, and it is one header again.
+            http::header::COOKIE if http2 => cookies.push(value),
+            _ if is_internal(name.as_str(), edge) => {}
+            _ => headers.add(name.as_str().as_bytes(), value)?,
+        }
     }
-    if let Some(cookie) = cookie {
-        headers.add(b"cookie", &cookie)?;
+    if !cookies.is_empty() {
+        headers.add(b"cookie", &cookies.join(&b"; "[..]))?;
     }
     if edge.gateway {
-        forwarded_by(headers, edge.peer)?;
-    } else {
-        if headers.get(b"x-forwarded-proto").is_none() {
-            headers.add(b"x-forwarded-proto", b"http")?;
-        }
-        if headers.get(b"x-request-id").is_none() {
-            headers.add(b"x-request-id", request_id().as_bytes())?;
-        }
+        return forwarded_by(headers, edge.peer, ids);
+    }
+    if headers.get(b"x-forwarded-proto").is_none() {
+        headers.add(b"x-forwarded-proto", b"http")?;
+    }
+    if headers.get(b"x-request-id").is_none() {
+        headers.add(b"x-request-id", &ids.next())?;
     }
     Ok(())
 }
 
+/// What nobody but the mesh may say.
+fn is_internal(name: &str, edge: Edge) -> bool {
+    name.starts_with("x-") && (INTERNAL.contains(&name) || (edge.gateway && INTERNAL_AT_THE_EDGE.contains(&name)))
+}
+
 /// What a proxy at the edge says of the client, whatever the client said.
-fn forwarded_by(headers: &mut HeaderMap, peer: Option<IpAddr>) -> Result<(), TooLarge> {
+fn forwarded_by(headers: &mut HeaderMap, peer: Option<IpAddr>, ids: &RequestIds) -> Result<(), TooLarge> {
     if let Some(peer) = peer {
         headers.add(b"x-forwarded-for", peer.to_string().as_bytes())?;
     }
@@ -183,12 +188,7 @@ fn forwarded_by(headers: &mut HeaderMap, peer: Option<IpAddr>) -> Result<(), Too
     if let Some(peer) = peer {
         headers.set(b"x-envoy-external-address", peer.to_string().as_bytes())?;
     }
-    headers.set(b"x-request-id", request_id().as_bytes())
-}
-
-fn joined_cookies(headers: &HeaderMap) -> Option<Vec<u8>> {
-    let cookies: Vec<&[u8]> = headers.iter().filter(|(name, _)| *name == b"cookie").map(|(_, value)| value).collect();
-    (!cookies.is_empty()).then(|| cookies.join(&b"; "[..]))
+    headers.set(b"x-request-id", &ids.next())
 }
 
 fn check(headers: &mut HeaderMap, parts: &Parts) -> Result<(), Rejection> {
@@ -204,10 +204,14 @@ fn check(headers: &mut HeaderMap, parts: &Parts) -> Result<(), Rejection> {
     if parts.method == http::Method::CONNECT {
         return Err(LocalReply::new(404, "", "route_not_found").into());
     }
-    if headers.text(":path") == Some("*") {
+    let path = headers.text(":path");
+    if path == Some("*") {
         return Err(LocalReply::new(404, "", "absolute_path_rejected").into());
     }
-    match headers.text(":path").and_then(request_path::normalize) {
+    if path.is_some_and(request_path::is_normal) {
+        return Ok(());
+    }
+    match path.and_then(request_path::normalize) {
         Some(path) if headers.text(":path") == Some(&path) => Ok(()),
         Some(path) => headers.replace(b":path", path.as_bytes()).map_err(|_| too_large(parts.version)),
         None => Err(LocalReply::new(400, "", "path_normalization_failed").into()),
@@ -221,13 +225,61 @@ fn is_upgrade(headers: &http::HeaderMap) -> bool {
     upgrade && connection.iter().any(|options| lists(options.as_bytes(), "upgrade"))
 }
 
-/// A version 4 UUID.
-fn request_id() -> String {
-    let mut bytes = [0_u8; 16];
-    // A request id is for tracing, not for security: zeros do when there is no randomness.
-    let _ = getrandom::fill(&mut bytes);
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = crate::module::hex(&bytes);
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// Where in a UUID's text each byte is.
+const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+
+/// Makes request ids. The system's randomness is asked for many at a time.
+#[derive(Debug)]
+pub(crate) struct RequestIds {
+    random: RefCell<([u8; 1024], usize)>,
+}
+
+impl Default for RequestIds {
+    fn default() -> Self {
+        Self { random: RefCell::new(([0; 1024], 1024)) }
+    }
+}
+
+impl RequestIds {
+    /// A version 4 UUID.
+    fn next(&self) -> [u8; 36] {
+        let (random, used) = &mut *self.random.borrow_mut();
+        if *used + 16 > random.len() {
+            // A request id is for tracing, not for security: what there is does when there is no randomness.
+            let _ = getrandom::fill(random);
+            *used = 0;
+        }
+        let mut bytes: [u8; 16] = random.get(*used..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default();
+        *used += 16;
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        let mut id = [b'-'; 36];
+        for (byte, at) in bytes.into_iter().zip(PLACES) {
+            id[at] = DIGITS[usize::from(byte >> 4)];
+            id[at + 1] = DIGITS[usize::from(byte & 15)];
+        }
+        id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_uuids_of_version_4_and_each_is_another() {
+        let ids = RequestIds::default();
+        let made: Vec<String> = (0..200).map(|_| String::from_utf8(ids.next().to_vec()).unwrap()).collect();
+        for id in &made {
+            let parts: Vec<&str> = id.split('-').collect();
+            assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12], "{id}");
+            assert!(parts.iter().all(|part| u64::from_str_radix(part, 16).is_ok()), "{id}");
+            assert!(parts[2].starts_with('4') && parts[3].starts_with(['8', '9', 'a', 'b']), "{id}");
+        }
+        let mut different = made.clone();
+        different.sort();
+        different.dedup();
+        assert_eq!(different.len(), made.len());
+    }
 }

@@ -6,9 +6,11 @@ use bytes::{Bytes, BytesMut};
 pub(crate) const MAX_SIZE: usize = 64 << 20;
 const MAX_CHUNKS: usize = 256;
 
+/// Most bodies are one chunk, for which nothing is allocated.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
-    chunks: Vec<Bytes>,
+    first: Bytes,
+    rest: Vec<Bytes>,
     len: usize,
 }
 
@@ -27,37 +29,44 @@ impl Buffer {
     }
 
     pub(crate) fn push(&mut self, chunk: Bytes) {
-        if !chunk.is_empty() {
-            self.len += chunk.len();
-            self.chunks.push(chunk);
+        if chunk.is_empty() {
+            return;
         }
+        if self.len == 0 {
+            self.first = chunk;
+            self.len = self.first.len();
+            return;
+        }
+        self.len += chunk.len();
+        self.rest.push(chunk);
         // A guest that appends single bytes must not cost the host an allocation for each.
-        if self.chunks.len() > MAX_CHUNKS {
-            self.contiguous();
+        if self.rest.len() > MAX_CHUNKS {
+            self.join();
         }
     }
 
     /// The content as one slice.
     pub(crate) fn contiguous(&mut self) -> Bytes {
-        match self.chunks.as_slice() {
-            [] => Bytes::new(),
-            [one] => one.clone(),
-            many => {
-                let mut all = BytesMut::with_capacity(self.len);
-                for chunk in many {
-                    all.extend_from_slice(chunk);
-                }
-                let all = all.freeze();
-                self.chunks = vec![all.clone()];
-                all
-            }
-        }
+        self.join();
+        self.first.clone()
     }
 
     pub(crate) fn take(&mut self) -> Bytes {
-        let all = self.contiguous();
-        *self = Self::default();
-        all
+        self.join();
+        self.len = 0;
+        std::mem::take(&mut self.first)
+    }
+
+    fn join(&mut self) {
+        if self.rest.is_empty() {
+            return;
+        }
+        let mut all = BytesMut::with_capacity(self.len);
+        all.extend_from_slice(&self.first);
+        for chunk in self.rest.drain(..) {
+            all.extend_from_slice(&chunk);
+        }
+        self.first = all.freeze();
     }
 
     /// Writes `content` over `len` bytes from `start`, with the ranges Envoy supports: prepend, replace a prefix or

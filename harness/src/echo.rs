@@ -4,7 +4,6 @@
 //! `trailers`, `body_size`, and `body` as text, of which the first 64 KiB are kept.
 
 use bytes::Bytes;
-use serde_json::{Value, json};
 
 use crate::header_map::HeaderMap;
 
@@ -38,23 +37,82 @@ impl Echo {
 
     /// The body of the answer.
     pub(crate) fn answer(&self) -> Bytes {
-        let text = |name: &str| self.headers.text(name).unwrap_or_default();
-        let answer = json!({
-            "method": text(":method"),
-            "path": text(":path"),
-            "authority": text(":authority"),
-            "headers": pairs(&self.headers),
-            "trailers": pairs(&self.trailers),
-            "body_size": self.size,
-            "body": String::from_utf8_lossy(&self.body),
-        });
-        let mut bytes = serde_json::to_vec_pretty(&answer).unwrap_or_default();
-        bytes.push(b'\n');
-        bytes.into()
+        let head = |name: &str| self.headers.text(name).unwrap_or_default().as_bytes();
+        let mut json = Vec::with_capacity(1024 + self.body.len());
+        for (key, value) in [("{\n  \"authority\": ", head(":authority")), (",\n  \"body\": ", &self.body)] {
+            json.extend_from_slice(key.as_bytes());
+            put_text(&mut json, value);
+        }
+        json.extend_from_slice(format!(",\n  \"body_size\": {},\n  \"headers\": ", self.size).as_bytes());
+        put_pairs(&mut json, &self.headers);
+        for (key, value) in [(",\n  \"method\": ", head(":method")), (",\n  \"path\": ", head(":path"))] {
+            json.extend_from_slice(key.as_bytes());
+            put_text(&mut json, value);
+        }
+        json.extend_from_slice(b",\n  \"trailers\": ");
+        put_pairs(&mut json, &self.trailers);
+        json.extend_from_slice(b"\n}\n");
+        json.into()
     }
 }
 
-fn pairs(headers: &HeaderMap) -> Vec<Value> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    headers.iter().filter(|(k, _)| !k.starts_with(b":")).map(|(k, v)| json!([text(k), text(v)])).collect()
+/// Headers that are no pseudo-headers, each as a pair.
+fn put_pairs(json: &mut Vec<u8>, headers: &HeaderMap) {
+    let mut separator: &[u8] = b"[\n    [\n      ";
+    for (name, value) in headers.iter().filter(|(name, _)| !name.starts_with(b":")) {
+        json.extend_from_slice(separator);
+        put_text(json, name);
+        json.extend_from_slice(b",\n      ");
+        put_text(json, value);
+        separator = b"\n    ],\n    [\n      ";
+    }
+    let none = separator.starts_with(b"[");
+    json.extend_from_slice(if none { b"[]" } else { b"\n    ]\n  ]" });
+}
+
+/// Text as JSON has it, which it nearly always is as it stands.
+fn put_text(json: &mut Vec<u8>, text: &[u8]) {
+    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if text.iter().all(plain) {
+        json.push(b'"');
+        json.extend_from_slice(text);
+        json.push(b'"');
+    } else {
+        // A vector takes everything.
+        let _ = serde_json::to_writer(json, &String::from_utf8_lossy(text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(headers: &[(&str, &str)], trailers: &[(&str, &str)], body: &[u8]) {
+        let map = |pairs: &[(&str, &str)]| {
+            let mut map = HeaderMap::default();
+            for (name, value) in pairs {
+                map.add(name.as_bytes(), value.as_bytes()).unwrap();
+            }
+            map
+        };
+        let head = [(":method", "POST"), (":path", "/a?b=\"c\""), (":authority", "host")];
+        let mut echo = Echo::new(map(&[&head, headers].concat()));
+        echo.data(body);
+        echo.trailers(map(trailers));
+        let expected = json!({
+            "method": "POST", "path": "/a?b=\"c\"", "authority": "host", "headers": headers, "trailers": trailers,
+            "body_size": body.len(), "body": String::from_utf8_lossy(body),
+        });
+        assert_eq!(String::from_utf8(echo.answer().to_vec()).unwrap(), format!("{expected:#}\n"));
+    }
+
+    #[test]
+    fn the_answer_is_the_request_as_json() {
+        check(&[], &[], b"");
+        check(&[("x-a", "1"), ("x-b", "\\ \" \t ü \u{7f}")], &[("x-t", "")], b"line\none\x00\xff");
+        check(&[("x-a", "1")], &[("x-t", "1"), ("x-u", "2")], b"plain");
+    }
 }

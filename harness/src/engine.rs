@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use wasmtime::Config;
 
+use crate::code_cache::CodeCache;
+
 /// What a plugin may take. The defaults are Envoy's where Envoy has a limit.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -49,6 +51,7 @@ pub enum EngineError {
 pub struct Engine {
     pub(crate) inner: wasmtime::Engine,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) code: Option<Arc<CodeCache>>,
 }
 
 impl Engine {
@@ -78,7 +81,14 @@ impl Engine {
                 }
             })
             .map_err(EngineError::Clock)?;
-        Ok(Self { inner, limits: Arc::new(limits) })
+        Ok(Self { inner, limits: Arc::new(limits), code: None })
+    }
+
+    /// Keeps what it compiles, and takes what is kept.
+    #[must_use]
+    pub fn with_code_cache(mut self, cache: Arc<CodeCache>) -> Self {
+        self.code = Some(cache);
+        self
     }
 }
 

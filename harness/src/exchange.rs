@@ -14,11 +14,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame as HttpFrame, Incoming, SizeHint};
+use hyper::body::{Body, Frame as HttpFrame, SizeHint};
 use hyper::{Request, Response, StatusCode, Version};
 use mesh::model::ProxyKind;
 
-use crate::admission::{self, Edge, Rejection, admit};
+use crate::admission::{self, Edge, Rejection, RequestIds, admit};
 use crate::builtin::remote;
 use crate::header_map::HeaderMap;
 use crate::log::{RequestSummary, Sink};
@@ -38,6 +38,7 @@ pub(crate) struct Site {
     pub(crate) proxy: Arc<ProxyFacts>,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) idle_timeout: Duration,
+    pub(crate) request_ids: RequestIds,
     /// The identity that every client is taken to have proven with mTLS.
     pub(crate) peer: Option<Arc<str>>,
 }
@@ -93,10 +94,10 @@ pub(crate) struct ExchangeBody {
 }
 
 /// Serves one request.
-pub(crate) async fn serve(
+pub(crate) async fn serve<B: Body<Data = Bytes> + Unpin + 'static>(
     site: Rc<Site>,
     connection: Connection,
-    request: Request<Incoming>,
+    request: Request<B>,
 ) -> Result<Response<ExchangeBody>, StreamReset> {
     let outlet = Rc::new(RefCell::new(Outlet::default()));
     let mut driver: Driver = Box::pin(drive(site, connection, request, outlet.clone()));
@@ -177,26 +178,37 @@ impl Outlet {
 }
 
 enum Event {
-    Client(Option<Result<HttpFrame<Bytes>, hyper::Error>>),
+    Client(Option<HttpFrame<Bytes>>),
+    /// The request broke off.
+    Gone,
     Upstream(UpstreamEvent),
     Woken,
     Idle,
 }
 
 impl Event {
+    fn of_client<E>(frame: Option<Result<HttpFrame<Bytes>, E>>) -> Self {
+        frame.transpose().map_or(Self::Gone, Self::Client)
+    }
+
     /// The upstream begins to answer, or never will.
     fn is_answer(&self) -> bool {
         matches!(self, Self::Upstream(UpstreamEvent::Headers { .. } | UpstreamEvent::Failed(_)))
     }
 }
 
-async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming>, outlet: Rc<RefCell<Outlet>>) {
+async fn drive<B: Body<Data = Bytes> + Unpin>(
+    site: Rc<Site>,
+    connection: Connection,
+    request: Request<B>,
+    outlet: Rc<RefCell<Outlet>>,
+) {
     let (parts, mut body) = request.into_parts();
     let http2 = parts.version == Version::HTTP_2;
     let mut request_ended = body.is_end_stream();
     let gateway = site.proxy.kind == Some(ProxyKind::Gateway);
     let edge = Edge { gateway, peer: connection.source.map(|source| source.ip()) };
-    let (headers, rejected) = admit(&parts, edge);
+    let (headers, rejected) = admit(&parts, edge, &site.request_ids);
     let mut state = StreamState::new(site.proxy.clone(), &connection);
     state.protocol = admission::protocol(parts.version);
     state.remote = remote::address(gateway, connection.source, &headers);
@@ -260,7 +272,7 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
                 request_ended = true;
                 stream.request_data(Bytes::new(), true);
             }
-            Event::Client(Some(Ok(frame))) => match frame.into_data() {
+            Event::Client(Some(frame)) => match frame.into_data() {
                 Ok(bytes) => {
                     // HTTP/2 can say in the same frame that it is the last, HTTP/1.1 says so after it.
                     request_ended = http2 && body.is_end_stream();
@@ -287,7 +299,7 @@ async fn drive(site: Rc<Site>, connection: Connection, request: Request<Incoming
                 }
             },
             // The client is gone: what it cannot receive is not computed.
-            Event::Client(Some(Err(_))) => return,
+            Event::Gone => return,
             Event::Upstream(event) => {
                 upstream_ended = matches!(
                     event,
@@ -307,11 +319,11 @@ fn expects_continue(parts: &http::request::Parts) -> bool {
 }
 
 /// Wants the body and lets the connection have its turn, in which hyper says `100 Continue`. What arrived meanwhile.
-async fn ask_for(body: &mut Incoming) -> Option<Event> {
+async fn ask_for<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Option<Event> {
     let mut asked = false;
     poll_fn(|cx| {
         if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
-            return Poll::Ready(Some(Event::Client(frame)));
+            return Poll::Ready(Some(Event::of_client(frame)));
         }
         if std::mem::replace(&mut asked, true) {
             return Poll::Ready(None);
@@ -322,10 +334,10 @@ async fn ask_for(body: &mut Incoming) -> Option<Event> {
     .await
 }
 
-async fn next_event(
+async fn next_event<B: Body<Data = Bytes> + Unpin>(
     site: &Site,
     stream: &Stream,
-    body: &mut Incoming,
+    body: &mut B,
     request_ended: bool,
     exchange: &mut Option<Exchange>,
     upstream_ended: bool,
@@ -356,7 +368,7 @@ async fn next_event(
             && stream.wants_data(Direction::Request)
             && let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx)
         {
-            return Poll::Ready(Event::Client(frame));
+            return Poll::Ready(Event::of_client(frame));
         }
         idle.as_mut().poll(cx).map(|()| Event::Idle)
     })

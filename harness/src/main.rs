@@ -1,7 +1,9 @@
 //! The engine's own command: reads a plan, serves its chain.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use harness::abi::LogLevel;
 use harness::chain::{Chain, ChainError};
+use harness::code_cache::CodeCache;
 use harness::engine::{Engine, EngineError, Limits};
 use harness::hazard::{Hazard, HazardKind};
 use harness::log::{ConnectionSummary, RequestSummary, Sink};
@@ -17,14 +20,20 @@ use mesh::model::Layer;
 use mesh::plan::Plan;
 use time::OffsetDateTime;
 
+/// A request makes some dozens of small allocations, of which the system's allocator makes a tenth of its time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "\
-usage: plugwright-harness serve [--quiet] [--strict] [--log-level LEVEL]
+usage: plugwright-harness serve [--quiet] [--strict] [--log-level LEVEL] [--code-cache FOLDER]
 
 Reads a plan as JSON on stdin and serves its chain. Once it serves, it prints one line on stdout:
 listening on http://ADDRESS (tcp://ADDRESS for a network chain). SIGTERM and SIGINT drain and exit 0.
 
   --quiet            no line per request on stderr
   --strict           exit 1 at the end if a plugin did what Envoy answers with a hang, a crash or a broken response
+  --code-cache FOLDER
+                     keep compiled modules there, a folder of this user alone; without it each start compiles
   --log-level LEVEL  least severe plugin log to show: trace, debug, info (default), warning, error, critical
 
 exit status: 0 served and drained, 1 a plugin or its configuration was refused, or hazards with --strict, 2 usage, 3 environment
@@ -74,25 +83,34 @@ struct Arguments {
     quiet: bool,
     strict: bool,
     log_level: LogLevel,
+    code_cache: Option<PathBuf>,
 }
 
 fn arguments() -> Result<Option<Arguments>, Failure> {
-    let mut given = std::env::args().skip(1);
-    match given.next().as_deref() {
+    let mut given = std::env::args_os().skip(1);
+    match given.next().as_ref().map(|name| name.to_string_lossy()).as_deref() {
         Some("serve") => {}
         Some("--help" | "-h" | "help") => return Ok(None),
         Some(other) => return Err(Failure::Usage(format!("unknown subcommand `{other}`"))),
         None => return Err(Failure::Usage("a subcommand is missing".to_owned())),
     }
-    let mut arguments = Arguments { quiet: false, strict: false, log_level: LogLevel::Info };
+    let mut arguments = Arguments { quiet: false, strict: false, log_level: LogLevel::Info, code_cache: None };
     while let Some(argument) = given.next() {
-        match argument.as_str() {
+        match &*argument.to_string_lossy() {
             "--quiet" => arguments.quiet = true,
             "--strict" => arguments.strict = true,
             "--log-level" => {
-                arguments.log_level = given.next().as_deref().and_then(level).ok_or_else(|| {
-                    Failure::Usage("`--log-level` takes one of trace, debug, info, warning, error, critical".to_owned())
-                })?;
+                arguments.log_level =
+                    given.next().as_deref().and_then(OsStr::to_str).and_then(level).ok_or_else(|| {
+                        Failure::Usage(
+                            "`--log-level` takes one of trace, debug, info, warning, error, critical".to_owned(),
+                        )
+                    })?;
+            }
+            "--code-cache" => {
+                let folder = given.next().filter(|folder| !folder.is_empty());
+                let missing = || Failure::Usage("`--code-cache` takes a folder".to_owned());
+                arguments.code_cache = Some(folder.ok_or_else(missing)?.into());
             }
             "--help" | "-h" => return Ok(None),
             other => return Err(Failure::Usage(format!("unknown argument `{other}`"))),
@@ -246,6 +264,17 @@ impl Drop for Progress {
     }
 }
 
+/// The folder of compiled modules. Without it everything works, only later.
+fn code_cache(folder: &Path) -> Option<Arc<CodeCache>> {
+    match CodeCache::open(folder) {
+        Ok(cache) => Some(Arc::new(cache)),
+        Err(error) => {
+            say(&format!("warning: compiled modules are not kept: {}", escape(&chained(&error))));
+            None
+        }
+    }
+}
+
 fn run() -> Result<(), Failure> {
     let Some(arguments) = arguments()? else {
         std::io::stdout().write_all(USAGE.as_bytes())?;
@@ -256,7 +285,11 @@ fn run() -> Result<(), Failure> {
     let plan: Plan =
         serde_json::from_str(&input).map_err(|error| Failure::Usage(format!("the plan on stdin: {error}")))?;
     let sink = Arc::new(Stderr { quiet: arguments.quiet, ..Stderr::default() });
-    let engine = Engine::new(Limits::default())?;
+    let mut engine = Engine::new(Limits::default())?;
+    let code_cache = arguments.code_cache.as_deref().and_then(code_cache);
+    if let Some(cache) = &code_cache {
+        engine = engine.with_code_cache(cache.clone());
+    }
     let progress = Progress::start();
     let (level, node) = (arguments.log_level, plan.node.clone());
     let mut chain = Chain::load_for_node(&engine, &plan.chain, &plan, &plan.host_env, sink.clone(), level, node)?;
@@ -264,6 +297,9 @@ fn run() -> Result<(), Failure> {
         chain = chain.in_front(&engine, network, &plan, &plan.host_env)?;
     }
     drop(progress);
+    if let Some(problem) = code_cache.and_then(|cache| cache.problem()) {
+        say(&format!("warning: a compiled module is not kept: {problem}"));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         use tokio::signal::unix::{SignalKind, signal};

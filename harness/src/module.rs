@@ -1,7 +1,5 @@
 //! Which modules are accepted, and with whose words the others are refused: Envoy's.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest as _, Sha256};
 use wasmtime::{Extern, ExternType, FuncType, Linker, Store, ValType};
 
@@ -65,6 +63,7 @@ pub struct Module {
     pub(crate) allocator: &'static str,
     abi: AbiVersion,
     sha256: String,
+    from_cache: bool,
 }
 
 impl std::fmt::Debug for Module {
@@ -80,7 +79,8 @@ impl Module {
         if bytes.starts_with(b"\0asm") && bytes.get(6..8) == Some(&[1, 0]) {
             return Err(LoadError::Component);
         }
-        let inner = wasmtime::Module::from_binary(&engine.inner, bytes).map_err(LoadError::Corrupted)?;
+        let sha256 = hex(&Sha256::digest(bytes));
+        let (inner, from_cache) = native_code(engine, bytes, &sha256)?;
         let abi =
             inner.exports().find_map(|export| AbiVersion::from_marker(export.name())).ok_or(LoadError::UnknownAbi)?;
         let mut linker = Linker::new(&engine.inner);
@@ -92,7 +92,7 @@ impl Module {
             .into_iter()
             .find(|name| matches!(inner.get_export(name), Some(ExternType::Func(_))))
             .ok_or(LoadError::MissingMalloc)?;
-        Ok(Self { inner, linker, engine: engine.clone(), allocator, abi, sha256: hex(&Sha256::digest(bytes)) })
+        Ok(Self { inner, linker, engine: engine.clone(), allocator, abi, sha256, from_cache })
     }
 
     /// The ABI version of the module's first marker.
@@ -104,14 +104,35 @@ impl Module {
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
+
+    /// Whether it had been compiled before and was kept.
+    pub fn from_cache(&self) -> bool {
+        self.from_cache
+    }
+}
+
+/// The module as the processor runs it, and whether it had been compiled before.
+fn native_code(engine: &Engine, bytes: &[u8], sha256: &str) -> Result<(wasmtime::Module, bool), LoadError> {
+    if let Some(kept) = engine.code.as_ref().and_then(|cache| cache.load(&engine.inner, sha256)) {
+        return Ok((kept, true));
+    }
+    let module = wasmtime::Module::from_binary(&engine.inner, bytes).map_err(LoadError::Corrupted)?;
+    if let Some(cache) = &engine.code {
+        cache.store(&engine.inner, sha256, &module);
+    }
+    Ok((module, false))
 }
 
 /// Lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut hex = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        for half in [byte >> 4, byte & 15] {
+            hex.push(char::from(DIGITS[usize::from(half)]));
+        }
+    }
+    hex
 }
 
 fn check_imports(engine: &Engine, module: &wasmtime::Module, linker: &Linker<HostState>) -> Result<(), LoadError> {

@@ -260,7 +260,9 @@ fn address(path: &[&[u8]], address: Option<SocketAddr>) -> Found {
 fn map(path: &[&[u8]], headers: Option<&HeaderMap>) -> Found {
     match path {
         [] => Ok(Value::Map(headers.map(joined).unwrap_or_default())),
-        [name] => headers.and_then(|headers| headers.joined(name)).map(Value::Text).ok_or(Status::NotFound),
+        [name] => {
+            headers.and_then(|headers| headers.joined(name)).map(|value| Value::text(&value)).ok_or(Status::NotFound)
+        }
         _ => ABSENT,
     }
 }

@@ -1,6 +1,14 @@
 //! Path normalisation as Istio configures it: RFC 3986 dot segments, unreserved octets decoded, others that a path may
 //! not have escaped, `\` is `/`.
 
+/// Whether a request target is seen at a glance to be normalised: as nearly all are.
+pub(crate) fn is_normal(target: &str) -> bool {
+    let path = target.as_bytes().split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
+    path.starts_with(b"/")
+        && !path.windows(2).any(|pair| pair == b"/.")
+        && !path.iter().any(|byte| matches!(byte, b'%' | b'\\' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}'))
+}
+
 /// Normalises the path of a request target and leaves its query alone. `None` when it cannot be.
 pub(crate) fn normalize(target: &str) -> Option<String> {
     let (path, query) = match target.find(['?', '#']) {
@@ -58,6 +66,7 @@ mod tests {
     #[track_caller]
     fn check(target: &str, expected: Option<&str>) {
         assert_eq!(normalize(target).as_deref(), expected);
+        assert!(!is_normal(target) || expected == Some(target), "{target}");
     }
 
     #[test]
@@ -77,5 +86,7 @@ mod tests {
         check("/100%", Some("/100%"));
         check("*", Some("*"));
         check("a", None);
+        check("/a//b/c.d?x=%41#y", Some("/a//b/c.d?x=%41#y"));
+        assert!(is_normal("/a//b/c.d?x=%41#y"));
     }
 }

@@ -12,13 +12,14 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use crate::admin;
+use crate::admission::RequestIds;
 use crate::chain::{Chain, ChainFilter, NetworkFilter};
 use crate::cluster::Clusters;
 use crate::exchange::Site;
 use crate::listener::{Accepting, Balance, Inbox};
-use crate::log::Sink;
 use crate::native::Services;
 use crate::network;
+use crate::shared::QueueReady;
 use crate::upstream::{Address, Dialer, Scheme, Tls, Upstream};
 use crate::vm::StartError;
 use crate::worker::{Vms, WorkerFilter};
@@ -127,25 +128,14 @@ pub struct Server {
 impl Server {
     /// Listens, starts the workers and their VMs, and returns once requests are served.
     pub fn start(chain: Chain, options: Options) -> Result<Self, ServeError> {
-        let upstream = options.upstream.as_deref().map(|url| address("the upstream", url, chain.is_tcp)).transpose()?;
-        if chain.is_tcp && upstream.is_none() {
-            return Err(refused("the upstream", "(none)", chain.is_tcp));
-        }
-        let clusters = options
-            .clusters
-            .iter()
-            .map(|(name, url)| Ok((name.clone(), address(&format!("the cluster {name}"), url, false)?)))
-            .collect::<Result<BTreeMap<_, _>, ServeError>>()?;
-        let encrypted = upstream.iter().chain(clusters.values()).any(|address| address.scheme == Scheme::Https);
-        let tls =
-            encrypted.then(|| Tls::new(&options.ca_certificates)).transpose().map_err(ServeError::Certificates)?;
+        let peers = Peers::of(&chain, &options)?;
         let (listener, address) = listen(&options.listen)?;
         let (mut admin_listener, admin) = options.admin.as_deref().map(listen).transpose()?.unzip();
         let count = options.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let (shutdown, on_shutdown) = watch::channel(false);
         let (ready, on_ready) = mpsc::channel();
         let (balance, inboxes) = Balance::new(count.max(1));
-        let common = Arc::new(Common { chain, upstream, clusters, tls, options, balance: Arc::new(balance) });
+        let common = Arc::new(Common { chain, peers, options, balance: Arc::new(balance) });
         let mut server = Self { address, admin, shutdown, workers: Vec::new() };
         for (worker, inbox) in inboxes.into_iter().enumerate() {
             let listener = listener.try_clone().map_err(ServeError::Worker)?;
@@ -224,11 +214,34 @@ fn refused(what: &str, upstream: &str, tcp: bool) -> ServeError {
     ServeError::Upstream { what: what.to_owned(), upstream: upstream.to_owned(), expected }
 }
 
-struct Common {
-    chain: Chain,
+/// Whom a server's workers connect to.
+pub(crate) struct Peers {
     upstream: Option<Address>,
     clusters: BTreeMap<String, Address>,
     tls: Option<Tls>,
+}
+
+impl Peers {
+    pub(crate) fn of(chain: &Chain, options: &Options) -> Result<Self, ServeError> {
+        let upstream = options.upstream.as_deref().map(|url| address("the upstream", url, chain.is_tcp)).transpose()?;
+        if chain.is_tcp && upstream.is_none() {
+            return Err(refused("the upstream", "(none)", chain.is_tcp));
+        }
+        let clusters = options
+            .clusters
+            .iter()
+            .map(|(name, url)| Ok((name.clone(), address(&format!("the cluster {name}"), url, false)?)))
+            .collect::<Result<BTreeMap<_, _>, ServeError>>()?;
+        let encrypted = upstream.iter().chain(clusters.values()).any(|address| address.scheme == Scheme::Https);
+        let tls =
+            encrypted.then(|| Tls::new(&options.ca_certificates)).transpose().map_err(ServeError::Certificates)?;
+        Ok(Self { upstream, clusters, tls })
+    }
+}
+
+struct Common {
+    chain: Chain,
+    peers: Peers,
     options: Options,
     balance: Arc<Balance>,
 }
@@ -245,11 +258,7 @@ fn run_worker(
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(ServeError::Worker)?;
     let chain = &common.chain;
     LocalSet::new().block_on(&runtime, async {
-        let sink = chain.surroundings.sink.clone();
-        let dialer = Dialer { tls: common.tls.clone(), sink: sink.clone() };
-        let services = Rc::new(Services { clusters: Clusters::new(&common.clusters, &dialer) });
-        let (vms, on_queue_ready) = Vms::new(chain.surroundings.clone(), services.clone());
-        let site = site(common, &vms, &services, dialer, sink)?;
+        let (site, vms, on_queue_ready) = site(chain, &common.peers, &common.options)?;
         let drain = common.options.drain;
         if let Some(admin) = admin {
             let admin = tokio::net::TcpListener::from_std(admin).map_err(ServeError::Worker)?;
@@ -268,36 +277,39 @@ fn run_worker(
     })
 }
 
-/// What the requests of a worker share, its plugins started.
-fn site(
-    common: &Common,
-    vms: &Vms,
-    services: &Rc<Services>,
-    dialer: Dialer,
-    sink: Arc<dyn Sink>,
-) -> Result<Rc<Site>, ServeError> {
-    let chain = &common.chain;
+/// What the requests of a worker share, its plugins started; their VMs, and what arrives for these from other workers.
+pub(crate) fn site(
+    chain: &Chain,
+    peers: &Peers,
+    options: &Options,
+) -> Result<(Rc<Site>, Vms, tokio::sync::mpsc::Receiver<QueueReady>), ServeError> {
+    let sink = chain.surroundings.sink.clone();
+    let dialer = Dialer { tls: peers.tls.clone(), sink: sink.clone() };
+    let services = Rc::new(Services { clusters: Clusters::new(&peers.clusters, &dialer) });
+    let (vms, on_queue_ready) = Vms::new(chain.surroundings.clone(), services.clone());
     // A plugin's VM starts in the order of the chain: what is in front of HTTP first.
-    let network = network_filters(vms, chain)?;
-    let filters = chain.filters.iter().map(|filter| start(vms, services, filter)).collect::<Result<_, _>>()?;
-    let terminal = match &common.upstream {
+    let network = network_filters(&vms, chain)?;
+    let filters = chain.filters.iter().map(|filter| start(&vms, &services, filter)).collect::<Result<_, _>>()?;
+    let terminal = match &peers.upstream {
         Some(address) if chain.is_tcp => network::Terminal::Tcp(address.clone()),
         _ => network::Terminal::Http,
     };
-    let upstream = match &common.upstream {
+    let upstream = match &peers.upstream {
         Some(address) if !chain.is_tcp => Upstream::new(address.clone(), dialer),
         _ => Upstream::Echo,
     };
-    Ok(Rc::new(Site {
+    let site = Site {
         filters,
         network,
         terminal,
         upstream,
         proxy: chain.proxy.clone(),
         sink,
-        idle_timeout: common.options.idle_timeout,
-        peer: common.options.peer.as_deref().map(Arc::from),
-    }))
+        idle_timeout: options.idle_timeout,
+        request_ids: RequestIds::default(),
+        peer: options.peer.as_deref().map(Arc::from),
+    };
+    Ok((Rc::new(site), vms, on_queue_ready))
 }
 
 pub(crate) fn start(vms: &Vms, services: &Rc<Services>, filter: &ChainFilter) -> Result<WorkerFilter, ServeError> {
@@ -306,7 +318,7 @@ pub(crate) fn start(vms: &Vms, services: &Rc<Services>, filter: &ChainFilter) ->
             let name = plugin.name().to_owned();
             let worker = plugin.start(services);
             let worker = worker.map_err(|reason| ServeError::Filter { filter: name.clone(), reason })?;
-            Ok(WorkerFilter::Native { name, worker })
+            Ok(WorkerFilter::Native { name: name.into(), worker })
         }
         ChainFilter::Wasm(plugin) => {
             let start_error = |source| ServeError::Plugin { plugin: plugin.name.clone(), source };

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
 use wasmtime::{Memory, ResourceLimiter, TypedFunc};
 
 use crate::abi::LogLevel;
@@ -80,8 +81,10 @@ impl Root {
 pub(crate) struct HostState {
     pub(crate) phase: Phase,
     pub(crate) memory: Option<Memory>,
-    pub(crate) malloc: Option<TypedFunc<u32, u32>>,
-    pub(crate) contexts: HashMap<u32, Context>,
+    /// The guest's allocator. A typed function is dear to clone, and to be called it has to be apart from the state.
+    pub(crate) malloc: Option<Rc<TypedFunc<u32, u32>>>,
+    /// By numbers that the host gives out, so that nobody can choose which collide.
+    pub(crate) contexts: FxHashMap<u32, Context>,
     /// The context whose callback is running; 0 is the VM itself.
     pub(crate) current: u32,
     /// The callback that is running, as the module exports it.
@@ -110,7 +113,7 @@ impl HostState {
             phase: Phase::Startup,
             memory: None,
             malloc: None,
-            contexts: HashMap::new(),
+            contexts: FxHashMap::default(),
             current: 0,
             callback: "",
             effective: 0,
@@ -141,11 +144,16 @@ impl HostState {
 
     /// The context hostcalls act on. An effective context that is gone falls back to the real one.
     pub(crate) fn context(&self) -> Option<&Context> {
-        self.contexts.get(&self.effective).or_else(|| self.contexts.get(&self.current))
+        self.contexts.get(&self.context_id())
+    }
+
+    fn context_id(&self) -> u32 {
+        let effective = self.effective != 0 && self.contexts.contains_key(&self.effective);
+        if effective { self.effective } else { self.current }
     }
 
     /// The stream hostcalls act on, and the calling filter's place in it.
-    pub(crate) fn stream(&self) -> Option<(&RefCell<StreamState>, usize)> {
+    pub(crate) fn stream(&self) -> Option<(&Rc<RefCell<StreamState>>, usize)> {
         match self.context()? {
             Context::Stream { stream, filter, .. } => Some((stream, *filter)),
             Context::Root(_) => None,
@@ -154,7 +162,7 @@ impl HostState {
 
     /// The root context of the context hostcalls act on, and its number.
     pub(crate) fn root_id(&self) -> Option<u32> {
-        let id = if self.contexts.contains_key(&self.effective) { self.effective } else { self.current };
+        let id = self.context_id();
         match self.contexts.get(&id)? {
             Context::Root(_) => Some(id),
             Context::Stream { root, .. } => Some(*root),

@@ -63,7 +63,12 @@ fn logged(error: Option<&str>) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Failed;
 
-type HeadersCallback = Result<TypedFunc<(u32, u32, u32), u32>, TypedFunc<(u32, u32), u32>>;
+enum HeadersCallback {
+    Absent,
+    Present(TypedFunc<(u32, u32, u32), u32>),
+    /// ABI 0.1.0 does not say whether a body follows.
+    WithoutEnd(TypedFunc<(u32, u32), u32>),
+}
 
 /// Root, token, and the sizes of headers, body and trailers.
 type HttpCallResponse = (u32, u32, u32, u32, u32);
@@ -74,10 +79,10 @@ struct Callbacks {
     vm_start: Option<TypedFunc<(u32, u32), u32>>,
     configure: Option<TypedFunc<(u32, u32), u32>>,
     tick: Option<TypedFunc<u32, ()>>,
-    request_headers: Option<HeadersCallback>,
+    request_headers: HeadersCallback,
     request_body: Option<TypedFunc<(u32, u32, u32), u32>>,
     request_trailers: Option<TypedFunc<(u32, u32), u32>>,
-    response_headers: Option<HeadersCallback>,
+    response_headers: HeadersCallback,
     response_body: Option<TypedFunc<(u32, u32, u32), u32>>,
     response_trailers: Option<TypedFunc<(u32, u32), u32>>,
     http_call_response: Option<TypedFunc<HttpCallResponse, ()>>,
@@ -137,7 +142,7 @@ impl Vm {
             .or_else(|| imports.iter().find_map(|import| import.clone().into_memory()));
         let malloc = func(&instance, &mut store, module.allocator);
         store.data_mut().memory = memory;
-        store.data_mut().malloc = malloc;
+        store.data_mut().malloc = malloc.map(Rc::new);
         let callbacks = callbacks(&instance, &mut store, module.abi());
         let mut vm = Self {
             store,
@@ -174,47 +179,13 @@ impl Vm {
         params: P,
     ) -> Result<(), StartError> {
         let Some(function) = function else { return Ok(()) };
-        self.enter(name, 0, self.startup_epochs, |store| function.call(store, params).map(drop))
+        enter(&mut self.store, &mut self.failed, name, 0, self.startup_epochs, &function, params)
+            .map(drop)
             .map_err(|Failed| self.trapped())
     }
 
     fn trapped(&self) -> StartError {
         StartError::Trapped(self.store.data().last_error.clone().unwrap_or_default())
-    }
-
-    /// Calls into the guest with `context` as the current one. Any trap fails the whole VM.
-    fn enter<R>(
-        &mut self,
-        name: &'static str,
-        context: u32,
-        epochs: u64,
-        f: impl FnOnce(&mut Store<HostState>) -> wasmtime::Result<R>,
-    ) -> Result<R, Failed> {
-        if self.failed {
-            return Err(Failed);
-        }
-        self.store.set_epoch_deadline(epochs);
-        let state = self.store.data_mut();
-        state.current = context;
-        state.callback = name;
-        state.effective = 0;
-        let result = f(&mut self.store);
-        let state = self.store.data_mut();
-        state.current = 0;
-        state.callback = "";
-        state.effective = 0;
-        result.map_err(|error| {
-            self.failed = true;
-            let line = format!("Function: {name} failed: {}", describe(&error));
-            let state = self.store.data_mut();
-            state.callouts.cancel_all();
-            state.sink.log(LogLevel::Error, &line);
-            state.last_error = Some(match state.last_error.take() {
-                Some(logged) => format!("{line}; the plugin logged: {logged}"),
-                None => line,
-            });
-            Failed
-        })
     }
 
     fn call<P: WasmParams, R: WasmResults>(
@@ -224,10 +195,22 @@ impl Vm {
         callback: impl FnOnce(&Callbacks) -> &Option<TypedFunc<P, R>>,
         params: P,
     ) -> Result<Option<R>, Failed> {
-        let Some(function) = callback(&self.callbacks).clone() else {
-            return if self.failed { Err(Failed) } else { Ok(None) };
-        };
-        self.enter(name, context, self.callback_epochs, |store| function.call(store, params)).map(Some)
+        self.call_within(self.callback_epochs, name, context, callback, params)
+    }
+
+    fn call_within<P: WasmParams, R: WasmResults>(
+        &mut self,
+        epochs: u64,
+        name: &'static str,
+        context: u32,
+        callback: impl FnOnce(&Callbacks) -> &Option<TypedFunc<P, R>>,
+        params: P,
+    ) -> Result<Option<R>, Failed> {
+        if self.failed {
+            return Err(Failed);
+        }
+        let Some(function) = callback(&self.callbacks) else { return Ok(None) };
+        enter(&mut self.store, &mut self.failed, name, context, epochs, function, params).map(Some)
     }
 
     pub(crate) fn failed(&self) -> bool {
@@ -245,29 +228,23 @@ impl Vm {
         self.store.data_mut().last_error = None;
         self.roots.push((plugin.clone(), root));
         let epochs = self.startup_epochs;
-        if let Some(create) = self.callbacks.context_create.clone() {
-            self.enter("proxy_on_context_create", root, epochs, |store| create.call(store, (root, 0)))
-                .map_err(|Failed| self.trapped())?;
-        }
+        self.call_within(epochs, "proxy_on_context_create", root, |c| &c.context_create, (root, 0))
+            .map_err(|Failed| self.trapped())?;
         self.configuring(root, false);
-        if let Some(start) = self.callbacks.vm_start.clone() {
-            let size = u32_len(plugin.vm.configuration.len());
-            let started = self
-                .enter("proxy_on_vm_start", root, epochs, |store| start.call(store, (root, size)))
-                .map_err(|Failed| self.trapped())?;
-            if started == 0 {
-                return Err(StartError::VmStart { error: self.store.data_mut().last_error.take() });
-            }
+        let size = u32_len(plugin.vm.configuration.len());
+        let started = self
+            .call_within(epochs, "proxy_on_vm_start", root, |c| &c.vm_start, (root, size))
+            .map_err(|Failed| self.trapped())?;
+        if started == Some(0) {
+            return Err(StartError::VmStart { error: self.store.data_mut().last_error.take() });
         }
         self.configuring(root, true);
-        if let Some(configure) = self.callbacks.configure.clone() {
-            let size = u32_len(plugin.configuration.len());
-            let configured = self
-                .enter("proxy_on_configure", root, epochs, |store| configure.call(store, (root, size)))
-                .map_err(|Failed| self.trapped())?;
-            if configured == 0 {
-                return Err(StartError::Configure { error: self.store.data_mut().last_error.take() });
-            }
+        let size = u32_len(plugin.configuration.len());
+        let configured = self
+            .call_within(epochs, "proxy_on_configure", root, |c| &c.configure, (root, size))
+            .map_err(|Failed| self.trapped())?;
+        if configured == Some(0) {
+            return Err(StartError::Configure { error: self.store.data_mut().last_error.take() });
         }
         self.configuring(root, false);
         Ok(root)
@@ -307,29 +284,27 @@ impl Vm {
     }
 
     pub(crate) fn request_headers(&mut self, id: u32, count: u32, end: bool) -> Result<u32, Failed> {
-        let callback = self.callbacks.request_headers.clone();
-        self.headers("proxy_on_request_headers", callback, id, count, end)
+        self.headers("proxy_on_request_headers", |c| &c.request_headers, id, count, end)
     }
 
     pub(crate) fn response_headers(&mut self, id: u32, count: u32, end: bool) -> Result<u32, Failed> {
-        let callback = self.callbacks.response_headers.clone();
-        self.headers("proxy_on_response_headers", callback, id, count, end)
+        self.headers("proxy_on_response_headers", |c| &c.response_headers, id, count, end)
     }
 
     fn headers(
         &mut self,
         name: &'static str,
-        callback: Option<HeadersCallback>,
+        callback: impl FnOnce(&Callbacks) -> &HeadersCallback,
         id: u32,
         count: u32,
         end: bool,
     ) -> Result<u32, Failed> {
-        let epochs = self.callback_epochs;
-        match callback {
-            None if self.failed => Err(Failed),
-            None => Ok(0),
-            Some(Ok(f)) => self.enter(name, id, epochs, |store| f.call(store, (id, count, u32::from(end)))),
-            Some(Err(f)) => self.enter(name, id, epochs, |store| f.call(store, (id, count))),
+        let Self { store, failed, callbacks, callback_epochs: epochs, .. } = self;
+        match callback(callbacks) {
+            _ if *failed => Err(Failed),
+            HeadersCallback::Absent => Ok(0),
+            HeadersCallback::Present(f) => enter(store, failed, name, id, *epochs, f, (id, count, u32::from(end))),
+            HeadersCallback::WithoutEnd(f) => enter(store, failed, name, id, *epochs, f, (id, count)),
         }
     }
 
@@ -434,6 +409,48 @@ impl Vm {
     }
 }
 
+/// Calls into the guest with `context` as the current one. Any trap fails the whole VM.
+fn enter<P: WasmParams, R: WasmResults>(
+    store: &mut Store<HostState>,
+    failed: &mut bool,
+    name: &'static str,
+    context: u32,
+    epochs: u64,
+    function: &TypedFunc<P, R>,
+    params: P,
+) -> Result<R, Failed> {
+    if *failed {
+        return Err(Failed);
+    }
+    store.set_epoch_deadline(epochs);
+    let state = store.data_mut();
+    state.current = context;
+    state.callback = name;
+    state.effective = 0;
+    let result = function.call(&mut *store, params);
+    let state = store.data_mut();
+    state.current = 0;
+    state.callback = "";
+    state.effective = 0;
+    result.map_err(|error| {
+        *failed = true;
+        fail(state, name, &error);
+        Failed
+    })
+}
+
+/// Says why the VM has failed, and ends what it was waiting for.
+#[cold]
+fn fail(state: &mut HostState, name: &str, error: &wasmtime::Error) {
+    let line = format!("Function: {name} failed: {}", describe(error));
+    state.callouts.cancel_all();
+    state.sink.log(LogLevel::Error, &line);
+    state.last_error = Some(match state.last_error.take() {
+        Some(logged) => format!("{line}; the plugin logged: {logged}"),
+        None => line,
+    });
+}
+
 fn u32_len(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
@@ -463,11 +480,12 @@ fn func<P: WasmParams, R: WasmResults>(
 
 fn callbacks(instance: &Instance, store: &mut Store<HostState>, abi: AbiVersion) -> Callbacks {
     let headers = |store: &mut Store<HostState>, name| {
-        if abi == AbiVersion::V0_1_0 {
-            func(instance, store, name).map(Err)
+        let found = if abi == AbiVersion::V0_1_0 {
+            func(instance, store, name).map(HeadersCallback::WithoutEnd)
         } else {
-            func(instance, store, name).map(Ok)
-        }
+            func(instance, store, name).map(HeadersCallback::Present)
+        };
+        found.unwrap_or(HeadersCallback::Absent)
     };
     Callbacks {
         context_create: func(instance, store, "proxy_on_context_create"),

@@ -26,7 +26,7 @@ type SharedVm = Rc<RefCell<Vm>>;
 /// A filter as a worker runs it.
 pub(crate) enum WorkerFilter {
     Wasm(PluginHandle),
-    Native { name: String, worker: Rc<dyn NativeWorker> },
+    Native { name: Rc<str>, worker: Rc<dyn NativeWorker> },
 }
 
 /// All VMs of one worker. Their callouts run on the `LocalSet` in which a VM is started.
@@ -60,6 +60,7 @@ impl Vms {
         let current = self.start_in_vm(plugin)?;
         Ok(PluginHandle {
             plugin: plugin.clone(),
+            name: plugin.name.as_str().into(),
             current: RefCell::new(current),
             vms: self.clone(),
             loaded: Cell::new(Instant::now()),
@@ -149,6 +150,7 @@ impl Vms {
 /// One plugin on one worker, whose VM may have failed.
 pub(crate) struct PluginHandle {
     plugin: Arc<Plugin>,
+    name: Rc<str>,
     current: RefCell<(SharedVm, u32)>,
     vms: Vms,
     loaded: Cell<Instant>,
@@ -158,6 +160,11 @@ pub(crate) struct PluginHandle {
 impl PluginHandle {
     pub(crate) fn plugin(&self) -> &Plugin {
         &self.plugin
+    }
+
+    /// The plugin's name, for each stream to have.
+    pub(crate) fn name(&self) -> &Rc<str> {
+        &self.name
     }
 
     /// The VM and root context for a new stream; `None` when the VM has failed and is not to be replaced (yet).

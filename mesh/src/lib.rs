@@ -42,7 +42,9 @@ pub use diff::{Change, ChangeKind, diff};
 pub use fault::{Fault, Place, Problem};
 pub use locate::{FieldPath, Locator, Step, wasm_field};
 pub use ports::{DeclaredPort, PortOwner, protocol};
-pub use proxy::{Assumption, ProxyError, assume_proxy, assumed_listener, services_of, stated, workload};
+pub use proxy::{
+    Ambient, Assumption, ProxyError, WaypointBefore, assume_proxy, assumed_listener, services_of, stated, workload,
+};
 pub use resources::{
     Gateway, GatewayClass, Policy, PolicyKind, Reading, Resources, Service, Source, Workload, read, read_located,
 };

@@ -36,12 +36,7 @@ pub enum PortOwner {
 
 /// The ports of a Service. What is not a port is passed over, since the API server has refused it.
 pub(crate) fn of_service(object: &Object<'_>, namespace: &str) -> Vec<DeclaredPort> {
-    let selector = object.at(&["spec", "selector"]).and_then(|field| field.as_object());
-    let selector: BTreeMap<String, String> = selector
-        .iter()
-        .flat_map(Object::fields)
-        .filter_map(|(key, field)| Some((key.to_owned(), field.as_text()?.to_owned())))
-        .collect();
+    let selector = selector_of(object);
     let port = |field: Field<'_>| {
         let port = field.as_object()?;
         let number = number(&port, "port")?;
@@ -60,6 +55,13 @@ pub(crate) fn of_service(object: &Object<'_>, namespace: &str) -> Vec<DeclaredPo
         Some(DeclaredPort { owner, namespace: namespace.to_owned(), number, target, protocol })
     };
     entries(object, "ports").into_iter().filter_map(port).collect()
+}
+
+/// The labels of a Service's pods. What is no label is passed over, since the API server has refused it.
+pub(crate) fn selector_of(object: &Object<'_>) -> BTreeMap<String, String> {
+    let selector = object.at(&["spec", "selector"]).and_then(|field| field.as_object());
+    let labels = selector.iter().flat_map(Object::fields);
+    labels.filter_map(|(key, field)| Some((key.to_owned(), field.as_text()?.to_owned()))).collect()
 }
 
 /// The listeners of a Gateway.

@@ -9,8 +9,10 @@ use crate::attach::{
 use crate::model::{Attach, Direction, Extension, Layer, Listener, Proxy, ProxyKind, TargetRef};
 use crate::resources::{GatewayClass, Resources, Service, Workload};
 
+mod ambient;
 mod stated;
 
+pub use ambient::{Ambient, WaypointBefore};
 pub use stated::stated;
 
 const GATEWAY_CLASS_LABEL: &str = "gateway.networking.k8s.io/gateway-class-name";
@@ -64,6 +66,9 @@ pub enum ProxyError {
         /// What was given.
         given: String,
     },
+    /// A workload that has no proxy.
+    #[error("{0}")]
+    Ambient(Ambient),
     /// Nothing in the input has that name.
     #[error("no pod, workload or gateway of the input is called `{given}`; {}", Known(.known))]
     NotFound {
@@ -134,7 +139,8 @@ pub fn assume_proxy(resources: &Resources, mesh: &MeshOptions) -> Result<Assumpt
 /// A Gateway that only an extension's `targetRefs` names, and that is not given, counts as well.
 ///
 /// # Errors
-/// [`ProxyError::NotAName`], and [`ProxyError::NotFound`] with the names there are.
+/// [`ProxyError::NotAName`], [`ProxyError::NotFound`] with the names there are, and [`ProxyError::Ambient`] for a pod or
+/// workload of ambient mode, with the waypoints that stand before it.
 pub fn workload(resources: &Resources, name: &str) -> Result<Proxy, ProxyError> {
     let given = name;
     let (namespace, name) = match given.split_once('/') {
@@ -148,7 +154,10 @@ pub fn workload(resources: &Resources, name: &str) -> Result<Proxy, ProxyError> 
         return Ok(gateway_proxy(resources, namespace, name));
     }
     if let Some(workload) = resources.workloads.iter().find(|workload| is_wanted(&workload.namespace, &workload.name)) {
-        return Ok(workload_proxy(resources, workload));
+        return match ambient::ambient(resources, workload) {
+            Some(ambient) => Err(ProxyError::Ambient(ambient)),
+            None => Ok(workload_proxy(resources, workload)),
+        };
     }
     let targeted = targeted_gateways(resources);
     if targeted.contains(&(namespace, name)) {

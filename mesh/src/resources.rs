@@ -116,6 +116,9 @@ pub struct Service {
     pub namespace: String,
     /// `metadata.labels`, `istio.io/use-waypoint` among them.
     pub labels: BTreeMap<String, String>,
+    /// The labels of its pods; empty when somebody else manages its endpoints.
+    #[serde(default)]
+    pub selector: BTreeMap<String, String>,
 }
 
 /// A policy whose presence puts one of the proxy's own filters into the chain.
@@ -384,7 +387,8 @@ fn identity(object: &Object<'_>, report: &mut Report<'_>) -> Option<(String, Str
 
 fn service(object: &Object<'_>, report: &mut Report<'_>) -> Option<Service> {
     let (namespace, name) = identity(object, report)?;
-    Some(Service { name, namespace, labels: labels(object, &["metadata", "labels"], report) })
+    let labels = labels(object, &["metadata", "labels"], report);
+    Some(Service { name, namespace, labels, selector: ports::selector_of(object) })
 }
 
 fn labels(object: &Object<'_>, path: &[&str], report: &mut Report<'_>) -> BTreeMap<String, String> {

@@ -30,7 +30,7 @@ pub use carry::{BesideError, Carried, CarryError, carry, carry_image, metadata_b
 pub use checked::CheckedModule;
 pub use extract::{ExtractError, extract_module, runtime_config, variant};
 pub(crate) use extract::{Take, extract_module_to};
-pub use form::{Form, recognise};
+pub use form::{Form, recognise, recognise_with_manifest};
 pub use maistra::{MaistraError, MaistraManifest, MaistraPhase};
 pub use manifest::{MAX_MANIFEST_SIZE, ManifestError, parse};
 pub use package::{PackageError, Packaged, SchemaError, package};

@@ -41,7 +41,7 @@ mod symbols;
 mod tests;
 
 pub use contents::{Format, ImportedModule, Item, Language, MemoryReport, ModuleReport, ProducerReport};
-pub use image::{BlobReport, ImageReport, IndexEntry, IndexReport, RuntimeConfigReport};
+pub use image::{BlobReport, ImageReport, IndexEntry, IndexReport, MaistraReport, RuntimeConfigReport};
 pub use istio::{IstioRelease, RELEASES};
 pub use loads::{EnvoyRange, Finding, IstioVerdict, Loads};
 pub use size::{Contributor, Part, Size};

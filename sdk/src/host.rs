@@ -137,6 +137,9 @@ pub trait Host {
     /// Returns the VM's environment variable `name`, if it is set and UTF-8.
     fn env(&self, name: &str) -> Option<String>;
 
+    /// Fills `bytes` with randomness that is fit for keys: from WASI in a module, from a fixed sequence in a test.
+    fn random(&self, bytes: &mut [u8]) -> Result<(), HostError>;
+
     /// Returns the values of all headers called `name`, in their order.
     ///
     /// [`header`](Self::header) returns the first only, which is not enough where the upstream might heed another.

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use plugwright_sdk::testing::{AsyncProxy, Reply, get, post, response};
+use plugwright_sdk::testing::{AsyncProxy, Clock, InMemoryHost, Reply, get, post, response};
 use plugwright_sdk::{
     Answer, AsyncPlugin, Call, ConfigError, Host, Latch, LocalResponse, LogLevel, MapType, Request, Root,
 };
@@ -286,4 +286,33 @@ fn a_stream_that_ends_drops_its_future() {
     let exchange = proxy.send(get("/"));
     assert!(exchange.response().is_none() && exchange.forwarded().is_none());
     assert!(DROPPED.with(|dropped| dropped.get()));
+}
+
+plugin!(Mint, |request| {
+    let mut nonce = [0; 8];
+    request.host().random(&mut nonce)?;
+    let nonce = u64::from_be_bytes(nonce);
+    let at = request.host().now()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut request = request;
+    request.set_header("x-minted", &format!("{nonce:x} {at}"))?;
+    Ok(())
+});
+
+#[test]
+fn randomness_and_time_are_the_tests() {
+    let minted = |seed| {
+        let clock = Clock::at(Duration::from_secs(1000));
+        let host = InMemoryHost::default().with_random_seed(seed).with_clock(&clock);
+        let mut proxy = AsyncProxy::<Mint>::on(host, "{}").unwrap();
+        clock.advance(Duration::from_secs(5));
+        let first = proxy.send(get("/")).forwarded().unwrap().values("x-minted")[0].to_owned();
+        proxy.pass(Duration::from_secs(10));
+        assert_eq!(proxy.clock().since_epoch().as_secs(), 1015);
+        (first, proxy.send(get("/")).forwarded().unwrap().values("x-minted")[0].to_owned())
+    };
+    let (first, second) = minted(1);
+    assert_eq!((first.clone(), second.clone()), minted(1));
+    assert!(first.ends_with(" 1005") && second.ends_with(" 1015"), "{first}, {second}");
+    assert_ne!(first.split(' ').next(), second.split(' ').next());
+    assert_ne!(first, minted(2).0);
 }

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use mesh::{Locator, Problem, Reading, Resources, Source};
+use mesh::{Locator, Problem, ProxyError, Reading, Resources, Source};
 
 use crate::report::{Failure, note};
 
@@ -62,6 +62,15 @@ pub(crate) fn tell_skipped(resources: &Resources) {
         let kinds: Vec<String> = resources.skipped.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         note(format!("skipped: {}", kinds.join(", ")));
     }
+}
+
+/// There is no proxy of that name; for a workload without one, the hint is the waypoint before it.
+pub(crate) fn no_proxy(error: ProxyError) -> Failure {
+    let hint = match &error {
+        ProxyError::Ambient(ambient) => ambient.waypoints.first().map(|one| format!("`--workload {}`", one.waypoint)),
+        _ => None,
+    };
+    Failure::usage(error).hints(hint)
 }
 
 fn with_hint(problem: &Problem) -> String {

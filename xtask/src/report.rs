@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 /// A command's failure. It becomes `error: MESSAGE`, a blank line, `hint: …`, and the exit code.
@@ -54,11 +55,10 @@ impl Failure {
     }
 
     /// Print it and give its exit code.
-    #[expect(clippy::print_stderr, reason = "the one place where failures are printed")]
     pub(crate) fn report(&self) -> ExitCode {
-        eprintln!("error: {}", self.message);
+        note(format!("error: {}", self.message));
         if let Some(hint) = &self.hint {
-            eprintln!("\nhint: {hint}");
+            note(format!("\nhint: {hint}"));
         }
         ExitCode::from(self.code)
     }
@@ -79,15 +79,23 @@ fn chain(error: &dyn Error) -> String {
 }
 
 /// A note for the person at the terminal, on standard error.
-#[expect(clippy::print_stderr, reason = "the one place where notes are printed")]
 pub(crate) fn note(message: impl AsRef<str>) {
-    eprintln!("{}", message.as_ref());
+    // Nobody is left to be told that nobody is left.
+    let _ = writeln!(std::io::stderr(), "{}", message.as_ref());
 }
 
 /// A line of data, on standard output.
-#[expect(clippy::print_stdout, reason = "the one place where data is printed")]
+///
+/// A reader that has had enough, such as `head`, is no failure: the command ends as it would have. Data that cannot be
+/// written for another reason ends it here, with exit code 3.
 pub(crate) fn data(line: impl AsRef<str>) {
-    println!("{}", line.as_ref());
+    match writeln!(std::io::stdout(), "{}", line.as_ref()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            note(format!("error: failed to write to standard output: {error}"));
+            std::process::exit(3);
+        }
+        _ => {}
+    }
 }
 
 /// How this program was called, for commands that are suggested to the reader.

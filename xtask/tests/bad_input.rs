@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Stdio;
 
 use support::{Server, command, dist, plugwright, repository, request};
 
@@ -108,7 +109,7 @@ fn a_crate_that_does_not_compile_shows_cargos_own_words() {
 
 #[test]
 fn an_unknown_plugin_lists_the_known_ones() {
-    plugwright(repository(), &["package", "nope"]).refused(2, &["no plugin `nope`", "basic-auth, header-append"]);
+    plugwright(repository(), &["package", "nope"]).refused(2, &["no plugin `nope`", "basic-auth, ", "header-append"]);
 }
 
 #[test]
@@ -208,4 +209,25 @@ fn a_port_in_use_is_named() {
     let address = taken.local_addr().unwrap().to_string();
     plugwright(folder.path(), &["run", "-f", "x.yaml", "--listen", &address]).refused(3, &[&address]);
     plugwright(folder.path(), &["registry", "--listen", &address]).refused(3, &[&address]);
+}
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_failure() {
+    let arguments = ["explain", "-f", "examples/ambient", "--workload", "default/waypoint"];
+    let mut child = command(repository(), &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Closed before the first line is written, as far as that goes; after it at the latest.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn data_that_cannot_be_written_is_an_error_of_the_environment() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let arguments = ["explain", "-f", "examples/ambient", "--workload", "default/waypoint"];
+    let output = command(repository(), &arguments).stdout(full).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.starts_with("error: failed to write to standard output: "), "{stderr}");
 }

@@ -73,6 +73,22 @@ fn every_format_verifies_and_says_what_has_to_be_known_about_it() {
 }
 
 #[test]
+fn the_manifest_of_a_maistra_image_is_shown() {
+    let folder = folder();
+    let arguments = [&["--module", "m.wasm", "--name", "m", "--format", "maistra"], &ABOUT[..]].concat();
+    package(folder.path(), &arguments).fine();
+    let text = plugwright(folder.path(), &["inspect", "oci:dist:m"]).fine().stdout;
+    for line in ["manifest.yaml m 1.2.3\n", "phase PreAuthZ (Istio: AUTHZ), priority -5\n", "Adds things\n"] {
+        assert!(text.contains(line), "`{line}` is not in:\n{text}");
+    }
+    let report = plugwright(folder.path(), &["inspect", "--json", "oci:dist:m"]).fine().stdout;
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let expected = json!({"name": "m", "description": "Adds things", "version": "1.2.3", "module": "plugin.wasm",
+        "phase": "PreAuthZ", "istio_phase": "AUTHZ", "priority": -5});
+    assert_eq!(report["image"]["maistra"], expected);
+}
+
+#[test]
 fn what_the_flags_say_of_a_module_is_in_the_image() {
     let folder = folder();
     package(folder.path(), &[&["--module", "m.wasm", "--name", "m"], &ABOUT[..]].concat()).fine();

@@ -1,9 +1,10 @@
-//! Runs every command block of the README, in order, as a reader would.
+//! Runs every command block of the READMEs, in order, as a reader would.
 //!
 //! A block marked `sh` runs to its end; `sh server` keeps running while the blocks after it run; a `text` block is what
 //! the block before it prints; `sh ci` is the command that runs this test, and what CI runs.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up fails")]
+#![expect(clippy::print_stdout, reason = "whoever sees it fail wants to know in which block")]
 
 mod support;
 
@@ -49,15 +50,18 @@ fn free_port() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-#[test]
-fn every_block_does_what_the_readme_says() {
-    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+/// Runs the blocks of a file, of which there are at least so many that do something.
+#[track_caller]
+fn check(file: &str, least: usize) {
+    let mut text = fs::read_to_string(repository().join(file)).unwrap();
     // The ports a reader would use may be taken on this machine.
-    let readme = readme.replace("127.0.0.1:8080", &free_port()).replace("127.0.0.1:5000", &free_port());
+    for port in ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:5000"] {
+        text = text.replace(port, &free_port());
+    }
     let mut servers = Vec::new();
     let mut printed = String::new();
     let mut ran = 0;
-    for block in blocks(&readme) {
+    for block in blocks(&text) {
         match block.kind.as_str() {
             "sh" => {
                 println!("{}", block.text);
@@ -77,9 +81,19 @@ fn every_block_does_what_the_readme_says() {
             other => panic!("a block of unknown kind `{other}`: {}", block.text),
         }
     }
-    assert!(ran >= 5, "only {ran} blocks were found");
+    assert!(ran >= least, "only {ran} blocks were found");
     for server in servers {
         let ended = server.stop("TERM");
         assert_eq!(ended.code, 0, "{}", ended.stderr);
     }
+}
+
+#[test]
+fn every_block_does_what_the_readme_says() {
+    check("README.md", 5);
+}
+
+#[test]
+fn every_block_of_the_ambient_guide_does_what_it_says() {
+    check("examples/ambient/README.md", 8);
 }

@@ -40,7 +40,8 @@ fn libraries_know_only_what_the_design_lets_them() {
     check_without("mesh", &["packager", "harness", "clap", "ureq"]);
     check_without("harness", &["packager", "clap", "ureq"]);
     check_without("registry-tests", &["packager", "mesh", "harness", "clap"]);
-    check_without("plugwright-sdk", &["packager", "mesh", "harness"]);
+    check_without("plugwright-sdk", &["packager", "mesh", "harness", "jose"]);
+    check_without("jose", &["packager", "mesh", "harness", "plugwright-sdk", "ring"]);
     check_without("basic-auth", &["packager", "mesh", "harness"]);
 }
 
@@ -76,6 +77,36 @@ fn every_plugin_has_its_documents() {
         let plugin = entry.unwrap().path();
         for file in ["README.md", "tests/config.example.json"] {
             assert!(plugin.join(file).is_file(), "{} has no {file}", plugin.display());
+        }
+    }
+}
+
+/// The cells of the last column of a README's table of threats.
+fn named_tests(readme: &str) -> Vec<String> {
+    let rows = readme.lines().skip_while(|line| *line != "| threat | defence | test |").skip(2);
+    let cells =
+        rows.take_while(|line| line.starts_with('|')).filter_map(|row| row.trim_end_matches('|').rsplit_once(" | "));
+    let quoted = |(_, cell): (&str, &str)| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    cells.flat_map(quoted).filter(|name| Path::new(name).extension().is_none()).collect()
+}
+
+#[test]
+fn every_threat_that_a_plugin_names_is_tested_as_it_says() {
+    let mut shared = Vec::new();
+    sources(&repository().join("jose"), &mut shared);
+    for entry in fs::read_dir(repository().join("plugins")).unwrap() {
+        let plugin = entry.unwrap().path();
+        let mut files = shared.clone();
+        sources(&plugin, &mut files);
+        let code: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+        let names = named_tests(&fs::read_to_string(plugin.join("README.md")).unwrap());
+        assert!(names.len() >= 5, "{}: names {} tests beside its threats", plugin.display(), names.len());
+        for name in names {
+            let function = match name.strip_suffix('…') {
+                Some(start) => format!("fn {start}"),
+                None => format!("fn {name}("),
+            };
+            assert!(code.contains(&function), "{}: there is no test `{name}`", plugin.display());
         }
     }
 }

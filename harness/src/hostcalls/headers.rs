@@ -32,7 +32,13 @@ fn read<T>(state: &HostState, map: MapType, f: impl FnOnce(Readable<'_>, bool) -
     }
     let Some((stream, filter)) = state.stream() else { return f(Readable::Unavailable, false) };
     let stream = stream.borrow();
-    let Some(view) = stream.views.get(filter) else { return f(Readable::Unavailable, false) };
+    let (found, logging) = of_stream(&stream, filter, map);
+    f(found, logging)
+}
+
+/// What a filter finds of its stream, and whether it is in `on_log`.
+fn of_stream(stream: &StreamState, filter: usize, map: MapType) -> (Readable<'_>, bool) {
+    let Some(view) = stream.views.get(filter) else { return (Readable::Unavailable, false) };
     let (open, headers) = match map {
         MapType::RequestHeaders => (view.request_headers, Some(&stream.request_headers)),
         MapType::RequestTrailers => (view.request_trailers, stream.request_trailers.as_ref()),
@@ -45,7 +51,7 @@ fn read<T>(state: &HostState, map: MapType, f: impl FnOnce(Readable<'_>, bool) -
         _ if view.logging => Readable::Missing,
         _ => Readable::Unavailable,
     };
-    f(found, view.logging)
+    (found, view.logging)
 }
 
 /// The map of the callout that the running callback is about.
@@ -144,8 +150,7 @@ pub(super) fn set_pairs(call: &mut Call<'_>, map: u32, ptr: u32, size: u32) -> R
 }
 
 pub(super) fn get(call: &mut Call<'_>, map: u32, k: u32, k_len: u32, ptr: u32, size: u32) -> Result<(), Fault> {
-    let value = value(call, map, k, k_len)?.ok_or(Status::NotFound)?;
-    memory::give(call, &value, ptr, size)
+    give_value(call, map, (k, k_len), (ptr, size), false)
 }
 
 /// In ABI 0.1.0 a missing key is an empty value.
@@ -157,24 +162,41 @@ pub(super) fn get_or_empty(
     ptr: u32,
     size: u32,
 ) -> Result<(), Fault> {
-    let value = value(call, map, k, k_len)?.unwrap_or_default();
-    memory::give(call, &value, ptr, size)
+    give_value(call, map, (k, k_len), (ptr, size), true)
 }
 
-fn value(call: &mut Call<'_>, map: u32, k: u32, k_len: u32) -> Result<Option<bytes::Bytes>, Fault> {
+fn give_value(
+    call: &mut Call<'_>,
+    map: u32,
+    (k, k_len): (u32, u32),
+    (ptr, size): (u32, u32),
+    missing_is_empty: bool,
+) -> Result<(), Fault> {
     let map = map_type(map)?;
     let (memory, state) = memory::split(call)?;
     let key = memory::range(memory, k, k_len)?;
-    let value = read(state, map, |found, logging| match found {
-        Readable::Map(headers) => Ok(headers.get(key).cloned()),
-        Readable::Missing => Ok(None),
-        Readable::Unavailable if logging => Ok(None),
-        Readable::Unavailable => Err(Status::BadArgument.into()),
-    });
-    if value.is_err() {
-        out_of_phase(state, "proxy_get_header_map_value", map);
+    let (received, stream) = (received(state, map), state.stream().map(|(stream, filter)| (stream.clone(), filter)));
+    let copied = received.map(|headers| headers.get(key).map(<[u8]>::to_vec));
+    // Apart from the guest's memory, so that a value is copied once only: to where the guest wants it.
+    let stream = stream.as_ref().map(|(stream, filter)| (stream.borrow(), *filter));
+    let value = match (&copied, &stream) {
+        (Some(copied), _) => Ok(copied.as_deref()),
+        (None, Some((stream, filter))) => match of_stream(stream, *filter, map) {
+            (Readable::Map(headers), _) => Ok(headers.get(key)),
+            (Readable::Missing, _) | (Readable::Unavailable, true) => Ok(None),
+            (Readable::Unavailable, false) => Err(Status::BadArgument),
+        },
+        (None, None) => Err(Status::BadArgument),
+    };
+    match value {
+        Ok(Some(value)) => memory::give(call, value, ptr, size),
+        Ok(None) if missing_is_empty => memory::give(call, &[], ptr, size),
+        Ok(None) => Err(Status::NotFound.into()),
+        Err(status) => {
+            out_of_phase(state, "proxy_get_header_map_value", map);
+            Err(status.into())
+        }
     }
-    value
 }
 
 pub(super) fn add(call: &mut Call<'_>, map: u32, k: u32, k_len: u32, v: u32, v_len: u32) -> Result<(), Fault> {

@@ -82,14 +82,14 @@ pub(super) fn install(lua: &Lua, limits: &Rc<Deadline>, log: &Log) -> mlua::Resu
 fn headers(host: &Host<'_>) -> mlua::Result<()> {
     host.one("headers_get", |lua, (this_, name): (Value, LuaString)| {
         let this = this::<HEADERS>(&this_)?;
-        let value = this.with(|map| map.joined(&name.as_bytes())).flatten();
-        Ok(value.map(|value| lua.create_string(value)).transpose()?)
+        let value = this.with(|map| map.joined(&name.as_bytes()).map(|value| lua.create_string(value)));
+        Ok(value.flatten().transpose()?)
     })?;
     host.one("headers_at", |lua, (this_, name, index): (Value, LuaString, f64)| {
         let this = this::<HEADERS>(&this_)?;
         let Ok(index) = usize::try_from(int(index)) else { return Ok(None) };
-        let value = this.with(|map| map.values(&name.as_bytes()).nth(index).cloned()).flatten();
-        Ok(value.map(|value| lua.create_string(value)).transpose()?)
+        let value = this.with(|map| map.values(&name.as_bytes()).nth(index).map(|value| lua.create_string(value)));
+        Ok(value.flatten().transpose()?)
     })?;
     host.one("headers_count", |_, (this_, name): (Value, LuaString)| {
         let this = this::<HEADERS>(&this_)?;

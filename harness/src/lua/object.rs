@@ -9,6 +9,7 @@ use mlua::{
     UserDataRegistry, Value,
 };
 
+use super::state::freely;
 use super::stream::Script;
 use crate::header_map::TooLarge;
 
@@ -200,7 +201,7 @@ pub(super) fn get(script: &Rc<Script>, kind: Kind) -> mlua::Result<AnyUserData> 
     if let Some(object) = known {
         return Ok(object);
     }
-    let object = match kind {
+    let object = freely(&script.runtime.lua, || match kind {
         Kind::Headers | Kind::RequestHeaders | Kind::Trailers => make::<HEADERS>(script, kind, 0),
         Kind::Body | Kind::Chunk => make::<BODY>(script, kind, 0),
         Kind::Metadata => make::<METADATA>(script, kind, 0),
@@ -213,7 +214,7 @@ pub(super) fn get(script: &Rc<Script>, kind: Kind) -> mlua::Result<AnyUserData> 
         Kind::Stats => make::<STATS>(script, kind, 0),
         Kind::PublicKey => make::<PUBLIC_KEY>(script, kind, 0),
         Kind::Metric | Kind::Handle => Err(mlua::Error::runtime("not an object of a stretch")),
-    }?;
+    })?;
     script.objects.borrow_mut().push((kind, object.clone()));
     Ok(object)
 }

@@ -174,6 +174,20 @@ fn prepare(lua: &Lua, limits: &Rc<Deadline>, log: &Log) -> mlua::Result<Function
     Ok(main)
 }
 
+/// Runs a step of the host's own that takes a little memory, without the limit. Within the limit every such step might
+/// fail, and being ready for that costs a multiple of the step. What it takes counts as soon as the script goes on.
+pub(super) fn freely<T>(lua: &Lua, step: impl FnOnce() -> T) -> T {
+    struct Limited<'l>(&'l Lua);
+    impl Drop for Limited<'_> {
+        fn drop(&mut self) {
+            // It was there before.
+            let _ = self.0.set_memory_limit(MEMORY);
+        }
+    }
+    let _limited = lua.set_memory_limit(0).map(|_| Limited(lua));
+    step()
+}
+
 /// Has the interpreter look at the clock. What is raised is not caught: the prelude's `pcall` raises it again.
 fn watch(lua: &Lua, limits: Rc<Deadline>) -> mlua::Result<()> {
     let triggers = HookTriggers::new().every_nth_instruction(INSTRUCTIONS);

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::crypto::PublicKey;
 use super::object::{self, Kind};
-use super::state::{Runtime, describe, explain};
+use super::state::{Runtime, describe, explain, freely};
 use crate::abi::LogLevel;
 use crate::native::{Action, StreamHandle};
 use crate::stream::state::{Body, Direction};
@@ -87,10 +87,8 @@ impl Script {
 
     /// Runs the script from its beginning, on headers.
     pub(super) fn start(self: &Rc<Self>, function: &Function) -> Action {
-        let made = self.runtime.lua.create_thread(self.runtime.main.clone()).and_then(|thread| {
-            let handle = object::handle(self)?;
-            Ok((thread, handle))
-        });
+        let lua = &self.runtime.lua;
+        let made = freely(lua, || Ok((lua.create_thread(self.runtime.main.clone())?, object::handle(self)?)));
         match made {
             Ok((thread, handle)) => {
                 *self.thread.borrow_mut() = Some(thread);

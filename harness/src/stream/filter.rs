@@ -15,7 +15,7 @@ use crate::vm::{Failed, Vm};
 use crate::worker::WorkerFilter;
 
 pub(super) struct StreamFilter {
-    pub(super) name: String,
+    pub(super) name: Rc<str>,
     /// Its request headers callback was made, so that it takes part in the response.
     pub(super) saw_request: bool,
     kind: Kind,
@@ -49,7 +49,7 @@ impl StreamFilter {
                 if vm.is_none() && handle.plugin().fail_strategy == FailStrategy::FailOpen {
                     return None;
                 }
-                (handle.plugin().name.clone(), Kind::Wasm { vm, context: None, dead: false })
+                (handle.name().clone(), Kind::Wasm { vm, context: None, dead: false })
             }
         };
         Some(Self { name, saw_request: false, kind, request: Half::default(), response: Half::default() })
@@ -196,13 +196,14 @@ impl Stream {
     }
 
     pub(super) fn on_data(&mut self, direction: Direction, filter: usize, bytes: Bytes, end: bool) -> Flow<Bytes> {
-        let size = self.view(filter, |view| {
+        let size = {
+            let mut state = self.state_mut();
+            let Some(view) = state.view(filter) else { return Flow::Continue(bytes) };
             let body = view.body_mut(direction).get_or_insert_default();
-            body.buffer.push(bytes.clone());
+            body.buffer.push(bytes);
             body.end_of_stream = end;
             body.buffer.len()
-        });
-        let Some(size) = size else { return Flow::Continue(bytes) };
+        };
         let native = self.filters[filter].native(|native| native.body(direction, end));
         self.callback = callback(direction, Part::Body);
         let called = native.map(|action| Ok(u32::from(action != Action::Continue))).or_else(|| {
@@ -288,6 +289,11 @@ impl Stream {
     pub(super) fn settle(&mut self, filter: usize, running: Option<Direction>) -> Flow<()> {
         if running.is_none() {
             self.callback = "";
+        }
+        let asks =
+            |view: &View| view.local_reply.is_some() || view.close || view.resume_request || view.resume_response;
+        if !self.state().views.get(filter).is_some_and(asks) {
+            return Flow::Held;
         }
         let asked = self.view(filter, |view| {
             let asked = (view.local_reply.take(), view.close, view.resume_request, view.resume_response);

@@ -121,7 +121,7 @@ pub(crate) struct Stream {
     length: (Option<u64>, u64),
     /// The callback whose result is being dealt with.
     callback: &'static str,
-    answered_by: Option<String>,
+    answered_by: Option<Rc<str>>,
     finished: bool,
 }
 
@@ -224,6 +224,9 @@ impl Stream {
 
     /// Does what plugins asked for outside of this stream's own callbacks.
     pub(crate) fn process_pending(&mut self) {
+        if !std::mem::take(&mut self.state_mut().asked) {
+            return;
+        }
         for filter in 0..self.filters.len() {
             if !self.finished {
                 self.settle(filter, None);
@@ -378,12 +381,14 @@ impl Stream {
     fn take_body(&mut self, direction: Direction, filter: usize) -> Bytes {
         let half = self.filters[filter].half_mut(direction);
         half.paused = None;
-        let mut buffer = std::mem::take(&mut half.held);
-        if let Some(body) = self.state_mut().view(filter).and_then(|view| view.body_mut(direction).take()) {
-            let mut visible = body.buffer;
-            buffer.push(visible.take());
+        let mut held = std::mem::take(&mut half.held);
+        let seen = self.state_mut().view(filter).and_then(|view| view.body_mut(direction).take());
+        let mut seen = seen.map_or_else(Buffer::default, |body| body.buffer);
+        if held.len() == 0 {
+            return seen.take();
         }
-        buffer.take()
+        held.push(seen.take());
+        held.take()
     }
 
     /// `continue_stream`: a no-op unless this filter holds that direction up.
@@ -458,7 +463,7 @@ impl Stream {
         let headers = &state.request_headers;
         // Without knowing how the request came Envoy finds no route for it, either.
         if headers.get(b":path").is_none_or(|path| !path.starts_with(b"/"))
-            || headers.get(b"x-forwarded-proto").is_none_or(Bytes::is_empty)
+            || headers.get(b"x-forwarded-proto").is_none_or(<[u8]>::is_empty)
         {
             return Err(LocalReply::new(404, "", "route_not_found"));
         }
@@ -466,10 +471,10 @@ impl Stream {
             let details = "filter_removed_required_request_headers{missing_required_header:_:method}";
             return Err(LocalReply::new(503, "missing required header: :method", details));
         }
-        headers.to_http().map(drop).map_err(|error| {
-            let LocalReply { details, .. } = invalid(&error);
-            let details = format!("filter_removed_required_request_headers{{{details}}}");
-            LocalReply { details, ..invalid(&error) }
+        headers.check().map_err(|error| {
+            let reply = invalid(&error);
+            let details = format!("filter_removed_required_request_headers{{{}}}", reply.details);
+            LocalReply { details, ..reply }
         })
     }
 
@@ -481,7 +486,7 @@ impl Stream {
             return Err(LocalReply::new(502, "missing required header: :status", details));
         }
         match &state.response_headers {
-            Some(headers) => headers.to_http().map(drop).map_err(|error| invalid(&error)),
+            Some(headers) => headers.check().map_err(|error| invalid(&error)),
             None => Ok(()),
         }
     }
@@ -532,7 +537,7 @@ impl Stream {
             Direction::Request => (self.state().request_body_set_by, "proxy_on_request_body"),
             Direction::Response => (self.state().response_body_set_by, "proxy_on_response_body"),
         };
-        let filter = set_by.map_or("", |filter| self.filters[filter].name.as_str());
+        let filter = set_by.map_or("", |filter| &*self.filters[filter].name);
         let explanation =
             format!("the filters let {sent} bytes of the {direction}'s body pass, but content-length is {promised}");
         let hostcall = set_by.map(|_| "proxy_set_buffer_bytes");

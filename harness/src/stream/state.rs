@@ -75,6 +75,7 @@ pub(crate) struct Declared {
 pub(crate) struct TooMuchState;
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct StreamState {
     pub(crate) proxy: Arc<ProxyFacts>,
     pub(crate) source: Option<SocketAddr>,
@@ -127,6 +128,8 @@ pub(crate) struct StreamState {
     pub(crate) waker: Option<Waker>,
     /// A plugin asked for something since the driver last looked.
     pub(crate) woken: bool,
+    /// A plugin asked for something, which may be outside of this stream's own callbacks.
+    pub(crate) asked: bool,
 }
 
 /// What one filter may touch, and what it asked for that happens once its callback has returned.
@@ -217,6 +220,7 @@ impl StreamState {
             views: Vec::new(),
             waker: None,
             woken: false,
+            asked: false,
         }
     }
 
@@ -238,6 +242,7 @@ impl StreamState {
 
     pub(crate) fn wake(&mut self) {
         self.woken = true;
+        self.asked = true;
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }

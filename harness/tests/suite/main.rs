@@ -7,6 +7,7 @@ mod binary;
 #[path = "../boundary/mod.rs"]
 mod boundary;
 mod callouts;
+mod code_cache;
 mod contexts;
 mod failure;
 mod foreign;

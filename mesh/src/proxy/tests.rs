@@ -314,3 +314,56 @@ fn an_unknown_workload_is_an_error_with_the_names_there_are() {
     let nothing = workload(&Resources::default(), "a/b").unwrap_err().to_string();
     assert_eq!(nothing, "no pod, workload or gateway of the input is called `a/b`; it has none");
 }
+
+const CLUSTER: &str = include_str!("../../../examples/ambient/cluster.yaml");
+
+/// What is said of a workload of the guide's cluster when these are given besides.
+#[track_caller]
+fn check_without_proxy(more: &[&str], name: &str, expected: &str) {
+    let texts: Vec<&str> = [CLUSTER].iter().chain(more).copied().collect();
+    assert_eq!(workload(&resources(&texts), name).unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn a_pod_in_ambient_mode_has_the_waypoints_of_its_services() {
+    check_without_proxy(
+        &[],
+        "default/reviews-v1-6b8f4d7c9d-lm2nq",
+        "`default/reviews-v1-6b8f4d7c9d-lm2nq` is in ambient mode and has no proxy of its own; requests to Service `reviews` \
+         meet waypoint `default/reviews-svc-waypoint`",
+    );
+    check_without_proxy(
+        &[&pod("default", "both", "app: productpage, istio.io/use-waypoint: own")],
+        "default/both",
+        "`default/both` is in ambient mode and has no proxy of its own; requests to it meet waypoint `default/own`, to \
+         Service `productpage` meet waypoint `default/waypoint`",
+    );
+    check_without_proxy(
+        &[],
+        "default/sleep-7656cf8794-9k5dz",
+        "`default/sleep-7656cf8794-9k5dz` is in ambient mode and has no proxy of its own; no waypoint of the input stands \
+         before it, so its requests meet no plugin",
+    );
+    check_without_proxy(
+        &[&pod("plain", "opted-in", "app: x, istio.io/dataplane-mode: ambient")],
+        "plain/opted-in",
+        "`plain/opted-in` is in ambient mode and has no proxy of its own; no waypoint of the input stands before it, so its \
+         requests meet no plugin",
+    );
+}
+
+#[test]
+fn a_pod_with_a_proxy_of_its_own_is_not_ambient() {
+    for labels in [
+        "app: x, istio.io/dataplane-mode: none",
+        "app: x, sidecar.istio.io/inject: 'true'",
+        "app: x, security.istio.io/tlsMode: istio",
+        "istio: ingressgateway",
+        "gateway.networking.k8s.io/gateway-name: waypoint",
+    ] {
+        let given = resources(&[CLUSTER, &pod("default", "x", labels)]);
+        assert!(workload(&given, "default/x").is_ok(), "{labels}");
+    }
+    let elsewhere = resources(&[CLUSTER, &pod("other", "x", "app: reviews")]);
+    assert_eq!(workload(&elsewhere, "other/x").unwrap().kind, ProxyKind::Sidecar);
+}

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::survey::survey;
-use super::{ExtractError, MODULE_FILE, Variant, extract, maistra, media_type};
+use super::{ExtractError, MODULE_FILE, MaistraManifest, Variant, extract, media_type};
 use crate::blob::{Blob, Image};
 use crate::registry::printable;
 
@@ -125,15 +125,23 @@ pub(super) fn type_of(blob: &Blob) -> &str {
 /// What Istio reads is a [`Form::Plugin`] here; a Maistra image may be one that Istio does not, which is for
 /// [`extract_module`](super::extract_module) to say.
 pub fn recognise(image: &Image) -> Result<Form, ExtractError> {
+    recognise_with_manifest(image).map(|(form, _)| form)
+}
+
+/// The same, with what a Maistra image's `manifest.yaml` says.
+pub fn recognise_with_manifest(image: &Image) -> Result<(Form, Option<MaistraManifest>), ExtractError> {
     let form = Form::of(image);
     let (Form::Plugin(Variant::Compat | Variant::Docker), Some(layer)) = (&form, image.layers.last()) else {
-        return Ok(form);
+        return Ok((form, None));
     };
     let survey = survey(layer)?;
-    Ok(match (survey.manifest, survey.modules.as_slice()) {
-        (Some(manifest), _) if maistra::MaistraManifest::parse(&manifest).is_ok() => Form::Plugin(Variant::Maistra),
+    if let Some(Ok(manifest)) = survey.manifest.as_deref().map(MaistraManifest::parse) {
+        return Ok((Form::Plugin(Variant::Maistra), Some(manifest)));
+    }
+    let form = match survey.modules.as_slice() {
         _ if survey.plugin.is_some() => form,
-        (_, [path]) => Form::OtherName { path: path.clone() },
+        [path] => Form::OtherName { path: path.clone() },
         _ => Form::Container,
-    })
+    };
+    Ok((form, None))
 }

@@ -88,7 +88,8 @@ impl MaistraPhase {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// Maistra's word for it.
+    pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, phase)| *phase == self).map_or("", |(name, _)| name)
     }
 }

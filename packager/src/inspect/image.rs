@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::blob::{Blob, Image};
 use crate::digest::Digest;
-use crate::image::{Form, RuntimeConfig, recognise, runtime_config};
+use crate::image::{Form, MaistraManifest, RuntimeConfig, recognise_with_manifest, runtime_config};
 
 /// No image configuration is anywhere near this.
 const MAX_CONFIG_SIZE: u64 = 4 << 20;
@@ -38,6 +38,27 @@ pub struct ImageReport {
     pub runtime_config: Option<RuntimeConfigReport>,
     /// Why the one that it has cannot be read. Istio does not look at it.
     pub runtime_config_error: Option<String>,
+    /// A Maistra image's `manifest.yaml`.
+    pub maistra: Option<MaistraReport>,
+}
+
+/// `manifest.yaml` (`OpenShift` Service Mesh 2.2, "`ServiceMeshExtension` container format").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MaistraReport {
+    /// The extension's name.
+    pub name: Option<String>,
+    /// What it does.
+    pub description: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+    /// Path of the module in the layer.
+    pub module: String,
+    /// The phase where a `ServiceMeshExtension` has none, in Maistra's words.
+    pub phase: &'static str,
+    /// Istio's phase for it; none is unspecified.
+    pub istio_phase: Option<&'static str>,
+    /// The priority where a `ServiceMeshExtension` has none.
+    pub priority: i32,
 }
 
 /// An index of manifests.
@@ -141,8 +162,9 @@ fn named(form: &Form) -> (String, Option<String>) {
 
 /// Say what the image is by its layers' content too, which must be there.
 pub(super) fn recognised(report: &mut ImageReport, image: &Image) {
-    if let Ok(form) = recognise(image) {
+    if let Ok((form, manifest)) = recognise_with_manifest(image) {
         (report.form, report.variant) = named(&form);
+        report.maistra = manifest.map(MaistraReport::from);
     }
 }
 
@@ -162,6 +184,7 @@ pub(super) fn outline(image: &Image) -> ImageReport {
         annotations: extras.annotations.unwrap_or_default(),
         runtime_config: None,
         runtime_config_error: None,
+        maistra: None,
     }
 }
 
@@ -185,5 +208,12 @@ impl From<RuntimeConfig> for RuntimeConfigReport {
     fn from(config: RuntimeConfig) -> Self {
         let root_ids = config.root_ids().into_iter().map(str::to_owned).collect();
         Self { runtime: config.runtime, abi_versions: config.abi_versions, root_ids, config: config.config }
+    }
+}
+
+impl From<MaistraManifest> for MaistraReport {
+    fn from(manifest: MaistraManifest) -> Self {
+        let MaistraManifest { name, description, version, phase, priority, module } = manifest;
+        Self { name, description, version, module, phase: phase.name(), istio_phase: phase.istio(), priority }
     }
 }

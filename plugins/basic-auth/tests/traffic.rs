@@ -170,3 +170,15 @@ fn a_configuration_with_rules_logs_nothing() {
     denied(&proxy.send(with(get("/productpage"), "Basic c2VjcmV0OnNlY3JldA==")), "basic_auth_wrong_credentials");
     assert_eq!(proxy.logs(), []);
 }
+
+#[test]
+fn long_paths_and_credentials_are_judged_like_others() {
+    let long = 60_000;
+    for unit in ["/x", "/..", "/.", "//", "/%2e%2e", "/%252e", "/;x", "\\", "%2f", "/%25%25"] {
+        let there = unit.repeat(long / unit.len());
+        missing(&productpage().send(get(&format!("/q{there}{}/productpage", "/..".repeat(long)))));
+    }
+    assert_eq!(productpage().send(get(&"/x".repeat(long))).status(), 200);
+    wrong(&productpage().send(with(get("/productpage"), &format!("Basic {}", "b2s6".repeat(long)))));
+    missing(&productpage().send(with(get("/productpage"), &"x".repeat(long))));
+}

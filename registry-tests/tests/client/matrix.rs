@@ -161,7 +161,9 @@ fn check(name: &str, action: Action, operation: Operation, does: &Does, times: O
     let place = place(&registry);
     let host = place.registry().to_owned();
     let retry = Retry { attempts: 3, ..Retry::at_once() };
-    let read_timeout = Duration::from_millis(150);
+    // Only where it is needed, since a loaded machine is slow as well.
+    let slow = matches!(does, Does::Stall | Does::StallAfter(_) | Does::Drip(_));
+    let read_timeout = if slow { Duration::from_millis(150) } else { PATIENCE };
     let make = |options: Options| {
         let credentials = basic(&host, "ann", PASSWORD);
         let options = Options { credentials, plain_http: PlainHttp::Always, chunk: 20_000, ..options };
@@ -198,7 +200,8 @@ fn check(name: &str, action: Action, operation: Operation, does: &Does, times: O
     let folder = tempfile::tempdir().unwrap();
     same(&good.pull(&place, folder.path()).unwrap(), &plugin());
     if times.is_some() && (matches!(does, Does::Status(500) | Does::Hangup | Does::Stall | Does::ForgetUpload)) {
-        assert!(matches!(action(&client, &place, folder.path()), Ok(true)), "{case}: what has passed has passed");
+        let client = if slow { &good } else { &client };
+        assert!(matches!(action(client, &place, folder.path()), Ok(true)), "{case}: what has passed has passed");
     }
 }
 

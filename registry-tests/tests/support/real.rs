@@ -22,17 +22,46 @@ pub(crate) enum Program {
     Debian,
     /// CNCF distribution 3.
     Distribution,
+    /// The one in crane, of go-containerregistry, which has the referrers API. It asks for no password and has no TLS.
+    Crane,
 }
 
 impl Program {
-    pub(crate) const ALL: [Self; 2] = [Self::Debian, Self::Distribution];
+    pub(crate) const ALL: [Self; 3] = [Self::Debian, Self::Distribution, Self::Crane];
+    /// Those that take a password or a certificate.
+    pub(crate) const GUARDED: [Self; 2] = [Self::Debian, Self::Distribution];
 
-    fn path(self) -> PathBuf {
-        match self {
-            Self::Debian => "docker-registry".into(),
-            Self::Distribution => tool("distribution-3.1.1/registry"),
+    /// With what it takes to serve from `folder`.
+    fn command(self, folder: &Path, http: &str, more: &str) -> Command {
+        if let Self::Crane = self {
+            let mut command = Command::new(tool("debian-forky/usr/bin/crane"));
+            let storage = folder.join("storage");
+            std::fs::create_dir(&storage).unwrap();
+            command.args(["registry", "serve", "--address", "127.0.0.1:0", "--disk"]).arg(storage);
+            return command;
         }
+        let program =
+            if let Self::Debian = self { "docker-registry".into() } else { tool("distribution-3.1.1/registry") };
+        let configuration = folder.join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: info, formatter: json}}\nhttp: {{addr: '127.0.0.1:0'{http}}}\n\
+             storage: {{filesystem: {{rootdirectory: '{}'}}, delete: {{enabled: true}}}}\n{more}",
+            folder.join("storage").display()
+        );
+        std::fs::write(&configuration, text).unwrap();
+        let mut command = Command::new(program);
+        command.arg("serve").arg(&configuration);
+        command
     }
+}
+
+/// The address in a line that says where it listens.
+fn address(line: &str) -> Option<String> {
+    if let Some((_, port)) = line.split_once("serving on port ") {
+        return Some(format!("127.0.0.1:{port}"));
+    }
+    let (_, address) = line.split_once("listening on ")?;
+    address.split(|c: char| !matches!(c, '.' | ':' | '0'..='9')).next().map(str::to_owned)
 }
 
 /// A program that `cargo xtask ci --prepare` puts into `target/tools`.
@@ -51,26 +80,15 @@ pub(crate) struct RealRegistry {
 
 impl RealRegistry {
     fn start(program: Program, folder: TempDir, http: &str, more: &str) -> Self {
-        let configuration = folder.path().join("config.yml");
-        let root = folder.path().join("storage");
-        let text = format!(
-            "version: 0.1\nlog: {{level: info, formatter: json}}\nhttp: {{addr: '127.0.0.1:0'{http}}}\n\
-             storage: {{filesystem: {{rootdirectory: '{}'}}, delete: {{enabled: true}}}}\n{more}",
-            root.display()
-        );
-        std::fs::write(&configuration, text).unwrap();
-        let mut child = Command::new(program.path())
-            .arg("serve")
-            .arg(&configuration)
+        let mut child = program
+            .command(folder.path(), http, more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the registry runs; `cargo xtask ci --prepare` installs it");
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let line = lines.find(|line| line.contains("listening on ")).expect("the registry says where it listens");
-        let (_, address) = line.split_once("listening on ").unwrap();
-        let host = address.split(|c: char| !matches!(c, '.' | ':' | '0'..='9')).next().unwrap().to_owned();
+        let host = lines.find_map(|line| address(&line)).expect("the registry says where it listens");
         // It blocks once nobody reads what it logs.
         std::thread::spawn(move || lines.count());
         Self { child, host, folder }

@@ -65,6 +65,14 @@ unsafe extern "C" {
     ) -> u32;
 }
 
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+unsafe extern "C" {
+    fn random_get(bytes: *mut u8, size: usize) -> u32;
+}
+
+/// Envoy gives no more at once.
+const MOST_RANDOM: usize = 65_536;
+
 /// Calls the proxy that runs this module.
 #[derive(Clone, Copy)]
 pub(crate) struct Proxy;
@@ -207,6 +215,13 @@ impl Host for Proxy {
 
     fn env(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
+    }
+
+    fn random(&self, bytes: &mut [u8]) -> Result<(), HostError> {
+        bytes.chunks_mut(MOST_RANDOM).try_for_each(|chunk| {
+            // SAFETY: `chunk` lives through the call, and all of it may be written to.
+            done("random_get", unsafe { random_get(chunk.as_mut_ptr(), chunk.len()) })
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::host::{InMemoryHost, Phase};
 use super::message::{self, Message, response};
 use super::waits::Event;
-use super::{Exchange, Reply};
+use super::{Clock, Exchange, Reply};
 use crate::asynchronous::exchange;
 use crate::asynchronous::{AsyncHost, Direction, Executor, Root, Task, load, root_future, stream_future};
 use crate::host::{BufferType, Header, Host, HostError, LogLevel, MapType};
@@ -89,6 +89,10 @@ impl Host for Active {
     fn env(&self, name: &str) -> Option<String> {
         with(|host| host.env(name))
     }
+
+    fn random(&self, bytes: &mut [u8]) -> Result<(), HostError> {
+        with(|host| host.random(bytes))
+    }
 }
 
 impl AsyncHost for Active {
@@ -103,7 +107,7 @@ impl AsyncHost for Active {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        with(|host| host.waits.call(host.time, cluster, request, timeout))
+        with(|host| host.waits.call(host.clock.since_epoch(), cluster, request, timeout))
     }
 
     fn call_response(&self, _: usize, _: usize) -> Option<(Vec<Header>, Vec<u8>)> {
@@ -111,7 +115,7 @@ impl AsyncHost for Active {
     }
 
     fn set_tick_period(&mut self, period: Duration) {
-        with(|host| host.waits.set_tick_period(host.time, period));
+        with(|host| host.waits.set_tick_period(host.clock.since_epoch(), period));
     }
 
     fn set_context(&mut self, _: u32) {}
@@ -171,10 +175,15 @@ impl<P: AsyncPlugin> AsyncProxy<P> {
     /// Lets time pass, and all that happens in it.
     pub fn pass(&mut self, time: Duration) {
         self.enter(|proxy| {
-            let until = proxy.host.borrow().time + time;
-            proxy.pump(|host, due| due.is_none_or(|due| due > until || host.time > until));
-            proxy.host.borrow_mut().time = until;
+            let until = proxy.host.borrow().clock.since_epoch() + time;
+            proxy.pump(|host, due| due.is_none_or(|due| due > until || host.clock.since_epoch() > until));
+            proxy.host.borrow().clock.set(until);
         });
+    }
+
+    /// Returns the clock that this proxy runs by.
+    pub fn clock(&self) -> Clock {
+        self.host.borrow().clock.clone()
     }
 
     /// Returns what the plugin logged since it was configured.
@@ -305,7 +314,7 @@ impl<P: AsyncPlugin> AsyncProxy<P> {
                     return;
                 }
                 let Some((due, event)) = host.waits.next() else { return };
-                host.time = host.time.max(due);
+                host.clock.set(host.clock.since_epoch().max(due));
                 event
             };
             self.executor.enter(ROOT, || match event {

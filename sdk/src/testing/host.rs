@@ -1,11 +1,11 @@
 //! The host that a plugin under test talks to.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::Range;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use super::Message;
+use super::{Clock, Message};
 use crate::LocalResponse;
 use crate::host::{BufferType, Header, Host, HostError, LogLevel, MapType};
 
@@ -36,7 +36,8 @@ pub struct InMemoryHost {
     pub(super) reset: bool,
     properties: HashMap<String, Vec<u8>>,
     environment: HashMap<String, String>,
-    pub(super) time: Duration,
+    pub(super) clock: Clock,
+    random: Cell<u64>,
     pub(super) waits: super::waits::Waits,
     logs: RefCell<Vec<(LogLevel, String)>>,
 }
@@ -58,8 +59,22 @@ impl InMemoryHost {
 
     /// Sets the clock to this long after the Unix epoch, where it stands at first.
     #[must_use]
-    pub fn with_time(mut self, since_epoch: Duration) -> Self {
-        self.time = since_epoch;
+    pub fn with_time(self, since_epoch: Duration) -> Self {
+        self.clock.set(since_epoch);
+        self
+    }
+
+    /// Takes the time from a clock that the test keeps.
+    #[must_use]
+    pub fn with_clock(mut self, clock: &Clock) -> Self {
+        self.clock = clock.clone();
+        self
+    }
+
+    /// Starts the sequence that plugins get as randomness elsewhere. The same seed gives the same sequence.
+    #[must_use]
+    pub fn with_random_seed(self, seed: u64) -> Self {
+        self.random.set(seed);
         self
     }
 
@@ -186,10 +201,26 @@ impl Host for InMemoryHost {
     }
 
     fn now(&self) -> Result<SystemTime, HostError> {
-        Ok(UNIX_EPOCH + self.time)
+        Ok(self.clock.now())
     }
 
     fn env(&self, name: &str) -> Option<String> {
         self.environment.get(name).cloned()
     }
+
+    fn random(&self, bytes: &mut [u8]) -> Result<(), HostError> {
+        for byte in bytes {
+            *byte = split_mix(&self.random);
+        }
+        Ok(())
+    }
+}
+
+/// The next byte of the sequence `SplitMix64`, which differs from call to call and is the same in every run.
+fn split_mix(state: &Cell<u64>) -> u8 {
+    let next = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+    state.set(next);
+    let mixed = (next ^ (next >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed >> 56) as u8
 }

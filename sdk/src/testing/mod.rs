@@ -24,6 +24,7 @@
 //! the sender's own response callbacks.
 
 mod asynchronous;
+mod clock;
 mod host;
 mod message;
 mod schema;
@@ -31,6 +32,7 @@ mod waits;
 
 pub(crate) use self::asynchronous::Active;
 pub use self::asynchronous::AsyncProxy;
+pub use self::clock::Clock;
 pub use self::host::InMemoryHost;
 pub use self::message::{Message, get, post, request, response};
 pub use self::schema::{check_schema, schema};

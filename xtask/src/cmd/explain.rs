@@ -178,6 +178,9 @@ fn proxy(args: &Args, resources: &Resources) -> Result<Proxy, ProxyError> {
 }
 
 fn not_found(error: ProxyError, resources: &Resources, args: &Args) -> Failure {
+    if matches!(error, ProxyError::Ambient(_)) {
+        return input::no_proxy(error);
+    }
     let mesh = MeshOptions { root_namespace: args.root_namespace.clone(), ..MeshOptions::default() };
     let hint = mesh::assume_proxy(resources, &mesh).ok().map(|assumed| {
         format!("the extensions are for `--workload {}/{}`", assumed.proxy.namespace, assumed.proxy.name)

@@ -20,7 +20,8 @@ pub(crate) fn images(flags: &[String], resources: &Resources) -> Result<BTreeMap
         let url = with_scheme(url);
         if !known.contains(&url) {
             let known = known.iter().cloned().collect::<Vec<_>>().join(", ");
-            return Err(Failure::usage(format!("--image: no resource has the url `{url}`; they have {known}")));
+            let known = if known.is_empty() { "none has any".to_owned() } else { format!("they have {known}") };
+            return Err(Failure::usage(format!("--image: no resource has the url `{url}`; {known}")));
         }
         let reference =
             Reference::parse(reference).map_err(|error| Failure::usage(error).context(&format!("--image `{flag}`")))?;

@@ -19,7 +19,7 @@ use super::registry_flags::{RegistryFlags, fetch_failure};
 use super::requests;
 use super::surroundings::Surroundings;
 use crate::report::{Failure, note};
-use crate::{handover, input};
+use crate::{environment, handover, input};
 
 /// Serve the filter chain that the given resources make, on a real HTTP listener.
 ///
@@ -79,7 +79,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         .map_err(std::io::Error::from)
         .and_then(|plan| unnamed_file(&plan))
         .map_err(|error| Failure::environment(format!("failed to pass the chain to the harness: {error}")))?;
-    let mut arguments = vec!["serve".into()];
+    let code_cache = environment::cache()?.join("code");
+    let mut arguments = vec!["serve".into(), "--code-cache".into(), code_cache.into_os_string()];
     if args.quiet {
         arguments.push("--quiet".into());
     }
@@ -124,7 +125,7 @@ pub(crate) fn plan(args: &PlanFlags) -> Result<Plan, Failure> {
 fn resolve(resources: &Resources, args: &PlanFlags) -> Result<(FilterChain, Option<FilterChain>), Failure> {
     let mut mesh = MeshOptions { root_namespace: args.root_namespace.clone(), ..MeshOptions::default() };
     let (proxy, listener) = if let Some(name) = &args.workload {
-        let proxy = mesh::workload(resources, name).map_err(Failure::usage)?;
+        let proxy = mesh::workload(resources, name).map_err(input::no_proxy)?;
         mesh.services = mesh::services_of(resources, &proxy);
         let listener = mesh::assumed_listener(resources, &proxy);
         (proxy, listener)

@@ -163,7 +163,7 @@ impl Bench {
         let mut input = tempfile::tempfile().map_err(Failure::environment)?;
         input.write_all(&plan).and_then(|()| input.rewind()).map_err(Failure::environment)?;
         let mut command = Command::new(&self.harness);
-        command.args(["serve", "--quiet"]);
+        command.args(["serve", "--quiet", "--code-cache"]).arg(self.folder.path().join("code"));
         self.measure(&Server::start(command, Some(input), address)?, address)
     }
 

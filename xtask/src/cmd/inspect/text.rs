@@ -69,6 +69,16 @@ fn show_image(image: &ImageReport, found: &Inspection, sheet: &mut Sheet) {
         show_annotations("", &layer.annotations, sheet);
     }
     show_annotations("annotations", &image.annotations, sheet);
+    if let Some(manifest) = &image.maistra {
+        let named: Vec<&str> = [&manifest.name, &manifest.version].into_iter().flatten().map(String::as_str).collect();
+        sheet.row("manifest", &format!("manifest.yaml {}", named.join(" ")));
+        sheet.more(&format!("module {}", manifest.module));
+        let istio = manifest.istio_phase.unwrap_or("unspecified");
+        sheet.more(&format!("phase {} (Istio: {istio}), priority {}", manifest.phase, manifest.priority));
+        if let Some(description) = &manifest.description {
+            sheet.more(description);
+        }
+    }
     match (&image.runtime_config, &image.runtime_config_error) {
         (Some(config), _) => {
             let roots = config.root_ids.join(", ");

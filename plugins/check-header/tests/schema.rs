@@ -1,0 +1,3 @@
+//! `config.schema.json` is what the configuration's type says.
+
+plugwright_sdk::schema_test!(check_header::Config);
