@@ -117,6 +117,15 @@ fn violations(error: &ValidationError<'_>, schema: &Value, found: &mut Vec<Viola
                 fix: None,
             });
         }
+        ValidationErrorKind::OneOfMultipleValid { .. } | ValidationErrorKind::OneOfNotValid { .. }
+            if let Some(fields) = alternatives(error, schema) =>
+        {
+            found.push(Violation {
+                path,
+                what: format!("has to have exactly one of {}", fields.join(", ")),
+                fix: None,
+            });
+        }
         // What is said about alternatives is said of the whole; each one's own errors would contradict each other.
         _ => found.push(Violation { path, what: error.masked().to_string(), fix: None }),
     }
@@ -137,6 +146,19 @@ fn known_fields(error: &ValidationError<'_>, schema: &Value) -> Vec<String> {
     let here = follow(schema, parent);
     let properties = here.and_then(|here| here.get("properties")).and_then(Value::as_object);
     properties.into_iter().flat_map(|properties| properties.keys().cloned()).collect()
+}
+
+/// The fields of which there has to be exactly one: each alternative requires one field and says nothing of others.
+fn alternatives(error: &ValidationError<'_>, schema: &Value) -> Option<Vec<String>> {
+    let one = |alternative: &Value| {
+        let required = alternative.get("required")?.as_array()?;
+        let [name] = required.as_slice() else { return None };
+        let name = name.as_str()?;
+        let properties = alternative.get("properties").and_then(Value::as_object);
+        let says_more = properties.is_some_and(|properties| properties.keys().any(|key| key != name));
+        (!says_more).then(|| name.to_owned())
+    };
+    follow(schema, &error.schema_path().to_string())?.as_array()?.iter().map(one).collect()
 }
 
 /// Follows a schema path, `$ref`s to the same document included.
@@ -261,6 +283,16 @@ mod tests {
                 ".rules[0].prefix: must be of type null or string, is a number",
             ],
         );
+    }
+
+    #[test]
+    fn fields_that_exclude_each_other_are_named() {
+        let one = |name: &str| json!({"required": [name], "properties": {name: {"type": "string"}}});
+        let schema = json!({"oneOf": [one("key"), one("key_env")]});
+        let what = ": has to have exactly one of key, key_env";
+        assert_violations(&schema, json!({"key": "a", "key_env": "b"}), &[what]);
+        assert_violations(&schema, json!({}), &[what]);
+        assert_violations(&schema, json!({"key": "a"}), &[]);
     }
 
     #[test]

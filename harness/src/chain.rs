@@ -1,6 +1,8 @@
 //! A resolved chain made executable: modules compiled, configurations tried, the rest refused by name.
 
-use std::collections::{BTreeMap, HashMap};
+mod known;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +10,7 @@ use mesh::model::{
     Direction, EnvValue, Extension, ExtensionFilter, FailStrategy, FilterChain, FilterKind, Layer, ProxyKind,
     WasmFilter,
 };
+use mesh::policy::{JwtRule, Policies};
 
 use crate::abi::LogLevel;
 use crate::builtin::BuiltIn;
@@ -23,6 +26,7 @@ use crate::source::{Fetched, ModuleSource, SourceError};
 use crate::stream::state::ProxyFacts;
 use crate::vm::{StartError, Surroundings};
 use crate::worker;
+use known::Known;
 
 /// The terminal filter.
 const ROUTER: &str = "envoy.filters.http.router";
@@ -110,6 +114,9 @@ pub struct Chain {
     pub(crate) proxy: Arc<ProxyFacts>,
     pub(crate) surroundings: Surroundings,
     keys: Keys,
+    rules: Vec<JwtRule>,
+    /// What the native filters were made from, so that a chain after this one need not make them again.
+    natives: Vec<(String, Arc<dyn NativePlugin>)>,
 }
 
 impl Chain {
@@ -117,6 +124,19 @@ impl Chain {
     pub fn refresh_keys(&self) -> impl Fn() + use<> {
         let keys = self.keys.clone();
         move || keys.refresh()
+    }
+
+    /// The values of its plugins' environments.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let http = self.filters.iter().filter_map(|filter| match filter {
+            ChainFilter::Wasm(plugin) => Some(plugin),
+            ChainFilter::Native(_) => None,
+        });
+        let network = self.network.iter().filter_map(|filter| match filter {
+            NetworkFilter::Wasm(plugin) => Some(plugin),
+            NetworkFilter::Deny { .. } => None,
+        });
+        http.chain(network).flat_map(|plugin| &plugin.vm.env).map(|(_, value)| value.clone()).collect()
     }
 
     /// Compiles the modules of `chain` and tries each plugin's configuration in a VM that is then dropped.
@@ -142,35 +162,105 @@ impl Chain {
         node: Option<serde_json::Value>,
     ) -> Result<Self, ChainError> {
         let proxy = Arc::new(facts(chain, node));
-        let surroundings = Surroundings { sink, shared: Arc::new(Shared::default()), log_level, proxy: proxy.clone() };
-        let is_tcp = chain.listener.layer == Layer::Network;
-        let keys = Keys::new(
-            &chain.policies.jwt_rules,
-            Box::new(Web { sink: surroundings.sink.clone() }),
-            surroundings.sink.clone(),
-        )?;
-        let loaded = Self { filters: Vec::new(), network: Vec::new(), is_tcp, proxy, surroundings, keys };
-        if is_tcp {
-            return loaded.in_front(engine, chain, source, host_env);
+        let surroundings = Surroundings { sink, shared: Arc::new(Shared::default()), log_level, proxy };
+        Self::assemble(engine, chain, source, host_env, surroundings, &mut Known::default())
+    }
+
+    /// The chain that takes this one's place. What is the same in both is the same: a plugin whose module and settings
+    /// have not changed keeps its VMs, and is not tried again. Shared data, queues and metrics are those of before.
+    ///
+    /// `network` are the filters in front of it, as for [`Self::in_front`].
+    pub fn succeed(
+        &self,
+        engine: &Engine,
+        (chain, network): (&FilterChain, Option<&FilterChain>),
+        source: &dyn ModuleSource,
+        host_env: &BTreeMap<String, String>,
+        node: Option<serde_json::Value>,
+    ) -> Result<Self, ChainError> {
+        let facts = facts(chain, node);
+        // What another proxy's filters have learnt of it is not true of this one.
+        let (proxy, mut known) = if facts == *self.proxy {
+            (self.proxy.clone(), Known::of(self))
+        } else {
+            (Arc::new(facts), Known::default())
+        };
+        let surroundings = Surroundings { proxy, ..self.surroundings.clone() };
+        let mut next = Self::assemble(engine, chain, source, host_env, surroundings, &mut known)?;
+        if let Some(network) = network {
+            next.put_in_front(engine, network, source, host_env, &mut known)?;
         }
-        let (policies, proxy, surroundings) = (&chain.policies, &loaded.proxy, &loaded.surroundings);
-        let built_in = BuiltIn { policies, proxy, surroundings, keys: loaded.keys.clone() };
-        let not_executed = |filter: String| ChainError::NotExecuted { filter };
-        let mut compiled = HashMap::new();
-        let mut filters = Vec::new();
+        Ok(next)
+    }
+
+    fn assemble(
+        engine: &Engine,
+        chain: &FilterChain,
+        source: &dyn ModuleSource,
+        host_env: &BTreeMap<String, String>,
+        surroundings: Surroundings,
+        known: &mut Known,
+    ) -> Result<Self, ChainError> {
+        let (policies, sink) = (&chain.policies, &surroundings.sink);
+        let keys = match known.keys.take() {
+            Some((rules, keys)) if rules == policies.jwt_rules => keys,
+            _ => Keys::new(&policies.jwt_rules, Box::new(Web { sink: sink.clone() }), sink.clone())?,
+        };
+        let is_tcp = chain.listener.layer == Layer::Network;
+        let mut loaded = Self {
+            filters: Vec::new(),
+            network: Vec::new(),
+            is_tcp,
+            proxy: surroundings.proxy.clone(),
+            surroundings,
+            keys,
+            rules: policies.jwt_rules.clone(),
+            natives: Vec::new(),
+        };
+        if is_tcp {
+            loaded.put_in_front(engine, chain, source, host_env, known)?;
+            return Ok(loaded);
+        }
         for filter in &chain.filters {
+            let surroundings = &loaded.surroundings;
             let extension = match &filter.kind {
                 FilterKind::BuiltIn(name) if name == ROUTER => break,
                 FilterKind::BuiltIn(name) => {
-                    filters.extend(built_in.filter(name).map_err(not_executed)?.map(ChainFilter::Native));
+                    let key = built_in_key(name, policies);
+                    let proxy = &loaded.proxy;
+                    let built_in = BuiltIn { policies, proxy, surroundings, keys: loaded.keys.clone() };
+                    let made = || built_in.filter(name).map_err(|filter| ChainError::NotExecuted { filter });
+                    if let Some(native) = known.native(&key, made)? {
+                        loaded.natives.push((key, native.clone()));
+                        loaded.filters.push(ChainFilter::Native(native));
+                    }
                     continue;
                 }
                 FilterKind::Extension(extension) => extension,
             };
-            let surroundings = &loaded.surroundings;
-            filters.extend(load_extension(engine, extension, source, host_env, surroundings, &mut compiled)?);
+            let wasm = match &extension.filter {
+                ExtensionFilter::Lua { inline_code } => {
+                    let key = format!("lua {} {inline_code}", extension.id());
+                    let made = || load_script(engine, extension, inline_code, surroundings).map(Some);
+                    if let Some(native) = known.native(&key, made)? {
+                        loaded.natives.push((key, native.clone()));
+                        loaded.filters.push(ChainFilter::Native(native));
+                    }
+                    continue;
+                }
+                ExtensionFilter::Wasm(wasm) if wasm.layer == Layer::Network => {
+                    let filter = format!("{}, of type NETWORK in an HTTP chain,", extension.id());
+                    return Err(ChainError::NotExecuted { filter });
+                }
+                ExtensionFilter::Wasm(wasm) => wasm,
+            };
+            loaded.filters.extend(match load_plugin(engine, extension, wasm, source, host_env, surroundings, known)? {
+                Loaded::Plugin(plugin) => Some(ChainFilter::Wasm(plugin)),
+                Loaded::Denied { name } => Some(ChainFilter::Native(Arc::new(DenyAll { name }))),
+                Loaded::Open => None,
+            });
         }
-        Ok(Self { filters, ..loaded })
+        Ok(loaded)
     }
 
     /// The same chain with the filters of the network chain `chain` in front, which see connections as bytes.
@@ -181,7 +271,18 @@ impl Chain {
         source: &dyn ModuleSource,
         host_env: &BTreeMap<String, String>,
     ) -> Result<Self, ChainError> {
-        let mut compiled = HashMap::new();
+        self.put_in_front(engine, chain, source, host_env, &mut Known::default())?;
+        Ok(self)
+    }
+
+    fn put_in_front(
+        &mut self,
+        engine: &Engine,
+        chain: &FilterChain,
+        source: &dyn ModuleSource,
+        host_env: &BTreeMap<String, String>,
+        known: &mut Known,
+    ) -> Result<(), ChainError> {
         for filter in &chain.filters {
             let extension = match &filter.kind {
                 FilterKind::BuiltIn(name) if NETWORK_DECIDING.contains(&name.as_str()) => {
@@ -197,13 +298,13 @@ impl Chain {
                     return Err(ChainError::NotExecuted { filter });
                 }
             };
-            match load_plugin(engine, extension, wasm, source, host_env, &self.surroundings, &mut compiled)? {
+            match load_plugin(engine, extension, wasm, source, host_env, &self.surroundings, known)? {
                 Loaded::Plugin(plugin) => self.network.push(NetworkFilter::Wasm(plugin)),
                 Loaded::Denied { name } => self.network.push(NetworkFilter::Deny { name }),
                 Loaded::Open => {}
             }
         }
-        Ok(self)
+        Ok(())
     }
 }
 
@@ -218,40 +319,24 @@ enum Loaded {
     },
 }
 
-/// The filter for an extension; `None` when a failed fetch is to let everything pass.
-fn load_extension(
+fn load_script(
     engine: &Engine,
     extension: &Extension,
-    source: &dyn ModuleSource,
-    host_env: &BTreeMap<String, String>,
+    code: &str,
     surroundings: &Surroundings,
-    compiled: &mut HashMap<Vec<u8>, Arc<Module>>,
-) -> Result<Option<ChainFilter>, ChainError> {
-    let wasm = match &extension.filter {
-        ExtensionFilter::Lua { inline_code } => {
-            let setting = lua::Setting {
-                sink: surroundings.sink.clone(),
-                shared: surroundings.shared.clone(),
-                log_level: surroundings.log_level,
-                callback: engine.limits.callback,
-                startup: engine.limits.startup,
-            };
-            let name = format!("{}.{}", extension.namespace, extension.name);
-            let plugin = LuaPlugin::load(name, inline_code, setting)
-                .map_err(|reason| ChainError::Script { extension: extension.id(), reason })?;
-            return Ok(Some(ChainFilter::Native(Arc::new(plugin))));
-        }
-        ExtensionFilter::Wasm(wasm) if wasm.layer == Layer::Network => {
-            let filter = format!("{}, of type NETWORK in an HTTP chain,", extension.id());
-            return Err(ChainError::NotExecuted { filter });
-        }
-        ExtensionFilter::Wasm(wasm) => wasm,
+) -> Result<Arc<dyn NativePlugin>, ChainError> {
+    let setting = lua::Setting {
+        sink: surroundings.sink.clone(),
+        shared: surroundings.shared.clone(),
+        log_level: surroundings.log_level,
+        callback: engine.limits.callback,
+        startup: engine.limits.startup,
     };
-    Ok(match load_plugin(engine, extension, wasm, source, host_env, surroundings, compiled)? {
-        Loaded::Plugin(plugin) => Some(ChainFilter::Wasm(plugin)),
-        Loaded::Denied { name } => Some(ChainFilter::Native(Arc::new(DenyAll { name }))),
-        Loaded::Open => None,
-    })
+    let name = format!("{}.{}", extension.namespace, extension.name);
+    match LuaPlugin::load(name, code, setting) {
+        Ok(plugin) => Ok(Arc::new(plugin)),
+        Err(reason) => Err(ChainError::Script { extension: extension.id(), reason }),
+    }
 }
 
 fn load_plugin(
@@ -261,7 +346,7 @@ fn load_plugin(
     source: &dyn ModuleSource,
     host_env: &BTreeMap<String, String>,
     surroundings: &Surroundings,
-    compiled: &mut HashMap<Vec<u8>, Arc<Module>>,
+    known: &mut Known,
 ) -> Result<Loaded, ChainError> {
     let key = extension.id();
     let name = format!("{}.{}", extension.namespace, extension.name);
@@ -275,15 +360,9 @@ fn load_plugin(
             return Ok(if open { Loaded::Open } else { Loaded::Denied { name } });
         }
     };
-    let module = if let Some(module) = compiled.get(&bytes) {
-        Arc::clone(module)
-    } else {
-        let module =
-            Module::compile(engine, &bytes).map_err(|source| ChainError::Load { extension: key.clone(), source })?;
-        let module = Arc::new(module);
-        compiled.insert(bytes, module.clone());
-        module
-    };
+    let compile =
+        || Module::compile(engine, &bytes).map_err(|source| ChainError::Load { extension: key.clone(), source });
+    let module = known.module(&bytes, compile)?;
     let plugin = Arc::new(Plugin {
         name,
         root_id: wasm.plugin_name.clone(),
@@ -292,8 +371,17 @@ fn load_plugin(
         fail_strategy: wasm.fail_strategy,
         module,
     });
+    if let Some(same) = known.plugin(&plugin) {
+        return Ok(Loaded::Plugin(same));
+    }
     worker::canary(&plugin, surroundings).map_err(|source| ChainError::Start { extension: key, source })?;
     Ok(Loaded::Plugin(plugin))
+}
+
+/// What decides about a built-in filter beside its name.
+fn built_in_key(name: &str, policies: &Policies) -> String {
+    // Maps of these types have texts for keys, so that they can be written.
+    format!("{name} {}", serde_json::to_string(policies).unwrap_or_default())
 }
 
 /// The VM's environment.

@@ -1,5 +1,6 @@
 //! Named upstreams that filters may call, whole HTTP calls to them, and their gRPC clients.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
@@ -15,9 +16,10 @@ use crate::upstream::{Address, Dialer, Event, Failure, Upstream};
 const MAX_RESPONSE: usize = 32 << 20;
 
 /// A worker's clusters, by name.
-pub(crate) struct Clusters(HashMap<String, Cluster>);
+pub(crate) struct Clusters(RefCell<HashMap<String, Cluster>>);
 
 struct Cluster {
+    address: Address,
     http: Upstream,
     grpc: grpc::Client,
 }
@@ -67,21 +69,35 @@ pub(crate) struct Reset;
 impl Clusters {
     /// Clusters by name, each at an address.
     pub(crate) fn new(addresses: &BTreeMap<String, Address>, dialer: &Dialer) -> Self {
-        let cluster = |address: &Address| Cluster {
-            http: Upstream::new(address.clone(), dialer.clone()),
-            grpc: grpc::Client::new(address.clone(), dialer.clone()),
+        let clusters = Self(RefCell::default());
+        clusters.replace(addresses, dialer);
+        clusters
+    }
+
+    /// Takes other clusters. Those whose addresses stay keep their connections.
+    pub(crate) fn replace(&self, addresses: &BTreeMap<String, Address>, dialer: &Dialer) {
+        let mut clusters = self.0.borrow_mut();
+        let mut before = std::mem::take(&mut *clusters);
+        let mut cluster = |(name, address): (&String, &Address)| {
+            let same = before.remove(name).filter(|cluster| cluster.address == *address);
+            let made = || Cluster {
+                address: address.clone(),
+                http: Upstream::new(address.clone(), dialer.clone()),
+                grpc: grpc::Client::new(address.clone(), dialer.clone()),
+            };
+            (name.clone(), same.unwrap_or_else(made))
         };
-        Self(addresses.iter().map(|(name, address)| (name.clone(), cluster(address))).collect())
+        *clusters = addresses.iter().map(&mut cluster).collect();
     }
 
     /// The client for gRPC calls to a cluster, which is spoken to in HTTP/2.
     pub(crate) fn grpc(&self, cluster: &str) -> Option<grpc::Client> {
-        self.0.get(cluster).map(|cluster| cluster.grpc.clone())
+        self.0.borrow().get(cluster).map(|cluster| cluster.grpc.clone())
     }
 
     /// Whether there is a cluster of that name.
     pub(crate) fn has(&self, cluster: &str) -> bool {
-        self.0.contains_key(cluster)
+        self.0.borrow().contains_key(cluster)
     }
 
     /// Makes a call. Dropping the future cancels it.
@@ -90,7 +106,7 @@ impl Clusters {
         cluster: &str,
         mut call: Call,
     ) -> Result<impl Future<Output = Result<Response, Reset>> + use<>, CallError> {
-        let upstream = self.0.get(cluster).ok_or(CallError::UnknownCluster)?.http.clone();
+        let upstream = self.0.borrow().get(cluster).ok_or(CallError::UnknownCluster)?.http.clone();
         call.check()?;
         // The map's bound is the same for everyone: what does not fit is left out.
         if !call.body.is_empty() {

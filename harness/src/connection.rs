@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-use crate::exchange::{Connection, Site, serve};
+use crate::exchange::{Connection, serve};
+use crate::reload::Current;
 
 /// What every HTTP/2 connection begins with, and no HTTP/1.1 request does.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -35,21 +35,23 @@ const MAX_SEND_BUFFER: usize = 256 << 10;
 
 /// Serves HTTP/1.1 or HTTP/2 until the client or, after the requests in flight, a shutdown ends it.
 pub(crate) async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-    site: Rc<Site>,
+    current: Current,
     connection: Connection,
     stream: S,
     mut on_shutdown: watch::Receiver<bool>,
 ) {
-    let mut io = ClientIo::new(stream, site.idle_timeout);
+    // It is the same for all chains of a server.
+    let idle_timeout = current.get().idle_timeout;
+    let mut io = ClientIo::new(stream, idle_timeout);
     let detected = tokio::select! {
         detected = tokio::time::timeout(HEADER_READ_TIMEOUT, io.detect()) => detected,
         _ = on_shutdown.wait_for(|shutdown| *shutdown) => return,
     };
     let Ok(Ok(is_http2)) = detected else { return };
-    let service = service_fn(|request| serve(site.clone(), connection.clone(), request));
+    let service = service_fn(|request| serve(current.get(), connection.clone(), request));
     // A connection's failure is the client's to see; the streams' own ends have been reported.
     if is_http2 {
-        let mut builder = http2::Builder::new(StreamExecutor { patience: site.idle_timeout * 2 });
+        let mut builder = http2::Builder::new(StreamExecutor { patience: idle_timeout * 2 });
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_CONCURRENT_STREAMS)

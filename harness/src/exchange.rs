@@ -25,6 +25,7 @@ use crate::log::{RequestSummary, Sink};
 use crate::network;
 use crate::stream::state::{Direction, LocalReply, ProxyFacts, SERVER, StreamState, VIA_UPSTREAM};
 use crate::stream::{Frame, Stream, flags};
+use crate::trace;
 use crate::upstream::{Event as UpstreamEvent, Exchange, Failure, Upstream};
 use crate::worker::WorkerFilter;
 
@@ -41,9 +42,16 @@ pub(crate) struct Site {
     pub(crate) request_ids: RequestIds,
     /// The identity that every client is taken to have proven with mTLS.
     pub(crate) peer: Option<Arc<str>>,
+    /// What of streams is recorded, when anything is.
+    pub(crate) trace: Option<Rc<trace::Start>>,
 }
 
 impl Site {
+    /// What records a stream that begins, if it is to be recorded.
+    pub(crate) fn recording(&self, state: &StreamState) -> Option<Box<trace::Recording>> {
+        self.trace.as_ref().map(|start| trace::Recording::new(start.clone(), state))
+    }
+
     /// No network filter is in front of HTTP.
     pub(crate) fn is_http_alone(&self) -> bool {
         self.network.is_empty() && matches!(self.terminal, network::Terminal::Http)
@@ -214,6 +222,7 @@ async fn drive<B: Body<Data = Bytes> + Unpin>(
     state.remote = remote::address(gateway, connection.source, &headers);
     state.peer.clone_from(&site.peer);
     state.request_headers = headers;
+    state.trace = site.recording(&state);
     // A request that is merely for nothing that there is leaves the connection as it was.
     let refused = rejected.as_ref().is_some_and(|rejection| !rejection.is_not_found());
     if let Some(Rejection::Reset(details)) = rejected {
@@ -416,6 +425,11 @@ fn report_unseen(site: &Site, state: &StreamState, details: &str) {
         details,
         duration: state.started.elapsed(),
     });
+    if let Some(mut recording) = site.recording(state) {
+        recording.reset(details);
+        let outcome = trace::Outcome { kind: trace::Subject::Request, status: None, answered_by: None };
+        site.sink.trace(&recording.finish(state, &outcome));
+    }
 }
 
 fn from_upstream(stream: &mut Stream, exchange: Option<&mut Exchange>, event: UpstreamEvent) {

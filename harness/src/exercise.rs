@@ -160,8 +160,9 @@ impl Worker {
         let dialer = Dialer { tls: None, sink: sink.clone() };
         let services = Rc::new(Services { clusters: Clusters::new(clusters, &dialer) });
         let (vms, on_queue_ready) = Vms::new(chain.surroundings.clone(), services.clone());
-        let network = server::network_filters(&vms, chain)?;
-        let filters = chain.filters.iter().map(|filter| server::start(&vms, &services, filter));
+        let network = chain.network.iter().map(|filter| server::network_filter(&vms, filter, None));
+        let network = network.collect::<Result<_, _>>()?;
+        let filters = chain.filters.iter().map(|filter| server::start(&vms, &services, filter, None));
         let filters = filters.collect::<Result<_, _>>()?;
         Ok(Self { filters, network, sink, vms, on_queue_ready })
     }

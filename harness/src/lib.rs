@@ -3,7 +3,8 @@
 //! The layers, from the guest outwards: [`abi`] (numbers and formats), [`module`] (what is accepted), `vm` (one
 //! instance and its callbacks), `hostcalls` and `wasi` (what a guest may ask), `stream` (one request in the filter
 //! chain), `network` (one connection in the network chain), [`chain`] (a resolved chain made executable), `upstream`
-//! (where requests go), [`server`] (worker threads, each with its own VMs). [`hazard`] is what none of them imitates.
+//! (where requests go), [`server`] (worker threads, each with its own VMs). [`hazard`] is what none of them imitates,
+//! [`trace`] what each request met.
 //!
 //! ```
 //! use harness::engine::{Engine, Limits};
@@ -45,12 +46,14 @@ mod network;
 pub mod plugin;
 mod properties;
 mod proto;
+pub mod reload;
 mod request_path;
 pub mod server;
 mod shared;
 pub mod source;
 mod state;
 mod stream;
+pub mod trace;
 mod upstream;
 mod vm;
 mod wasi;

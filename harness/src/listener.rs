@@ -12,8 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::connection::serve_http;
-use crate::exchange::{Connection, Site};
+use crate::exchange::Connection;
 use crate::network;
+use crate::reload::Current;
 
 /// A connection on its way to another worker.
 type Accepted = (std::net::TcpStream, SocketAddr);
@@ -47,7 +48,7 @@ impl Balance {
 
 /// One worker's side of the listener.
 pub(crate) struct Accepting {
-    pub(crate) site: Rc<Site>,
+    pub(crate) current: Current,
     pub(crate) balance: Arc<Balance>,
     pub(crate) worker: usize,
     pub(crate) on_shutdown: watch::Receiver<bool>,
@@ -115,12 +116,12 @@ impl Accepting {
             state: None,
         };
         let guard = Guard::new(open, &self.balance, self.worker);
-        let (site, on_shutdown) = (self.site.clone(), self.on_shutdown.clone());
+        let (current, on_shutdown) = (self.current.clone(), self.on_shutdown.clone());
         tokio::task::spawn_local(async move {
-            if site.is_http_alone() {
-                serve_http(site, connection, stream, on_shutdown).await;
+            if current.get().is_http_alone() {
+                serve_http(current, connection, stream, on_shutdown).await;
             } else {
-                network::serve(site, connection, stream, on_shutdown).await;
+                network::serve(current, connection, stream, on_shutdown).await;
             }
             drop(guard);
         });

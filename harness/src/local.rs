@@ -10,16 +10,16 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::{Request, Response};
 use tokio::runtime::Runtime;
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::task::LocalSet;
 
 use crate::chain::Chain;
 use crate::exchange::{Connection, Site, serve};
-use crate::server::{Options, Peers, ServeError, site};
+use crate::reload::Serving;
+use crate::server::{Options, Peers, ServeError};
 
 /// One worker's filters and VMs, without a listener.
 pub struct Local {
     site: Rc<Site>,
-    vms: JoinHandle<()>,
     tasks: LocalSet,
     runtime: Runtime,
 }
@@ -31,11 +31,8 @@ impl Local {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
         let runtime = runtime.map_err(ServeError::Worker)?;
         let tasks = LocalSet::new();
-        let (site, vms) = tasks.block_on(&runtime, async {
-            let (site, vms, on_queue_ready) = site(chain, &peers, options)?;
-            Ok::<_, ServeError>((site, tokio::task::spawn_local(vms.run(on_queue_ready))))
-        })?;
-        Ok(Self { site, vms, tasks, runtime })
+        let started = tasks.block_on(&runtime, async { Serving::start(chain, &peers, options) });
+        Ok(Self { site: started?.current.get(), tasks, runtime })
     }
 
     /// Serves one HTTP/1.1 request as a connection would hand it over: its body in one piece, the end by itself.
@@ -53,12 +50,6 @@ impl Local {
             }
             Some(Response::from_parts(parts, all.freeze()))
         })
-    }
-}
-
-impl Drop for Local {
-    fn drop(&mut self) {
-        self.vms.abort();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::abi::LogLevel;
 use crate::hazard::Hazard;
+use crate::trace::Trace;
 
 /// Receives what the host has to say. The library never prints.
 pub trait Sink: Send + Sync {
@@ -26,6 +27,17 @@ pub trait Sink: Send + Sync {
     /// A plugin did what Envoy answers with a hang, a crash, or a truncated or corrupted response.
     fn hazard(&self, hazard: &Hazard<'_>) {
         let _ = hazard;
+    }
+
+    /// What happened to one request or connection, for a server that records it. It is over, and so reported by
+    /// [`Self::request`] or [`Self::connection`] too.
+    fn trace(&self, trace: &Trace) {
+        let _ = trace;
+    }
+
+    /// Whether [`Self::log`] and [`Self::script`] are to have the lines that are part of a trace as well.
+    fn takes_traced_lines(&self) -> bool {
+        true
     }
 }
 

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use crate::cluster::Clusters;
 use crate::stream::state::{Direction, LocalReply, StreamState};
+use crate::trace::Recording;
 
 /// What a worker has for its filters beside the streams.
 pub(crate) struct Services {
@@ -81,6 +82,14 @@ impl StreamHandle {
     /// The filter's place in the chain, which is its view's.
     pub(crate) fn filter(&self) -> usize {
         self.filter
+    }
+
+    /// Notes something, if the stream is recorded. Whether it is.
+    pub(crate) fn record(&self, f: impl FnOnce(&mut Recording, usize)) -> bool {
+        let Ok(mut state) = self.state.try_borrow_mut() else { return false };
+        let recorded = state.trace.is_some();
+        state.record(|recording, _| f(recording, self.filter));
+        recorded
     }
 
     /// Lets a held direction go on. Within that direction's own callback it makes the callback a continue.

@@ -40,4 +40,12 @@ impl Plugin {
     pub fn shares_vm_with(&self, other: &Self) -> bool {
         self.module.sha256() == other.module.sha256() && self.vm == other.vm
     }
+
+    /// Whether nothing tells them apart.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let Self { name, root_id, vm: _, configuration, fail_strategy, module: _ } = self;
+        self.shares_vm_with(other)
+            && (name, root_id, configuration, fail_strategy)
+                == (&other.name, &other.root_id, &other.configuration, &other.fail_strategy)
+    }
 }

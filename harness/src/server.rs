@@ -8,21 +8,23 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use crate::admin;
 use crate::admission::RequestIds;
 use crate::chain::{Chain, ChainFilter, NetworkFilter};
-use crate::cluster::Clusters;
 use crate::exchange::Site;
 use crate::listener::{Accepting, Balance, Inbox};
 use crate::native::Services;
 use crate::network;
-use crate::shared::QueueReady;
+use crate::plugin::Plugin;
+use crate::reload::{self, Command, Reloader, Serving};
+use crate::trace;
 use crate::upstream::{Address, Dialer, Scheme, Tls, Upstream};
 use crate::vm::StartError;
-use crate::worker::{Vms, WorkerFilter};
+use crate::worker::{PluginHandle, Vms, WorkerFilter};
 
 /// How a server is run.
 #[derive(Debug, Clone)]
@@ -47,6 +49,8 @@ pub struct Options {
     pub peer: Option<String>,
     /// How long in-flight requests may take to end at shutdown.
     pub drain: Duration,
+    /// Record requests and connections, for [`Sink::trace`]; `None`: not, and for nothing.
+    pub trace: Option<trace::Settings>,
 }
 
 impl Options {
@@ -62,6 +66,7 @@ impl Options {
             idle_timeout: Duration::from_mins(5),
             peer: None,
             drain: Duration::from_secs(5),
+            trace: None,
         }
     }
 }
@@ -94,6 +99,12 @@ pub enum ServeError {
     /// A certificate to trust is none.
     #[error("read the certificates to trust: {0}")]
     Certificates(String),
+    /// A chain cannot take the place of one that is for something else.
+    #[error("a chain for connections cannot take the place of one for requests, nor the other way round")]
+    Layer,
+    /// The server has been shut down.
+    #[error("the server has ended")]
+    Ended,
     /// A built-in filter or a script did not start on a worker.
     #[error("start the filter {filter}: {reason}")]
     Filter {
@@ -123,6 +134,7 @@ pub struct Server {
     admin: Option<SocketAddr>,
     shutdown: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
+    reloader: Reloader,
 }
 
 impl Server {
@@ -135,9 +147,11 @@ impl Server {
         let (shutdown, on_shutdown) = watch::channel(false);
         let (ready, on_ready) = mpsc::channel();
         let (balance, inboxes) = Balance::new(count.max(1));
+        let chain = Arc::new(chain);
+        let (reloader, commands) = Reloader::new(chain.clone(), options.clone(), count.max(1));
         let common = Arc::new(Common { chain, peers, options, balance: Arc::new(balance) });
-        let mut server = Self { address, admin, shutdown, workers: Vec::new() };
-        for (worker, inbox) in inboxes.into_iter().enumerate() {
+        let mut server = Self { address, admin, shutdown, workers: Vec::new(), reloader };
+        for (worker, (inbox, commands)) in inboxes.into_iter().zip(commands).enumerate() {
             let listener = listener.try_clone().map_err(ServeError::Worker)?;
             let (common, on_shutdown, ready) = (common.clone(), on_shutdown.clone(), ready.clone());
             // The first worker has the administration endpoint too.
@@ -146,7 +160,7 @@ impl Server {
                 .name(format!("wrk:worker_{worker}"))
                 .stack_size(WORKER_STACK)
                 .spawn(move || {
-                    if let Err(error) = run_worker(&common, worker, listeners, inbox, on_shutdown, &ready) {
+                    if let Err(error) = run_worker(&common, worker, listeners, (inbox, commands), on_shutdown, &ready) {
                         // The starter has gone away only when another worker failed before.
                         let _ = ready.send(Err(error));
                     }
@@ -168,6 +182,11 @@ impl Server {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What gives it other chains.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// Where the administration endpoint is.
@@ -217,7 +236,7 @@ fn refused(what: &str, upstream: &str, tcp: bool) -> ServeError {
 /// Whom a server's workers connect to.
 pub(crate) struct Peers {
     upstream: Option<Address>,
-    clusters: BTreeMap<String, Address>,
+    pub(crate) clusters: BTreeMap<String, Address>,
     tls: Option<Tls>,
 }
 
@@ -237,10 +256,14 @@ impl Peers {
             encrypted.then(|| Tls::new(&options.ca_certificates)).transpose().map_err(ServeError::Certificates)?;
         Ok(Self { upstream, clusters, tls })
     }
+
+    pub(crate) fn dialer(&self, chain: &Chain) -> Dialer {
+        Dialer { tls: self.tls.clone(), sink: chain.surroundings.sink.clone() }
+    }
 }
 
 struct Common {
-    chain: Chain,
+    chain: Arc<Chain>,
     peers: Peers,
     options: Options,
     balance: Arc<Balance>,
@@ -250,7 +273,7 @@ fn run_worker(
     common: &Arc<Common>,
     worker: usize,
     (listener, admin): (TcpListener, Option<TcpListener>),
-    inbox: Inbox,
+    (inbox, commands): (Inbox, UnboundedReceiver<Command>),
     on_shutdown: watch::Receiver<bool>,
     ready: &mpsc::Sender<Result<(), ServeError>>,
 ) -> Result<(), ServeError> {
@@ -258,7 +281,7 @@ fn run_worker(
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(ServeError::Worker)?;
     let chain = &common.chain;
     LocalSet::new().block_on(&runtime, async {
-        let (site, vms, on_queue_ready) = site(chain, &common.peers, &common.options)?;
+        let serving = Rc::new(Serving::start(chain, &common.peers, &common.options)?);
         let drain = common.options.drain;
         if let Some(admin) = admin {
             let admin = tokio::net::TcpListener::from_std(admin).map_err(ServeError::Worker)?;
@@ -266,74 +289,89 @@ fn run_worker(
             tokio::task::spawn_local(admin::serve(admin, shared, on_shutdown.clone()));
         }
         let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Worker)?;
-        let running = tokio::task::spawn_local(vms.clone().run(on_queue_ready));
+        let following = tokio::task::spawn_local(serving.clone().follow(commands));
         // The starter has gone away only when another worker failed.
         let _ = ready.send(Ok(()));
-        let accepting = Accepting { site, balance: common.balance.clone(), worker, on_shutdown, drain };
+        let accepting =
+            Accepting { current: serving.current.clone(), balance: common.balance.clone(), worker, on_shutdown, drain };
         accepting.run(listener, inbox).await;
-        vms.stop(drain).await;
-        running.abort();
+        following.abort();
+        serving.stop(drain).await;
         Ok(())
     })
 }
 
-/// What the requests of a worker share, its plugins started; their VMs, and what arrives for these from other workers.
+/// What the requests of a worker share, its plugins started. Those that are `before` already go on.
 pub(crate) fn site(
     chain: &Chain,
     peers: &Peers,
     options: &Options,
-) -> Result<(Rc<Site>, Vms, tokio::sync::mpsc::Receiver<QueueReady>), ServeError> {
-    let sink = chain.surroundings.sink.clone();
-    let dialer = Dialer { tls: peers.tls.clone(), sink: sink.clone() };
-    let services = Rc::new(Services { clusters: Clusters::new(&peers.clusters, &dialer) });
-    let (vms, on_queue_ready) = Vms::new(chain.surroundings.clone(), services.clone());
+    vms: &Vms,
+    services: &Rc<Services>,
+    before: Option<&Site>,
+) -> Result<Rc<Site>, ServeError> {
     // A plugin's VM starts in the order of the chain: what is in front of HTTP first.
-    let network = network_filters(&vms, chain)?;
-    let filters = chain.filters.iter().map(|filter| start(&vms, &services, filter)).collect::<Result<_, _>>()?;
+    let network = chain.network.iter().map(|filter| network_filter(vms, filter, before)).collect::<Result<_, _>>()?;
+    let filters = chain.filters.iter().map(|filter| start(vms, services, filter, before)).collect::<Result<_, _>>()?;
     let terminal = match &peers.upstream {
         Some(address) if chain.is_tcp => network::Terminal::Tcp(address.clone()),
         _ => network::Terminal::Http,
     };
-    let upstream = match &peers.upstream {
-        Some(address) if !chain.is_tcp => Upstream::new(address.clone(), dialer),
+    let upstream = match (before, &peers.upstream) {
+        // It keeps its connections.
+        (Some(before), _) => before.upstream.clone(),
+        (None, Some(address)) if !chain.is_tcp => Upstream::new(address.clone(), peers.dialer(chain)),
         _ => Upstream::Echo,
     };
-    let site = Site {
+    let trace = options.trace.clone();
+    Ok(Rc::new(Site {
         filters,
         network,
         terminal,
         upstream,
         proxy: chain.proxy.clone(),
-        sink,
+        sink: chain.surroundings.sink.clone(),
         idle_timeout: options.idle_timeout,
         request_ids: RequestIds::default(),
         peer: options.peer.as_deref().map(Arc::from),
-    };
-    Ok((Rc::new(site), vms, on_queue_ready))
+        trace: trace.map(|settings| Rc::new(trace::Start { settings, secrets: chain.secrets() })),
+    }))
 }
 
-pub(crate) fn start(vms: &Vms, services: &Rc<Services>, filter: &ChainFilter) -> Result<WorkerFilter, ServeError> {
+pub(crate) fn start(
+    vms: &Vms,
+    services: &Rc<Services>,
+    filter: &ChainFilter,
+    before: Option<&Site>,
+) -> Result<WorkerFilter, ServeError> {
+    if let Some(running) = before.and_then(|before| reload::running(before, filter)) {
+        return Ok(running);
+    }
     match filter {
         ChainFilter::Native(plugin) => {
             let name = plugin.name().to_owned();
             let worker = plugin.start(services);
             let worker = worker.map_err(|reason| ServeError::Filter { filter: name.clone(), reason })?;
-            Ok(WorkerFilter::Native { name: name.into(), worker })
+            Ok(WorkerFilter::Native { name: name.into(), worker, plugin: plugin.clone() })
         }
-        ChainFilter::Wasm(plugin) => {
-            let start_error = |source| ServeError::Plugin { plugin: plugin.name.clone(), source };
-            Ok(WorkerFilter::Wasm(vms.start(plugin).map_err(start_error)?))
-        }
+        ChainFilter::Wasm(plugin) => Ok(WorkerFilter::Wasm(start_plugin(vms, plugin)?)),
     }
 }
 
-pub(crate) fn network_filters(vms: &Vms, chain: &Chain) -> Result<Vec<network::Filter>, ServeError> {
-    let start = |filter: &NetworkFilter| match filter {
-        NetworkFilter::Deny { name } => Ok(network::Filter::Deny { name: name.clone() }),
+pub(crate) fn network_filter(
+    vms: &Vms,
+    filter: &NetworkFilter,
+    before: Option<&Site>,
+) -> Result<network::Filter, ServeError> {
+    Ok(match filter {
+        NetworkFilter::Deny { name } => network::Filter::Deny { name: name.clone() },
         NetworkFilter::Wasm(plugin) => {
-            let start_error = |source| ServeError::Plugin { plugin: plugin.name.clone(), source };
-            Ok(network::Filter::Wasm(vms.start(plugin).map_err(start_error)?))
+            let running = before.and_then(|before| reload::running_in_front(before, filter));
+            network::Filter::Wasm(running.map_or_else(|| start_plugin(vms, plugin), Ok)?)
         }
-    };
-    chain.network.iter().map(start).collect()
+    })
+}
+
+fn start_plugin(vms: &Vms, plugin: &Arc<Plugin>) -> Result<Rc<PluginHandle>, ServeError> {
+    vms.start(plugin).map_err(|source| ServeError::Plugin { plugin: plugin.name.clone(), source })
 }

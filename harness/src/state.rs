@@ -17,6 +17,7 @@ use crate::log::{Silent, Sink};
 use crate::plugin::{Plugin, VmConfig};
 use crate::shared::{Shared, VmMetrics};
 use crate::stream::state::{Declared, ProxyFacts, StreamState};
+use crate::trace::Visits;
 use crate::vm::Surroundings;
 
 /// Which hostcalls may run.
@@ -104,6 +105,8 @@ pub(crate) struct HostState {
     pub(crate) finished: Vec<u32>,
     /// The last error a plugin logged, for the message of a rejected configuration.
     pub(crate) last_error: Option<String>,
+    /// The recorded streams that the VM has something to tell of.
+    pub(crate) visits: Visits,
     pub(crate) limits: Limits,
 }
 
@@ -127,6 +130,7 @@ impl HostState {
             metrics: VmMetrics::default(),
             finished: Vec::new(),
             last_error: None,
+            visits: Visits::default(),
             limits,
         }
     }
@@ -203,6 +207,10 @@ impl HostState {
             return;
         }
         self.check_secrets(message);
+        let recorded = self.record(|recording, filter| recording.log(filter, level, message));
+        if recorded && !self.sink.takes_traced_lines() {
+            return;
+        }
         let mut line = String::from("wasm log");
         if let Some(root) = self.root() {
             let of_stream = matches!(self.context(), Some(Context::Stream { .. }));
@@ -230,7 +238,9 @@ impl HostState {
     /// Reports what the running callback did.
     pub(crate) fn hazard(&self, kind: HazardKind, hostcall: Option<&'static str>, explanation: &str) {
         let filter = self.root().map_or("", |root| &root.plugin.name);
-        self.sink.hazard(&Hazard { kind, filter, callback: self.callback, hostcall, explanation });
+        let hazard = Hazard { kind, filter, callback: self.callback, hostcall, explanation };
+        self.record(|recording, _| recording.hazard(&hazard));
+        self.sink.hazard(&hazard);
     }
 }
 

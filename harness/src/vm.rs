@@ -1,6 +1,7 @@
 //! One instance of a module with its contexts, and the callbacks a host makes into it.
 
 mod callouts;
+mod exported;
 pub(crate) mod network;
 
 use std::cell::RefCell;
@@ -379,12 +380,20 @@ impl Vm {
     pub(crate) fn stop(&mut self) {
         let roots: Vec<u32> = self.roots.iter().map(|(_, root)| *root).collect();
         for root in roots {
-            let pending = matches!(self.call("proxy_on_done", root, |c| &c.done, root), Ok(Some(0)));
-            if let Some(root) = self.store.data_mut().root_by_id(root).filter(|_| pending) {
-                root.pending_done = true;
-            } else {
-                self.delete_root(root);
-            }
+            self.stop_root(root);
+        }
+    }
+
+    /// `on_done` of a root context, if it is still there and has not been told.
+    pub(crate) fn stop_root(&mut self, root: u32) {
+        if self.store.data_mut().root_by_id(root).is_none_or(|root| root.pending_done) {
+            return;
+        }
+        let pending = matches!(self.call("proxy_on_done", root, |c| &c.done, root), Ok(Some(0)));
+        if let Some(root) = self.store.data_mut().root_by_id(root).filter(|_| pending) {
+            root.pending_done = true;
+        } else {
+            self.delete_root(root);
         }
     }
 
@@ -429,6 +438,7 @@ fn enter<P: WasmParams, R: WasmResults>(
     state.effective = 0;
     let result = function.call(&mut *store, params);
     let state = store.data_mut();
+    state.leave();
     state.current = 0;
     state.callback = "";
     state.effective = 0;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mesh::model::FailStrategy;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::abi::LogLevel;
 use crate::callouts::Host;
-use crate::native::{NativeWorker, Services};
+use crate::native::{NativePlugin, NativeWorker, Services};
 use crate::plugin::Plugin;
 use crate::shared::QueueReady;
 use crate::vm::{StartError, Surroundings, Vm};
@@ -25,8 +25,8 @@ type SharedVm = Rc<RefCell<Vm>>;
 
 /// A filter as a worker runs it.
 pub(crate) enum WorkerFilter {
-    Wasm(PluginHandle),
-    Native { name: Rc<str>, worker: Rc<dyn NativeWorker> },
+    Wasm(Rc<PluginHandle>),
+    Native { name: Rc<str>, worker: Rc<dyn NativeWorker>, plugin: Arc<dyn NativePlugin> },
 }
 
 /// All VMs of one worker. Their callouts run on the `LocalSet` in which a VM is started.
@@ -56,20 +56,32 @@ impl Vms {
     }
 
     /// Starts a plugin, in a VM that plugins with the same code, VM configuration and environment share.
-    pub(crate) fn start(&self, plugin: &Arc<Plugin>) -> Result<PluginHandle, StartError> {
-        let current = self.start_in_vm(plugin)?;
-        Ok(PluginHandle {
+    pub(crate) fn start(&self, plugin: &Arc<Plugin>) -> Result<Rc<PluginHandle>, StartError> {
+        let current = Rc::new(RefCell::new(self.start_in_vm(plugin)?));
+        let (held, released) = oneshot::channel();
+        tokio::task::spawn_local(self.clone().retire(released, current.clone()));
+        Ok(Rc::new(PluginHandle {
+            _held: held,
             plugin: plugin.clone(),
             name: plugin.name.as_str().into(),
-            current: RefCell::new(current),
+            current,
             vms: self.clone(),
             loaded: Cell::new(Instant::now()),
             backoff: Cell::new(jittered(RELOAD_BASE)),
-        })
+        }))
+    }
+
+    /// Ends a plugin's root context once nothing uses the plugin any more: no chain, and no stream of an earlier one.
+    async fn retire(self, released: oneshot::Receiver<()>, current: Rc<RefCell<(SharedVm, u32)>>) {
+        // Nothing is ever sent: that the sender is gone is the message.
+        let _ = released.await;
+        let (vm, root) = current.borrow().clone();
+        vm.borrow_mut().stop_root(root);
+        self.all.borrow_mut().retain(|vm| !vm.borrow().stopped());
     }
 
     fn start_in_vm(&self, plugin: &Arc<Plugin>) -> Result<(SharedVm, u32), StartError> {
-        self.all.borrow_mut().retain(|vm| !vm.borrow().failed());
+        self.all.borrow_mut().retain(|vm| !vm.borrow().stopped());
         let shared = self.all.borrow().iter().find(|vm| vm.borrow().runs(plugin)).cloned();
         if let Some(vm) = shared {
             let root = vm.borrow_mut().start(plugin)?;
@@ -131,6 +143,16 @@ impl Vms {
         vms.iter().filter_map(|vm| vm.borrow_mut().tick(now)).min()
     }
 
+    /// Whether these are the same VMs.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.all, &other.all)
+    }
+
+    /// Whether there is none any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.all.borrow().iter().all(|vm| vm.borrow().stopped())
+    }
+
     /// `on_done` and `on_delete` of all root contexts. Those that are not done yet have `patience` to say so.
     pub(crate) async fn stop(&self, patience: Duration) {
         let vms = self.all.borrow().clone();
@@ -151,14 +173,16 @@ impl Vms {
 pub(crate) struct PluginHandle {
     plugin: Arc<Plugin>,
     name: Rc<str>,
-    current: RefCell<(SharedVm, u32)>,
+    current: Rc<RefCell<(SharedVm, u32)>>,
+    /// Goes away with the handle, which ends the root context.
+    _held: oneshot::Sender<()>,
     vms: Vms,
     loaded: Cell<Instant>,
     backoff: Cell<Duration>,
 }
 
 impl PluginHandle {
-    pub(crate) fn plugin(&self) -> &Plugin {
+    pub(crate) fn plugin(&self) -> &Arc<Plugin> {
         &self.plugin
     }
 

@@ -53,6 +53,30 @@ impl fmt::Display for ChangeKind {
     }
 }
 
+/// In one line: a sign, what, where, why.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { change, namespace, name, from, to, reason, .. } = self;
+        let sign = match change {
+            ChangeKind::Added => "+",
+            ChangeKind::Removed => "-",
+            ChangeKind::Moved | ChangeKind::Changed => "~",
+        };
+        write!(f, "{sign} {change} ")?;
+        if let Some(namespace) = namespace {
+            write!(f, "{namespace}/")?;
+        }
+        f.write_str(name)?;
+        match (from, to) {
+            (Some(from), Some(to)) if from != to => write!(f, " from {from} to {to}")?,
+            (_, Some(to)) => write!(f, " at {to}")?,
+            (Some(from), None) => write!(f, " from {from}")?,
+            (None, None) => {}
+        }
+        write!(f, ": {reason}")
+    }
+}
+
 /// Compares two chains: what was removed in the order of the first, then everything else in the order of the second.
 ///
 /// As few filters as possible count as moved. An extension that only changed its kind, from `WasmPlugin` to

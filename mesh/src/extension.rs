@@ -209,7 +209,7 @@ pub(crate) fn variables(field: &Field<'_>, rules: EnvRules, report: &mut Report<
         let value = match (from_host, value) {
             (true, Some(field)) if rules == EnvRules::Istio => {
                 field.error(report, Fault::ValueWithHost);
-                continue;
+                EnvValue::Host
             }
             (true, Some(field)) => {
                 field.warning(report, Fault::ValueIgnored);

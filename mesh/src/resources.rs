@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use crate::extension::{traffic_extension, wasm_plugin};
-use crate::fault::{Fault, Place, Problem};
+use crate::fault::{Fault, Place, Problem, nearest};
 use crate::fields::{Field, Object, Report};
 use crate::locate::Locator;
 use crate::maistra::{self, service_mesh_extension};
@@ -255,6 +255,13 @@ impl Reader {
             }
             ("extensions.istio.io", "TrafficExtension") => {
                 self.extension(&object, version, kind, ISTIO_VERSION, traffic_extension, report);
+            }
+            // The group has no others, so that this is a typing error and nothing to be passed over.
+            ("extensions.istio.io", _) => {
+                let known = vec!["WasmPlugin", "TrafficExtension"];
+                let nearest = nearest(kind, &known);
+                let place = object.get("kind").unwrap_or_else(|| field.clone());
+                place.error(report, Fault::UnknownValue { value: kind.to_owned(), known, nearest });
             }
             ("maistra.io", "ServiceMeshExtension") => {
                 self.extension(&object, version, kind, maistra::VERSION, service_mesh_extension, report);

@@ -1,7 +1,6 @@
 //! Hands work over to a binary that is built on first use, so that building a plugin never waits for the engine.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,7 +10,7 @@ use crate::report::{Failure, note};
 
 /// Replace this process by `binary` of the workspace's `package`, with its standard input from `stdin` when given.
 /// Returns only when that fails.
-pub(crate) fn exec(package: &str, binary: &str, arguments: Vec<OsString>, stdin: Option<File>) -> Failure {
+pub(crate) fn exec(package: &str, binary: &str, arguments: Vec<OsString>, stdin: Option<Stdio>) -> Failure {
     match locate(package, binary) {
         Ok(program) => replace_by(&program, arguments, stdin),
         Err(failure) => failure,
@@ -19,7 +18,7 @@ pub(crate) fn exec(package: &str, binary: &str, arguments: Vec<OsString>, stdin:
 }
 
 /// Replace this process by a program. Returns only when that fails.
-pub(crate) fn replace_by(program: &Path, arguments: Vec<OsString>, stdin: Option<File>) -> Failure {
+pub(crate) fn replace_by(program: &Path, arguments: Vec<OsString>, stdin: Option<Stdio>) -> Failure {
     let mut command = Command::new(program);
     command.args(arguments);
     if let Some(stdin) = stdin {
@@ -66,7 +65,7 @@ fn replace(mut command: Command, program: &Path) -> Failure {
 
 /// In a checkout the binary is built from it. An installed `cargo plugwright` prefers one that is installed too, and
 /// falls back to the checkout that it was installed from.
-fn locate(package: &str, binary: &str) -> Result<PathBuf, Failure> {
+pub(crate) fn locate(package: &str, binary: &str) -> Result<PathBuf, Failure> {
     let file = format!("{binary}{}", std::env::consts::EXE_SUFFIX);
     let beside =
         std::env::current_exe().ok().map(|program| program.with_file_name(&file)).filter(|path| path.is_file());

@@ -92,7 +92,7 @@ pub(crate) fn source(file: &Path) -> Result<Source, Failure> {
 }
 
 /// A folder's YAML and JSON files, by name.
-fn resource_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+pub(crate) fn resource_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     let failed = |error: std::io::Error| Failure::environment(format!("failed to read {}: {error}", folder.display()));
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {

@@ -78,10 +78,11 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// A note for the person at the terminal, on standard error.
+/// A note for the person at the terminal, on standard error. Much of it quotes what others have written.
 pub(crate) fn note(message: impl AsRef<str>) {
+    let lines: Vec<String> = message.as_ref().split('\n').map(printable).collect();
     // Nobody is left to be told that nobody is left.
-    let _ = writeln!(std::io::stderr(), "{}", message.as_ref());
+    let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
 }
 
 /// A line of data, on standard output.

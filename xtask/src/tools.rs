@@ -2,6 +2,7 @@
 
 mod debian;
 mod go;
+mod npm;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,6 +25,11 @@ pub(crate) fn install_image_tools(root: &Path, folder: &Path) -> Result<(), Fail
     debian::install()?;
     debian::unpack_newer(folder)?;
     go::build(root, folder)
+}
+
+/// Get the OpenID provider that the suites sign in at, in `folder`.
+pub(crate) fn openid_provider(root: &Path, folder: &Path) -> Result<(), Failure> {
+    npm::openid_provider(root, folder)
 }
 
 /// Where programs of a newer Debian are, below `folder`.

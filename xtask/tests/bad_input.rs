@@ -231,3 +231,18 @@ fn data_that_cannot_be_written_is_an_error_of_the_environment() {
     assert_eq!(output.status.code(), Some(3), "{stderr}");
     assert!(stderr.starts_with("error: failed to write to standard output: "), "{stderr}");
 }
+
+#[test]
+fn what_others_have_written_reaches_the_terminal_escaped() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "{apiVersion: extensions.istio.io/v1alpha1, kind: WasmPlugin, \
+                metadata: {name: \"a\\e[31mred\\u202e\"}, spec: {url: h/x, \"\\a\": 1}}";
+    fs::write(folder.path().join("r.yaml"), text).unwrap();
+    for arguments in [&["explain", "--namespace", "n", "--kind", "sidecar"][..], &["run"], &["lint"], &["migrate"]] {
+        let ended = plugwright(folder.path(), &[arguments, &["-f", "r.yaml"]].concat());
+        assert_eq!(ended.code, 1, "{}", ended.stderr);
+        let said = ended.stdout + &ended.stderr;
+        assert!(said.contains("a\\u{1b}[31mred\\u{202e}"), "{said}");
+        assert!(!said.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}')), "{said:?}");
+    }
+}

@@ -54,6 +54,35 @@ fn clean_resources_are_fine() {
 }
 
 #[test]
+fn an_input_without_extensions_is_told_apart_from_one_that_is_fine() {
+    let folder = folder(&[
+        ("empty.yaml", "# nothing yet\n"),
+        ("pod.yaml", "{apiVersion: v1, kind: Pod, metadata: {name: p}}\n"),
+    ]);
+    for file in ["empty.yaml", "pod.yaml"] {
+        let ended = lint(folder.path(), &["-f", file]).fine();
+        assert_eq!(ended.stderr, "nothing to say: the input has no extension\n");
+    }
+}
+
+#[test]
+fn a_reason_is_said_once_for_errors_that_follow_each_other() {
+    let folder = folder(&[("r.yaml", &plugin("a", "  phse: AUTHN\n  wasm: {ulr: x, url: 'ftp://h/x'}\n"))]);
+    let ended = lint(folder.path(), &["-f", "r.yaml"]);
+    assert_eq!(ended.code, 1);
+    assert_eq!(ended.stdout.matches(": error[").count(), 3, "{}", ended.stdout);
+    assert_eq!(ended.stdout.matches("  why: a resource with an error is refused").count(), 1, "{}", ended.stdout);
+}
+
+#[test]
+fn a_namespace_without_a_name_is_a_usage_error() {
+    let folder = folder(&[("r.yaml", &clean())]);
+    lint(folder.path(), &["-f", "r.yaml", "--root-namespace", ""]).refused(2, &["--root-namespace"]);
+    let explain = ["explain", "-f", "r.yaml", "--kind", "sidecar", "--namespace", ""];
+    plugwright(folder.path(), &explain).refused(2, &["--namespace"]);
+}
+
+#[test]
 fn warnings_are_told_and_can_be_denied_or_allowed() {
     let folder = folder(&[("sub/r.yaml", &(clean() + &trap()))]);
     let ended = lint(folder.path(), &["-f", "sub"]).fine();

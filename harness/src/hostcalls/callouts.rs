@@ -85,7 +85,11 @@ pub(super) fn http_call(
         timeout: (timeout > 0).then(|| Duration::from_millis(timeout)),
         forwarded_for: None,
     };
+    let described = state.describe_call("http", &cluster, &request.headers, request.body.len());
     let started = state.callouts.http(state.host.as_ref(), root, &cluster, request);
+    if let Some(callout) = described {
+        state.record_call(callout, started.ok());
+    }
     let started = started.map_err(|refusal| report(state, &cluster, refusal))?;
     memory::write_u32(memory, token, started)
 }
@@ -212,7 +216,12 @@ fn start(
 ) -> Result<u32, Fault> {
     let root = state.root_id().ok_or(Status::InternalFailure)?;
     let cluster = &target.service.cluster;
+    let kind = if message.is_some() { "grpc_call" } else { "grpc_stream" };
+    let described = state.describe_call(kind, cluster, &target.headers, message.map_or(0, <[u8]>::len));
     let started = state.callouts.grpc(state.host.as_ref(), root, cluster, target.headers, message, timeout);
+    if let Some(callout) = described {
+        state.record_call(callout, started.ok());
+    }
     started.map_err(|refusal| match report(state, cluster, refusal) {
         // A service that was named by its message is looked up only now, and Envoy fails then.
         Refusal::UnknownCluster => Status::InternalFailure.into(),

@@ -33,6 +33,7 @@ pub(super) fn set_effective_context(call: &mut Call<'_>, id: u32) -> Result<(), 
         return Err(Status::BadArgument.into());
     }
     state.effective = id;
+    state.visit();
     Ok(())
 }
 

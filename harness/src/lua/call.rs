@@ -13,6 +13,8 @@ use super::object::{Fault, HANDLE, Host, this};
 use super::state::MAX_ASYNCHRONOUS;
 use super::stream::Phase;
 use crate::cluster::{Call, CallError, Reset, Response};
+use crate::native::StreamHandle;
+use crate::trace::{CallToken, Callout};
 
 type Arguments = (Value, usize, LuaString, Table, Option<LuaString>, f64, bool, bool, bool);
 
@@ -45,9 +47,17 @@ pub(super) fn install(host: &Host<'_>) -> mlua::Result<()> {
         }
         let body = body.map_or_else(Bytes::new, |body| Bytes::copy_from_slice(&body.as_bytes()));
         let timeout = (timeout >= 1.0).then(|| Duration::try_from_secs_f64(timeout.floor() / 1e3).ok()).flatten();
+        let mut token = CallToken::None;
+        script.stream.record(|recording, filter| {
+            token = CallToken::Lua(recording.next_call());
+            let callout = Callout::new("http", &cluster, &headers, body.len());
+            recording.callout(filter, Callout { token, ..callout });
+        });
         let forwarded_for = send_xff.then(|| script.stream.state().destination.map(|own| own.ip())).flatten();
         let call = Call { headers, body, trailers: None, timeout, forwarded_for };
+        let refused = || ended_without(&script.stream, token, "refused");
         let future = services.clusters.call(&cluster, call).map_err(|error| {
+            refused();
             Fault::from(match error {
                 CallError::UnknownCluster => "http call cluster invalid. Must be configured",
                 CallError::MissingHeader => "http call headers must include ':path', ':method', and ':authority'",
@@ -56,13 +66,18 @@ pub(super) fn install(host: &Host<'_>) -> mlua::Result<()> {
         if asynchronous {
             let flying = &script.runtime.asynchronous;
             if flying.get() >= MAX_ASYNCHRONOUS {
+                refused();
                 return Err(format!("{MAX_ASYNCHRONOUS} asynchronous calls are in flight, and no more are made").into());
             }
             flying.set(flying.get() + 1);
             let flying = InFlight(flying.clone());
+            let stream = (token != CallToken::None).then(|| script.stream.clone());
             tokio::task::spawn_local(async move {
-                // Nobody asks how it went.
-                let _ = future.await;
+                // The script does not ask how it went.
+                let response = future.await;
+                if let Some(stream) = stream {
+                    ended(&stream, token, &response);
+                }
                 drop(flying);
             });
             return Ok(false);
@@ -73,11 +88,27 @@ pub(super) fn install(host: &Host<'_>) -> mlua::Result<()> {
             let response = future.await;
             // This task is not to be aborted by what follows.
             waiting.call.borrow_mut().take();
+            ended(&waiting.stream, token, &response);
             waiting.called(Answer { response, duplicates });
         });
         *script.call.borrow_mut() = Some(task.abort_handle());
         Ok(true)
     })
+}
+
+/// Notes how a call went.
+fn ended(stream: &StreamHandle, token: CallToken, response: &Result<Response, Reset>) {
+    match response {
+        Ok(response) => {
+            let status = || response.headers.text(":status").and_then(|status| status.parse().ok());
+            stream.record(|recording, _| recording.callout_ended(token, status(), None));
+        }
+        Err(Reset) => ended_without(stream, token, "reset"),
+    }
+}
+
+fn ended_without(stream: &StreamHandle, token: CallToken, failure: &'static str) {
+    stream.record(|recording, _| recording.callout_ended(token, None, Some(failure)));
 }
 
 /// A call's outcome as a script gets it: a table of headers, and the body or nil.

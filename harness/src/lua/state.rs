@@ -11,7 +11,7 @@ use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, VmState};
 use super::api;
 use crate::abi::LogLevel;
 use crate::log::Sink;
-use crate::native::Services;
+use crate::native::{Services, StreamHandle};
 use crate::shared::{Shared, VmMetrics};
 
 /// What one script's state may take on one worker.
@@ -56,14 +56,32 @@ pub(super) struct Runtime {
 pub(super) struct Log {
     sink: Arc<dyn Sink>,
     level: LogLevel,
+    /// The recorded stream whose script runs.
+    stream: Rc<RefCell<Option<StreamHandle>>>,
 }
 
 impl Log {
+    /// A line of the script that runs.
     pub(super) fn write(&self, level: LogLevel, message: &[u8]) {
-        if level >= self.level {
-            let message = String::from_utf8_lossy(&message[..message.len().min(MAX_LINE)]);
+        self.write_of(self.stream.borrow().as_ref(), level, message);
+    }
+
+    /// A line about the script of a stream.
+    pub(super) fn write_of(&self, stream: Option<&StreamHandle>, level: LogLevel, message: &[u8]) {
+        if level < self.level {
+            return;
+        }
+        let message = String::from_utf8_lossy(&message[..message.len().min(MAX_LINE)]);
+        let recorded =
+            stream.is_some_and(|stream| stream.record(|recording, filter| recording.log(filter, level, &message)));
+        if !recorded || self.sink.takes_traced_lines() {
             self.sink.script(level, &format!("script log: {message}"));
         }
+    }
+
+    /// What is written from now on is about this stream, until it is about none.
+    pub(super) fn about(&self, stream: Option<&StreamHandle>) {
+        self.stream.replace(stream.cloned());
     }
 }
 
@@ -142,7 +160,7 @@ impl Runtime {
             over: RefCell::new(None),
             flag: lua.create_table_from([("over", false)]).map_err(|error| error.to_string())?,
         });
-        let log = Log { sink: setting.sink.clone(), level: setting.log_level };
+        let log = Log { sink: setting.sink.clone(), level: setting.log_level, stream: Rc::default() };
         let main = prepare(&lua, &limits, &log).map_err(|error| format!("prepare the script's state: {error}"))?;
         limits.begin(setting.startup);
         let loaded = lua.load(code).set_name(code).exec();

@@ -14,6 +14,7 @@ use super::state::{Runtime, describe, explain, freely};
 use crate::abi::LogLevel;
 use crate::native::{Action, StreamHandle};
 use crate::stream::state::{Body, Direction};
+use crate::trace::Answer;
 
 /// What the script is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,7 +145,10 @@ impl Script {
         if self.phase.get() != Phase::Call {
             return;
         }
+        let filter = self.stream.filter();
+        self.stream.state().trace_begin(filter, "httpCall answered", None);
         self.resume(values);
+        self.stream.state().trace_end(filter, Answer::Nothing);
         if matches!(self.phase.get(), Phase::Running | Phase::WaitForChunk | Phase::WaitForTrailers) {
             self.headers_continued.set(true);
             self.stream.resume(self.direction);
@@ -166,9 +170,11 @@ impl Script {
         };
         self.phase.set(Phase::Running);
         self.live.set(true);
+        self.runtime.log.about(Some(&self.stream));
         self.runtime.limits.begin(self.given);
         let resumed = thread.resume::<Value>(values);
         let over = self.runtime.limits.end();
+        self.runtime.log.about(None);
         self.live.set(false);
         self.stretch.set(self.stretch.get().wrapping_add(1));
         self.objects.borrow_mut().clear();
@@ -195,7 +201,7 @@ impl Script {
 
     /// The request goes on as if the script had ended there, with what it changed before.
     fn failed(&self, error: &str) {
-        self.runtime.log.write(LogLevel::Error, error.as_bytes());
+        self.runtime.log.write_of(Some(&self.stream), LogLevel::Error, error.as_bytes());
         if self.phase.get() != Phase::Responded {
             self.phase.set(Phase::Running);
         }

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +14,8 @@ use tokio::sync::watch;
 
 use super::{Chain, Closing, Side, Terminal};
 use crate::connection::serve_http;
-use crate::exchange::{Connection, Site};
+use crate::exchange::Connection;
+use crate::reload::Current;
 use crate::stream::BUFFER_LIMIT;
 use crate::stream::state::StreamState;
 use crate::upstream::{self, Address};
@@ -30,19 +30,22 @@ const FLUSH: Duration = Duration::from_secs(5);
 
 /// Serves one connection.
 pub(crate) async fn serve(
-    site: Rc<Site>,
+    current: Current,
     connection: Connection,
     client: TcpStream,
     on_shutdown: watch::Receiver<bool>,
 ) {
-    let state = StreamState::new(site.proxy.clone(), &connection);
+    // A connection ends with the filters that it began with.
+    let site = current.get();
+    let mut state = StreamState::new(site.proxy.clone(), &connection);
+    state.trace = site.recording(&state);
     let chain = Chain::new(state, &site.network, site.sink.clone());
     match site.terminal.clone() {
         Terminal::Http => {
             let connection = connection.within(&chain.state);
             let (ours, theirs) = tokio::io::duplex(PIPE);
             let http = Peer::<DuplexStream>::Ready(ours);
-            tokio::task::spawn_local(serve_http(site, connection, theirs, on_shutdown));
+            tokio::task::spawn_local(serve_http(current, connection, theirs, on_shutdown));
             Driver::new(chain, client, http, false).run().await;
         }
         Terminal::Tcp(address) => Driver::new(chain, client, Peer::<TcpStream>::Later(address), true).run().await,

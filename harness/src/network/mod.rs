@@ -6,6 +6,7 @@
 
 mod driver;
 mod exercise;
+mod recorded;
 
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
@@ -18,6 +19,7 @@ use mesh::model::FailStrategy;
 use crate::buffer::Buffer;
 use crate::log::{ConnectionSummary, Sink};
 use crate::stream::state::{Body, StreamState, View};
+use crate::trace::{Answer, Outcome, Subject};
 use crate::upstream::Address;
 use crate::vm::network::CloseType;
 use crate::vm::{Failed, Vm};
@@ -28,7 +30,7 @@ pub(crate) use exercise::exercise;
 
 /// A network filter as a worker runs it.
 pub(crate) enum Filter {
-    Wasm(PluginHandle),
+    Wasm(Rc<PluginHandle>),
     /// Closes every connection.
     Deny {
         name: String,
@@ -99,11 +101,18 @@ pub(crate) struct Chain {
     closing: Closing,
     closed_by: Option<String>,
     finished: bool,
+    /// What happens to it is recorded in its state.
+    recorded: bool,
 }
 
 impl Chain {
     fn new(mut state: StreamState, filters: &[Filter], sink: Arc<dyn Sink>) -> Self {
+        let recorded = state.trace.is_some();
+        let all = filters;
         let filters: Vec<_> = filters.iter().filter_map(ConnectionFilter::new).collect();
+        if let Some(trace) = &mut state.trace {
+            recorded::chain(trace, all, &filters);
+        }
         state.network = true;
         state.views.resize_with(filters.len(), Default::default);
         Self {
@@ -118,6 +127,7 @@ impl Chain {
             closing: Closing::Open,
             closed_by: None,
             finished: false,
+            recorded,
         }
     }
 
@@ -173,7 +183,9 @@ impl Chain {
             let flow = self.on_data(Side::Upstream, filter);
             if end && self.closing == Closing::Open {
                 // Envoy says so with the last data, and does not know who closed.
+                self.begin_callback(filter, "proxy_on_upstream_connection_close", None);
                 let _ = self.filters[filter].call(|vm, id| vm.upstream_closed(id, CloseType::Unknown));
+                self.end_callback(filter, Answer::Nothing);
                 self.after(filter);
             }
             if flow == Flow::Stop || self.closing != Closing::Open {
@@ -228,10 +240,12 @@ impl Chain {
 
     fn on_new_connection(&mut self, filter: usize) -> Flow {
         let state = self.state.clone();
+        self.begin_callback(filter, "proxy_on_new_connection", None);
         let called = match self.filters[filter].create(filter, &state) {
             Ok(()) => self.filters[filter].call(Vm::new_connection),
             Err(Failed) => Some(Err(Failed)),
         };
+        self.end_called(filter, "proxy_on_new_connection", called);
         self.flow(Side::Downstream, filter, called)
     }
 
@@ -245,10 +259,16 @@ impl Chain {
         if let Some(view) = self.state_mut().view(filter) {
             *slot(view, side) = Some(body);
         }
+        let callback = match side {
+            Side::Downstream => "proxy_on_downstream_data",
+            Side::Upstream => "proxy_on_upstream_data",
+        };
+        self.begin_callback(filter, callback, Some((len as usize, end)));
         let called = self.filters[filter].call(|vm, id| match side {
             Side::Downstream => vm.downstream_data(id, len, end),
             Side::Upstream => vm.upstream_data(id, len, end),
         });
+        self.end_called(filter, callback, called);
         self.flow(side, filter, called)
     }
 
@@ -307,17 +327,22 @@ impl Chain {
             return;
         }
         self.state_mut().ended = Some(Instant::now());
-        for (index, filter) in self.filters.iter_mut().enumerate() {
+        for (index, filter) in self.filters.iter().enumerate() {
+            self.begin_callback(index, "proxy_on_downstream_connection_close", None);
             let closed = filter.call(|vm, id| vm.downstream_closed(id, close));
+            self.end_callback(index, Answer::Nothing);
             let (Some(Ok(())), Some((vm, _)), Some(context)) = (closed, &filter.vm, filter.context) else { continue };
             let state = &self.state;
+            self.begin_callback(index, "proxy_on_done", None);
             vm.borrow_mut().finish_connection(context, || {
                 if let Some(view) = state.borrow_mut().view(index) {
                     *view = View { logging: true, ..View::default() };
                 }
             });
+            self.end_callback(index, Answer::Nothing);
         }
-        let state = self.state.borrow();
+        let recording = self.state_mut().trace.take();
+        let mut state = self.state.borrow_mut();
         self.sink.connection(&ConnectionSummary {
             id: state.connection_id,
             source: state.source,
@@ -327,6 +352,13 @@ impl Chain {
             by_client: close == CloseType::Remote,
             duration: state.started.elapsed(),
         });
+        if let Some(recording) = recording {
+            let by = if close == CloseType::Remote { "the client" } else { "this side" };
+            by.clone_into(&mut state.details);
+            let answered_by = self.closed_by.as_deref();
+            self.sink
+                .trace(&recording.finish(&state, &Outcome { kind: Subject::Connection, status: None, answered_by }));
+        }
     }
 }
 

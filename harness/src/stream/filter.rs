@@ -11,6 +11,7 @@ use super::{Flow, Half, Part, Paused, Stream};
 use crate::hazard::{Hazard, HazardKind};
 use crate::header_map::HeaderMap;
 use crate::native::{Action, NativeFilter, NativeWorker, StreamHandle};
+use crate::trace::Answer;
 use crate::vm::{Failed, Vm};
 use crate::worker::WorkerFilter;
 
@@ -41,7 +42,7 @@ impl StreamFilter {
     /// The filter for a new stream; `None` when it is to be skipped.
     pub(super) fn new(filter: &WorkerFilter) -> Option<Self> {
         let (name, kind) = match filter {
-            WorkerFilter::Native { name, worker } => {
+            WorkerFilter::Native { name, worker, .. } => {
                 (name.clone(), Kind::Native { worker: worker.clone(), filter: None })
             }
             WorkerFilter::Wasm(handle) => {
@@ -102,13 +103,18 @@ impl StreamFilter {
         }
     }
 
-    fn is_wasm(&self) -> bool {
+    pub(super) fn is_wasm(&self) -> bool {
         matches!(self.kind, Kind::Wasm { .. })
     }
 
     /// Whether it takes part in the response: the proxy's own filters always do, plugins that saw the request.
     pub(super) fn takes_response(&self) -> bool {
         self.saw_request || matches!(self.kind, Kind::Native { .. })
+    }
+
+    /// Whether it is a plugin whose module has no such callback.
+    pub(super) fn lacks(&self, callback: &str) -> bool {
+        matches!(&self.kind, Kind::Wasm { vm: Some((vm, _)), .. } if !vm.borrow().has(callback))
     }
 
     pub(super) fn finish(&mut self) {
@@ -166,9 +172,11 @@ impl Stream {
         if direction == Direction::Request {
             self.filters[filter].saw_request = true;
         }
+        self.begin(filter, callback(direction, Part::Headers), None);
         if direction == Direction::Request || !self.filters[filter].saw_request {
             let state = self.state.clone();
             if self.filters[filter].create(filter, &state) == Err(Failed) {
+                self.end(filter, Answer::Failed);
                 return self.fail(filter);
             }
         }
@@ -178,6 +186,7 @@ impl Stream {
             Direction::Response => self.state().response_headers.as_ref().map_or(0, HeaderMap::len),
         };
         if let Some(action) = self.filters[filter].native(|native| native.headers(direction, end)) {
+            self.end_native(filter, action);
             if action == Action::StopIteration && !end {
                 self.filters[filter].half_mut(direction).headers_held = true;
             }
@@ -188,6 +197,7 @@ impl Stream {
             Direction::Request => vm.request_headers(id, u32_len(count), end),
             Direction::Response => vm.response_headers(id, u32_len(count), end),
         });
+        self.end_called(filter, called);
         let flow = self.after(filter, direction, called);
         if let Flow::Continue(0) = flow {
             self.view(filter, |view| *view.headers_mut(direction) = false);
@@ -204,7 +214,11 @@ impl Stream {
             body.end_of_stream = end;
             body.buffer.len()
         };
+        self.begin(filter, callback(direction, Part::Body), Some((size, end)));
         let native = self.filters[filter].native(|native| native.body(direction, end));
+        if let Some(action) = native {
+            self.end_native(filter, action);
+        }
         self.callback = callback(direction, Part::Body);
         let called = native.map(|action| Ok(u32::from(action != Action::Continue))).or_else(|| {
             self.filters[filter].call(|vm, id| match direction {
@@ -212,6 +226,7 @@ impl Stream {
                 Direction::Response => vm.response_body(id, u32_len(size), end),
             })
         });
+        self.end_called(filter, called);
         let action = match self.after(filter, direction, called) {
             Flow::Continue(action) => action,
             Flow::Held | Flow::Stopped => return Flow::Stopped,
@@ -250,7 +265,9 @@ impl Stream {
             Direction::Request => self.state().request_trailers.as_ref().map_or(0, HeaderMap::len),
             Direction::Response => self.state().response_trailers.as_ref().map_or(0, HeaderMap::len),
         };
+        self.begin(filter, callback(direction, Part::Trailers), None);
         if let Some(action) = self.filters[filter].native(|native| native.trailers(direction)) {
+            self.end_native(filter, action);
             return self.after_native(filter, direction, action);
         }
         self.callback = callback(direction, Part::Trailers);
@@ -258,6 +275,7 @@ impl Stream {
             Direction::Request => vm.request_trailers(id, u32_len(count)),
             Direction::Response => vm.response_trailers(id, u32_len(count)),
         });
+        self.end_called(filter, called);
         let flow = self.after(filter, direction, called);
         if let Flow::Continue(0) = flow {
             self.view(filter, |view| *view.trailers_mut(direction) = false);
@@ -346,7 +364,9 @@ impl Stream {
     pub(super) fn hazard(&self, filter: usize, kind: HazardKind, hostcall: Option<&'static str>, explanation: &str) {
         let filter = &self.filters[filter];
         if filter.is_wasm() {
-            self.sink.hazard(&Hazard { kind, filter: &filter.name, callback: self.callback, hostcall, explanation });
+            let hazard = Hazard { kind, filter: &filter.name, callback: self.callback, hostcall, explanation };
+            self.record(|trace, _| trace.hazard(&hazard));
+            self.sink.hazard(&hazard);
         }
     }
 
@@ -390,12 +410,15 @@ impl Stream {
 
     pub(super) fn log_filter(&mut self, filter: usize) {
         let state = self.state.clone();
+        self.begin(filter, "proxy_on_log", None);
         if self.filters[filter].create(filter, &state).is_err() {
+            self.end(filter, Answer::Nothing);
             return;
         }
         self.view(filter, |view| *view = View { logging: true, ..View::default() });
         let _ = self.filters[filter].call(Vm::log);
         let _ = self.filters[filter].native(|native| native.log());
+        self.end(filter, Answer::Nothing);
         self.view(filter, |view| *view = View { over: true, ..View::default() });
     }
 }

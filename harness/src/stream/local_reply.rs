@@ -23,6 +23,7 @@ impl Stream {
             self.reset(&reply.details);
             return;
         }
+        self.record(|trace, _| trace.local_reply(filter, &reply));
         let direct = self.state().response_headers.is_some();
         let (headers, body, dropped) = compose(&self.state(), reply.status, &reply);
         for name in dropped {
@@ -40,6 +41,7 @@ impl Stream {
             state.details = reply.details;
             state.code = state.status();
         }
+        self.record(|trace, state| trace.answer(state, end));
         if direct {
             self.emit(Direction::Response, Frame::Headers { end });
             if !end {

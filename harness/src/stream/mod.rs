@@ -8,6 +8,7 @@ mod filter;
 pub(crate) mod flags;
 mod local_reply;
 mod metadata;
+mod recorded;
 pub(crate) mod state;
 
 use std::cell::{Ref, RefCell, RefMut};
@@ -23,6 +24,7 @@ use crate::buffer::Buffer;
 use crate::hazard::{Hazard, HazardKind};
 use crate::header_map::{HeaderMap, InvalidHeader};
 use crate::log::{RequestSummary, Sink};
+use crate::trace::{Answer, Outcome, Subject};
 use crate::worker::WorkerFilter;
 use filter::StreamFilter;
 use state::{Direction, LocalReply, StreamState};
@@ -123,11 +125,17 @@ pub(crate) struct Stream {
     callback: &'static str,
     answered_by: Option<Rc<str>>,
     finished: bool,
+    /// What happens to it is recorded in its state.
+    recorded: bool,
 }
 
 impl Stream {
     pub(crate) fn new(mut state: StreamState, chain: &[WorkerFilter], sink: Arc<dyn Sink>) -> Self {
         let filters: Vec<_> = chain.iter().filter_map(StreamFilter::new).collect();
+        let recorded = state.trace.is_some();
+        if let Some(trace) = &mut state.trace {
+            recorded::chain(trace, chain, &filters);
+        }
         state.views.resize_with(filters.len(), Default::default);
         Self {
             limit: if state.protocol == "HTTP/2" { HTTP2_BUFFER_LIMIT } else { BUFFER_LIMIT },
@@ -143,6 +151,7 @@ impl Stream {
             callback: "",
             answered_by: None,
             finished: false,
+            recorded,
         }
     }
 
@@ -178,6 +187,7 @@ impl Stream {
     }
 
     pub(crate) fn request_headers(&mut self, end: bool) {
+        self.record(|trace, state| trace.message(Direction::Request, "client", &state.request_headers, end));
         self.headers(Direction::Request, None, end);
     }
 
@@ -206,11 +216,15 @@ impl Stream {
             state.code = state.status();
             details.clone_into(&mut state.details);
         }
+        self.record(|trace, state| trace.upstream_answered(state, end));
         self.headers(Direction::Response, None, end);
     }
 
     pub(crate) fn response_data(&mut self, bytes: Bytes, end: bool) {
         if !self.response_ended {
+            if end {
+                self.record(|trace, _| trace.upstream_ended());
+            }
             self.data(Direction::Response, None, bytes, end);
         }
     }
@@ -218,6 +232,7 @@ impl Stream {
     pub(crate) fn response_trailers(&mut self, trailers: HeaderMap) {
         if !self.response_ended {
             self.state_mut().response_trailers = Some(trailers);
+            self.record(|trace, _| trace.upstream_ended());
             self.trailers(Direction::Response, None);
         }
     }
@@ -493,7 +508,12 @@ impl Stream {
 
     fn emit(&mut self, direction: Direction, frame: Frame) {
         match direction {
-            Direction::Request => self.upstream.push_back(frame),
+            Direction::Request => {
+                if let Frame::Headers { .. } = frame {
+                    self.record(|trace, _| trace.upstream_asked());
+                }
+                self.upstream.push_back(frame);
+            }
             Direction::Response => {
                 self.head_sent = true;
                 if let Frame::Headers { .. } = frame {
@@ -542,7 +562,9 @@ impl Stream {
             format!("the filters let {sent} bytes of the {direction}'s body pass, but content-length is {promised}");
         let hostcall = set_by.map(|_| "proxy_set_buffer_bytes");
         let kind = HazardKind::ContentLength;
-        self.sink.hazard(&Hazard { kind, filter, callback, hostcall, explanation: &explanation });
+        let hazard = Hazard { kind, filter, callback, hostcall, explanation: &explanation };
+        self.record(|trace, _| trace.hazard(&hazard));
+        self.sink.hazard(&hazard);
     }
 
     /// Breaks the stream off.
@@ -551,6 +573,7 @@ impl Stream {
             return;
         }
         details.clone_into(&mut self.state_mut().details);
+        self.record(|trace, _| trace.reset(details));
         self.request_stopped = true;
         self.emit(Direction::Response, Frame::Reset);
     }
@@ -576,9 +599,12 @@ impl Stream {
         for filter in 0..self.filters.len() {
             self.log_filter(filter);
         }
-        for filter in &mut self.filters {
-            filter.finish();
+        for filter in 0..self.filters.len() {
+            self.begin(filter, "proxy_on_done", None);
+            self.filters[filter].finish();
+            self.end(filter, Answer::Nothing);
         }
+        let recording = self.state_mut().trace.take();
         let state = self.state.borrow();
         self.sink.request(&RequestSummary {
             method: state.method(),
@@ -588,6 +614,11 @@ impl Stream {
             details: &state.details,
             duration: state.started.elapsed(),
         });
+        if let Some(recording) = recording {
+            let status = state.status().filter(|_| self.head_sent);
+            let answered_by = self.answered_by.as_deref();
+            self.sink.trace(&recording.finish(&state, &Outcome { kind: Subject::Request, status, answered_by }));
+        }
     }
 
     fn host_log(&self, level: LogLevel, line: &str) {

@@ -15,6 +15,7 @@ use super::metadata::DynamicMetadata;
 use crate::buffer::Buffer;
 use crate::exchange::Connection;
 use crate::header_map::HeaderMap;
+use crate::trace::Recording;
 use crate::upstream::Peer;
 
 /// The response code details of a response that is the upstream's.
@@ -41,7 +42,7 @@ impl std::fmt::Display for Direction {
 }
 
 /// Facts of the proxy that every stream of a server shares.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct ProxyFacts {
     /// The proxy's name: `xds.node.metadata.NAME`.
     pub(crate) name: String,
@@ -128,6 +129,8 @@ pub(crate) struct StreamState {
     pub(crate) waker: Option<Waker>,
     /// A plugin asked for something since the driver last looked.
     pub(crate) woken: bool,
+    /// What is recorded of it, if anything is.
+    pub(crate) trace: Option<Box<Recording>>,
     /// A plugin asked for something, which may be outside of this stream's own callbacks.
     pub(crate) asked: bool,
 }
@@ -220,6 +223,7 @@ impl StreamState {
             views: Vec::new(),
             waker: None,
             woken: false,
+            trace: None,
             asked: false,
         }
     }

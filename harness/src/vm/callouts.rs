@@ -36,6 +36,11 @@ impl Vm {
     pub(crate) fn http_call_response(&mut self, token: u32, response: Result<Response, Reset>) {
         let Some(pending) = self.store.data_mut().callouts.remove(token) else { return };
         let root = pending.root;
+        let (status, failure) = match &response {
+            Ok(response) => (response.headers.text(":status").and_then(|status| status.parse().ok()), None),
+            Err(Reset) => (None, Some("reset")),
+        };
+        self.store.data_mut().record_answer(token, status, failure);
         let (sizes, received) = match response {
             Ok(response) => {
                 let trailers = count(response.trailers.as_ref());
@@ -60,6 +65,9 @@ impl Vm {
     /// The next thing that happens to a gRPC call or stream.
     pub(crate) fn grpc_event(&mut self, token: u32, event: Event) {
         let stream = Kind::of(token) == Some(Kind::GrpcStream);
+        if let Event::Close { status, .. } = &event {
+            self.store.data_mut().record_answer(token, Some(*status), None);
+        }
         let Some(pending) = self.store.data_mut().callouts.get(token) else { return };
         let root = pending.root;
         match event {

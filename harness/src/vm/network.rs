@@ -24,6 +24,17 @@ impl NetworkCallbacks {
             upstream_close: func(instance, store, "proxy_on_upstream_connection_close"),
         }
     }
+
+    pub(super) fn has(&self, callback: &str) -> bool {
+        match callback {
+            "proxy_on_new_connection" => self.new_connection.is_some(),
+            "proxy_on_downstream_data" => self.downstream_data.is_some(),
+            "proxy_on_upstream_data" => self.upstream_data.is_some(),
+            "proxy_on_downstream_connection_close" => self.downstream_close.is_some(),
+            "proxy_on_upstream_connection_close" => self.upstream_close.is_some(),
+            _ => false,
+        }
+    }
 }
 
 /// Who closed a connection, as the callbacks number it.

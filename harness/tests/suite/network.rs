@@ -55,7 +55,7 @@ fn answering() -> SocketAddr {
     upstream(|mut stream| {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        // In one write, so that the proxy reads it at once.
+        // In one piece: what a filter adds, it adds to each.
         stream.write_all(format!("re:{text}").as_bytes()).unwrap();
     })
 }

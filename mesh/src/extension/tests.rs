@@ -404,6 +404,7 @@ fn variables_have_unique_names_and_short_values() {
   - {{name: C, valueFrom: HOST, value: ''}}
   - {{name: D, value: 1}}
   - {{name: {}}}
+  - {{name: C}}
 ",
             value(2049),
             value(257)
@@ -417,6 +418,7 @@ fn variables_have_unique_names_and_short_values() {
              proxy's own",
             "10:22: `spec.vmConfig.env[6].value`: must be a string, is a number; hint: put the value in quotes",
             "11:12: `spec.vmConfig.env[7].name`: has 257 characters, must have 1 to 256",
+            "12:12: `spec.vmConfig.env[8].name`: the variable `C` is given twice",
         ],
     );
 }

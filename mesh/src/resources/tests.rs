@@ -323,3 +323,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_misspelt_kind_of_istios_group_is_an_error_and_not_skipped() {
+    let one = |kind: &str| {
+        let text = format!(
+            "{{apiVersion: extensions.istio.io/v1alpha1, kind: {kind}, metadata: {{name: x}}, spec: {{url: h/x}}}}"
+        );
+        let reading = read(&[Source { file: "f".to_owned(), text }]);
+        assert!(reading.resources.skipped.is_empty());
+        reading.errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        one("wasmplugin"),
+        ["f:1:50: `kind`: `wasmplugin` is not one of WasmPlugin, TrafficExtension, did you mean `WasmPlugin`?"]
+    );
+    assert_eq!(one("Telemetry"), ["f:1:50: `kind`: `Telemetry` is not one of WasmPlugin, TrafficExtension"]);
+}

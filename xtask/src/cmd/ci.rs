@@ -34,6 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let folder = root.join("target/tools");
     tools::install_image_tools(root, &folder)?;
     tools::envoy(&folder)?;
+    tools::openid_provider(root, &folder)?;
     let deny = tools::cargo_deny(&folder)?;
     if args.prepare {
         return Ok(());

@@ -8,6 +8,7 @@ use mesh::envoy::{EnvoyError, bootstrap};
 use mesh::plan::Plan;
 
 use super::run::{PlanFlags, plan};
+use super::watch::Watched;
 use crate::report::{Failure, data, note};
 use crate::{environment, handover, tools};
 
@@ -29,7 +30,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let plan = plan(&args.flags)?;
+    let plan = plan(&args.flags, &mut Watched::default())?;
     let written = bootstrap(&plan).map_err(failure)?;
     let text = serde_json::to_string_pretty(&written)
         .map_err(|error| Failure::bad(format!("failed to write the bootstrap: {error}")))?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use mesh::model::{Direction, Extension, FilterChain, FilterKind, Layer, Listener, Protocol, Proxy, ProxyKind};
 use mesh::warnings::{self, Warning};
 use mesh::{AttachedService, Locator, MeshOptions, ProxyError, Resources, ServiceKind};
@@ -31,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NS/NAME", conflicts_with_all = ["label", "kind"])]
     workload: Option<String>,
     /// A proxy in this namespace, of a kind and with labels that are not among the resources.
-    #[arg(long, value_name = "NAMESPACE", requires = "kind")]
+    #[arg(long, value_name = "NAMESPACE", value_parser = NonEmptyStringValueParser::new(), requires = "kind")]
     namespace: Option<String>,
     /// A label of that proxy's pod; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = label, requires = "namespace")]
@@ -58,7 +59,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NS/NAME", value_parser = qualified)]
     service_entry: Vec<(String, String)>,
     /// Istio's root namespace, whose extensions count for every namespace.
-    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
+    #[arg(long, value_name = "NAMESPACE", value_parser = NonEmptyStringValueParser::new(), default_value = "istio-system")]
     root_namespace: String,
     /// Print the first line with every filter, by Envoy's names.
     #[arg(long, conflicts_with = "json")]
@@ -154,7 +155,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 fn explain(args: &Args, locator: &Locator, resources: &Resources, proxy: &Proxy) -> Result<Explained, Failure> {
     let (chain, mesh) = chain(args, resources, proxy);
-    tell(args, &chain, &mesh);
+    tell(args, &chain, &mesh, resources);
     let mut warnings = warnings::of_chain(resources, &chain, &mesh);
     warnings::locate(&mut warnings, locator);
     let fetches = if args.fetch { fetches(&chain, resources)? } else { BTreeMap::new() };
@@ -222,11 +223,22 @@ fn chain(args: &Args, resources: &Resources, proxy: &Proxy) -> (FilterChain, Mes
 }
 
 /// Says what the chain stands for where the flags leave it open.
-fn tell(args: &Args, chain: &FilterChain, mesh: &MeshOptions) {
+fn tell(args: &Args, chain: &FilterChain, mesh: &MeshOptions, resources: &Resources) {
     let is_waypoint = chain.proxy.kind == ProxyKind::Waypoint;
     let asked = !args.service.is_empty() || !args.service_entry.is_empty();
     if asked && !is_waypoint {
         note("--service and --service-entry count at waypoints only");
+    }
+    let given = [
+        ("Service", &args.service, &resources.services),
+        ("ServiceEntry", &args.service_entry, &resources.service_entries),
+    ];
+    for (kind, asked, given) in given {
+        for (namespace, name) in asked {
+            if !given.iter().any(|service| service.namespace == *namespace && service.name == *name) {
+                note(format!("no {kind} of the input is called `{namespace}/{name}`"));
+            }
+        }
     }
     if is_waypoint && !asked && mesh.services.len() > 1 {
         note(format!(

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use mesh::warnings::{self, Rule, Warning};
 use mesh::{Locator, MeshOptions, Place, Problem};
 use serde::Serialize;
@@ -37,7 +38,7 @@ pub(crate) struct Args {
     #[arg(long = "image", value_name = "URL=REF", requires = "fetch")]
     images: Vec<String>,
     /// Istio's root namespace, whose extensions count for every namespace.
-    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
+    #[arg(long, value_name = "NAMESPACE", value_parser = NonEmptyStringValueParser::new(), default_value = "istio-system")]
     root_namespace: String,
     #[command(flatten)]
     registry: RegistryFlags,
@@ -93,12 +94,13 @@ impl Finding {
         }
     }
 
-    fn lines(&self, severity: &str) -> Vec<String> {
+    /// What is printed; a reason that was said just before is not said again.
+    fn lines(&self, severity: &str, said: Option<&str>) -> Vec<String> {
         let Self { rule, place, resource, path, what, why, fix } = self;
         let resource = resource.as_ref().map(|resource| format!("{resource}: ")).unwrap_or_default();
         let path = if path.is_empty() { String::new() } else { format!("`{path}`: ") };
         let mut lines = vec![format!("{place}: {severity}[{rule}]: {resource}{path}{what}")];
-        lines.extend(why.as_ref().map(|why| format!("  why: {why}")));
+        lines.extend(why.as_ref().filter(|why| said != Some(why.as_str())).map(|why| format!("  why: {why}")));
         lines.extend(fix.as_ref().map(|fix| format!("  fix: {fix}")));
         lines
     }
@@ -133,7 +135,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         print(&found);
         input::tell_skipped(&reading.resources);
     }
-    verdict(args, &found, unreachable)
+    let nothing = if reading.resources.extensions.is_empty() && reading.resources.unattached.is_empty() {
+        "nothing to say: the input has no extension"
+    } else {
+        "nothing to say"
+    };
+    verdict(args, &found, unreachable, nothing)
 }
 
 fn print(found: &Findings) {
@@ -141,13 +148,15 @@ fn print(found: &Findings) {
     let warnings = found.warnings.iter().map(|finding| ("warning", finding));
     let mut all: Vec<_> = errors.chain(warnings).collect();
     all.sort_by(|(_, a), (_, b)| a.place.cmp(&b.place));
+    let mut said = None;
     for (severity, finding) in all {
-        finding.lines(severity).iter().for_each(|line| data(printable(line)));
+        finding.lines(severity, said).iter().for_each(|line| data(printable(line)));
+        said = finding.why.as_deref();
     }
 }
 
 /// Fine, or why not. What could not be looked at is told, and counts when nothing else is wrong.
-fn verdict(args: &Args, found: &Findings, unreachable: Vec<Failure>) -> Result<(), Failure> {
+fn verdict(args: &Args, found: &Findings, unreachable: Vec<Failure>, nothing: &str) -> Result<(), Failure> {
     let count = |number: usize, what: &str| match number {
         0 => None,
         1 => Some(format!("1 {what}")),
@@ -166,7 +175,7 @@ fn verdict(args: &Args, found: &Findings, unreachable: Vec<Failure>) -> Result<(
         _ if is_bad => Err(Failure::bad(counts)),
         Some(failure) => Err(failure),
         None => {
-            note(if counts.is_empty() { "nothing to say" } else { &counts });
+            note(if counts.is_empty() { nothing } else { &counts });
             Ok(())
         }
     }

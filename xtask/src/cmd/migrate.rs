@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use clap::builder::NonEmptyStringValueParser;
 use mesh::migrate::{Kind, NewImage, Options, migrate};
 use mesh::model::{Dialect, Phase};
 use mesh::{Problem, Resources};
@@ -41,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, help = "Keep each ServiceMeshExtension to inbound traffic, with `match: [{mode: SERVER}]`")]
     keep_inbound: bool,
     /// The control plane's namespace, whose extensions count for every namespace.
-    #[arg(long, visible_alias = "root-namespace", value_name = "NAMESPACE", default_value = "istio-system")]
+    #[arg(long, visible_alias = "root-namespace", value_name = "NAMESPACE", value_parser = NonEmptyStringValueParser::new(), default_value = "istio-system")]
     control_plane_namespace: String,
     /// Repackage the images as well; the manifest.yaml in them gives the phase and priority that a resource leaves out.
     #[arg(long)]

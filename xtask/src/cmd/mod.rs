@@ -20,3 +20,4 @@ pub(crate) mod run;
 pub(crate) mod surroundings;
 pub(crate) mod toolchain;
 pub(crate) mod verify;
+mod watch;

@@ -1,10 +1,12 @@
 //! `cargo xtask run`.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
+use clap::builder::NonEmptyStringValueParser;
 use mesh::model::{
     EnvValue, Extension, FailStrategy, FilterChain, FilterKind, Layer, LeftOut, Listener, Protocol, WasmFilter,
 };
@@ -18,6 +20,7 @@ use super::images::{images, with_scheme};
 use super::registry_flags::{RegistryFlags, fetch_failure};
 use super::requests;
 use super::surroundings::Surroundings;
+use super::watch::{self, Watched};
 use crate::report::{Failure, note};
 use crate::{environment, handover, input};
 
@@ -25,15 +28,42 @@ use crate::{environment, handover, input};
 ///
 /// Prints `listening on http://ADDRESS` on standard output once it serves; SIGTERM and SIGINT drain it.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Args {
     #[command(flatten)]
     flags: PlanFlags,
-    /// Do not print a line for each request.
-    #[arg(long, short)]
+    /// What is told of each request on standard error. `full` and `json` have everything that the filters did to it.
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Trace::Line)]
+    trace: Trace,
+    /// Do not mask credentials in what is told of requests and in plugins' log lines.
+    #[arg(long)]
+    show_secrets: bool,
+    /// The same as `--trace off`.
+    #[arg(long, short, conflicts_with = "trace")]
     quiet: bool,
+    /// Follow changes of the resources, clusters, node and local modules: the chain is made anew, and takes the old one's
+    /// place for requests that come then. What cannot be served leaves the old one where it is.
+    #[arg(long)]
+    reload: bool,
+    /// This process watches for the one that serves.
+    #[arg(long, hide = true, requires = "reload")]
+    watching: bool,
     /// End with exit code 1 if a plugin did what Envoy answers with a hang, a crash or a broken response.
     #[arg(long)]
     strict: bool,
+}
+
+/// How much is told of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Trace {
+    /// Nothing.
+    Off,
+    /// One line: method, path without its query, status, who answered, how long it took.
+    Line,
+    /// A tree: every callback, what it changed, calls, logs, times.
+    Full,
+    /// The same as one JSON object on a line.
+    Json,
 }
 
 /// Which chain, with which modules, where: what `run` and `envoy` have in common.
@@ -62,7 +92,7 @@ pub(crate) struct PlanFlags {
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
     /// Istio's root namespace, whose extensions count for every namespace.
-    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
+    #[arg(long, value_name = "NAMESPACE", value_parser = NonEmptyStringValueParser::new(), default_value = "istio-system")]
     root_namespace: String,
     /// Say for each extension why its module was pulled or not, and under which key the cache has it.
     #[arg(long)]
@@ -74,24 +104,47 @@ pub(crate) struct PlanFlags {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let plan = plan(&args.flags)?;
+    if args.watching {
+        return watch::watch(|watched| plan(&args.flags, watched));
+    }
+    if args.reload && args.flags.files.iter().any(|file| file.as_os_str() == "-") {
+        return Err(Failure::usage("--reload: standard input cannot be watched"));
+    }
+    let mut watched = Watched::default();
+    let plan = plan(&args.flags, &mut watched)?;
+    if args.reload {
+        return Err(watch::exec(plan, watched, harness_arguments(args)?));
+    }
     let plan = serde_json::to_vec(&plan)
         .map_err(std::io::Error::from)
         .and_then(|plan| unnamed_file(&plan))
         .map_err(|error| Failure::environment(format!("failed to pass the chain to the harness: {error}")))?;
-    let code_cache = environment::cache()?.join("code");
-    let mut arguments = vec!["serve".into(), "--code-cache".into(), code_cache.into_os_string()];
-    if args.quiet {
-        arguments.push("--quiet".into());
-    }
-    if args.strict {
-        arguments.push("--strict".into());
-    }
-    Err(handover::exec("harness", "plugwright-harness", arguments, Some(plan)))
+    Err(handover::exec("harness", "plugwright-harness", harness_arguments(args)?, Some(plan.into())))
 }
 
-/// Resolves the chain and fetches its modules.
-pub(crate) fn plan(args: &PlanFlags) -> Result<Plan, Failure> {
+fn harness_arguments(args: &Args) -> Result<Vec<OsString>, Failure> {
+    let mode = match args.trace {
+        _ if args.quiet => "off",
+        Trace::Off => "off",
+        Trace::Line => "line",
+        Trace::Full => "full",
+        Trace::Json => "json",
+    };
+    let mut arguments: Vec<OsString> = ["serve", "--trace", mode].map(OsString::from).into();
+    for (flag, given) in [("--show-secrets", args.show_secrets), ("--strict", args.strict), ("--reload", args.reload)] {
+        if given {
+            arguments.push(flag.into());
+        }
+    }
+    arguments.extend(["--code-cache".into(), environment::cache()?.join("code").into_os_string()]);
+    Ok(arguments)
+}
+
+/// Resolves the chain and fetches its modules, and notes what it reads on the way.
+pub(crate) fn plan(args: &PlanFlags, watched: &mut Watched) -> Result<Plan, Failure> {
+    for file in args.files.iter().map(PathBuf::as_path).chain(args.surroundings.files()) {
+        watched.note(file);
+    }
     let (clusters, node) = (args.surroundings.clusters()?, args.surroundings.node()?);
     let resources = input::read(&args.files)?;
     let (chain, network) = resolve(&resources, args)?;
@@ -101,8 +154,13 @@ pub(crate) fn plan(args: &PlanFlags) -> Result<Plan, Failure> {
     let mut modules = BTreeMap::new();
     for (extension, filter) in chains(&chain, network.as_ref()).flat_map(wasm) {
         let asked = requests::asked(extension, filter, &resources);
-        let module =
-            fetch(&asked, filter, images.get(&with_scheme(&filter.url)), &cache, &options, args.explain_fetch)?;
+        let replacement = images.get(&with_scheme(&filter.url));
+        match replacement.cloned().or_else(|| Reference::parse_istio(&filter.url).ok()) {
+            Some(Reference::File(path)) => watched.note(&path),
+            Some(Reference::Layout(layout)) => watched.note(&layout.directory.join("index.json")),
+            _ => {}
+        }
+        let module = fetch(&asked, filter, replacement, &cache, &options, args.explain_fetch)?;
         modules.insert(extension.id(), module);
     }
     Ok(Plan {

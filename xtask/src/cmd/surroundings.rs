@@ -1,7 +1,7 @@
 //! What `run` gives a proxy beside its chain: clusters that filters may call, its node, its administration endpoint.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::input;
 use crate::report::Failure;
@@ -43,6 +43,11 @@ impl Surroundings {
         }
         clusters.append(&mut given);
         Ok(clusters)
+    }
+
+    /// The files among them.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.clusters_file.iter().chain(&self.node).map(PathBuf::as_path)
     }
 
     /// The node, if one was given.

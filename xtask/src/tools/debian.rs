@@ -18,6 +18,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("wrk", "wrk"),
     // LuaJIT is built with it.
     ("make", "make"),
+    // The OpenID provider runs on it.
+    ("nodejs", "node"),
+    ("npm", "npm"),
 ];
 
 /// The release whose statically linked programs run on older ones as they are.

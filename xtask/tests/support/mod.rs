@@ -3,6 +3,7 @@
 #![expect(dead_code, reason = "each suite uses a part of it")]
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot set itself up fails")]
 
+pub(crate) mod browser;
 pub(crate) mod envoy;
 
 use std::ffi::OsStr;

@@ -1,7 +1,6 @@
 //! The explanation for people: the chain in one line, then a table.
 
 use mesh::model::{Filter, Phase};
-use mesh::{Change, ChangeKind};
 
 use super::{Explained, Fetch, extension};
 
@@ -28,7 +27,7 @@ pub(super) fn lines(explained: &Explained, all: bool) -> Vec<String> {
     if let Some(changes) = &explained.changes {
         lines.push(String::new());
         lines.push(if changes.is_empty() { "nothing changes in the chain" } else { "changes" }.to_owned());
-        lines.extend(changes.iter().map(|change| format!("  {}", self::change(change))));
+        lines.extend(changes.iter().map(|change| format!("  {change}")));
     }
     if !explained.warnings.is_empty() {
         lines.extend([String::new(), "warnings".to_owned()]);
@@ -78,21 +77,4 @@ fn fetch(fetch: &Fetch) -> String {
         Ok(explanation) => format!("{explanation}{secret}"),
         Err(error) => format!("cannot be fetched: {error}"),
     }
-}
-
-fn change(change: &Change) -> String {
-    let Change { change: kind, namespace, name, from, to, reason, .. } = change;
-    let sign = match kind {
-        ChangeKind::Added => "+",
-        ChangeKind::Removed => "-",
-        ChangeKind::Moved | ChangeKind::Changed => "~",
-    };
-    let name = namespace.as_ref().map_or_else(|| name.clone(), |namespace| format!("{namespace}/{name}"));
-    let place = match (from, to) {
-        (Some(from), Some(to)) if from != to => format!(" from {from} to {to}"),
-        (_, Some(to)) => format!(" at {to}"),
-        (Some(from), None) => format!(" from {from}"),
-        (None, None) => String::new(),
-    };
-    format!("{sign} {kind} {name}{place}: {reason}")
 }

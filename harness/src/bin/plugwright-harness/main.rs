@@ -1,36 +1,42 @@
 //! The engine's own command: reads a plan, serves its chain.
 
-use std::collections::BTreeMap;
+mod follow;
+mod stderr;
+
 use std::ffi::OsStr;
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use harness::abi::LogLevel;
 use harness::chain::{Chain, ChainError};
 use harness::code_cache::CodeCache;
 use harness::engine::{Engine, EngineError, Limits};
-use harness::hazard::{Hazard, HazardKind};
-use harness::log::{ConnectionSummary, RequestSummary, Sink};
 use harness::server::{Options, ServeError, Server};
+use harness::trace::text::printable;
 use mesh::model::Layer;
 use mesh::plan::Plan;
-use time::OffsetDateTime;
+
+use stderr::{Mode, Stderr, say};
 
 /// A request makes some dozens of small allocations, of which the system's allocator makes a tenth of its time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "\
-usage: plugwright-harness serve [--quiet] [--strict] [--log-level LEVEL] [--code-cache FOLDER]
+usage: plugwright-harness serve [--trace MODE] [--show-secrets] [--reload] [--strict] [--log-level LEVEL]
+                                [--code-cache FOLDER]
 
 Reads a plan as JSON on stdin and serves its chain. Once it serves, it prints one line on stdout:
 listening on http://ADDRESS (tcp://ADDRESS for a network chain). SIGTERM and SIGINT drain and exit 0.
 
-  --quiet            no line per request on stderr
+  --trace MODE       what stderr gets of each request: off, line (default), full (a tree), json (one object a line)
+  --quiet            the same as --trace off
+  --show-secrets     do not mask credentials in what is printed
+  --reload           the plan is one line; each further line on stdin is a plan whose chain takes its place
   --strict           exit 1 at the end if a plugin did what Envoy answers with a hang, a crash or a broken response
   --code-cache FOLDER
                      keep compiled modules there, a folder of this user alone; without it each start compiles
@@ -80,7 +86,9 @@ impl From<std::io::Error> for Failure {
 }
 
 struct Arguments {
-    quiet: bool,
+    trace: Mode,
+    show_secrets: bool,
+    reload: bool,
     strict: bool,
     log_level: LogLevel,
     code_cache: Option<PathBuf>,
@@ -94,10 +102,27 @@ fn arguments() -> Result<Option<Arguments>, Failure> {
         Some(other) => return Err(Failure::Usage(format!("unknown subcommand `{other}`"))),
         None => return Err(Failure::Usage("a subcommand is missing".to_owned())),
     }
-    let mut arguments = Arguments { quiet: false, strict: false, log_level: LogLevel::Info, code_cache: None };
+    let mut arguments = Arguments {
+        trace: Mode::default(),
+        show_secrets: false,
+        reload: false,
+        strict: false,
+        log_level: LogLevel::Info,
+        code_cache: None,
+    };
     while let Some(argument) = given.next() {
         match &*argument.to_string_lossy() {
-            "--quiet" => arguments.quiet = true,
+            "--trace" => {
+                arguments.trace = given
+                    .next()
+                    .as_deref()
+                    .and_then(OsStr::to_str)
+                    .and_then(Mode::named)
+                    .ok_or_else(|| Failure::Usage("`--trace` takes one of off, line, full, json".to_owned()))?;
+            }
+            "--quiet" => arguments.trace = Mode::Off,
+            "--show-secrets" => arguments.show_secrets = true,
+            "--reload" => arguments.reload = true,
             "--strict" => arguments.strict = true,
             "--log-level" => {
                 arguments.log_level =
@@ -123,120 +148,8 @@ fn level(name: &str) -> Option<LogLevel> {
     (0..=5).filter_map(LogLevel::from_u32).find(|level| level.as_str() == name)
 }
 
-/// Everything a person reads goes to stderr.
-fn say(line: &str) {
-    // There is nobody to tell when stderr is closed.
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
-}
-
-#[derive(Default)]
-struct Stderr {
-    quiet: bool,
-    hazards: Mutex<BTreeMap<HazardKey, u64>>,
-}
-
-/// Where a hazard is: the same one is printed once and counted from then on.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct HazardKey {
-    kind: HazardKind,
-    filter: String,
-    callback: String,
-    hostcall: Option<String>,
-}
-
-impl std::fmt::Display for HazardKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.kind.name())?;
-        for part in [Some(&self.filter), Some(&self.callback), self.hostcall.as_ref()].into_iter().flatten() {
-            if !part.is_empty() {
-                write!(f, " {part}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Stderr {
-    /// One line for each hazard that was met.
-    fn hazards(&self) -> Vec<String> {
-        let hazards = self.hazards.lock().unwrap_or_else(PoisonError::into_inner);
-        hazards.iter().map(|(hazard, count)| format!("{count} × {hazard}")).collect()
-    }
-}
-
-impl Sink for Stderr {
-    fn log(&self, level: LogLevel, line: &str) {
-        say(&format!("[{}][{}][wasm] {}", timestamp(OffsetDateTime::now_utc()), level.as_str(), escape(line)));
-    }
-
-    fn hazard(&self, hazard: &Hazard<'_>) {
-        let key = HazardKey {
-            kind: hazard.kind,
-            filter: hazard.filter.to_owned(),
-            callback: hazard.callback.to_owned(),
-            hostcall: hazard.hostcall.map(str::to_owned),
-        };
-        let first = {
-            let mut hazards = self.hazards.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = hazards.entry(key).or_default();
-            *count += 1;
-            *count == 1
-        };
-        if first {
-            let place = [hazard.filter, hazard.callback, hazard.hostcall.unwrap_or_default()];
-            let place: Vec<&str> = place.into_iter().filter(|part| !part.is_empty()).collect();
-            let (name, explanation, place) = (hazard.kind.name(), escape(hazard.explanation), escape(&place.join(" ")));
-            say(&format!("hazard {name} ({place}): {explanation}; in Envoy: {}", hazard.kind.in_envoy()));
-        }
-    }
-
-    fn connection(&self, connection: &ConnectionSummary<'_>) {
-        if self.quiet {
-            return;
-        }
-        let ConnectionSummary { id, received, sent, .. } = connection;
-        let by = match connection.closed_by {
-            Some(filter) => filter,
-            None if connection.by_client => "the client",
-            None => "this side",
-        };
-        let took = connection.duration.as_secs_f64() * 1e3;
-        say(&format!("connection {id}: {received} bytes in, {sent} out, closed by {by} {took:.1} ms"));
-    }
-
-    fn script(&self, level: LogLevel, line: &str) {
-        say(&format!("[{}][{}][lua] {}", timestamp(OffsetDateTime::now_utc()), level.as_str(), escape(line)));
-    }
-
-    fn request(&self, request: &RequestSummary<'_>) {
-        if self.quiet {
-            return;
-        }
-        let status = request.status.map_or_else(|| "reset".to_owned(), |status| status.to_string());
-        let by = request.answered_by.map_or_else(String::new, |filter| format!(" by {filter}"));
-        let took = request.duration.as_secs_f64() * 1e3;
-        // A query may carry a token; the path is enough to tell requests apart.
-        let path = request.path.split_once('?').map_or_else(|| escape(request.path), |(path, _)| escape(path) + "?…");
-        let method = escape(request.method);
-        say(&format!("{method} {path} → {status}{by} ({}) {took:.1} ms", escape(request.details)));
-    }
-}
-
-/// A guest's text cannot move the terminal's cursor or begin a line of its own.
-fn escape(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| if c.is_control() && c != '\t' { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-        .collect()
-}
-
 fn escape_lines(lines: &[String]) -> String {
-    lines.iter().map(|line| escape(line)).collect::<Vec<_>>().join("\n  ")
-}
-
-/// `YYYY-MM-DD HH:MM:SS.mmm` in UTC, as Envoy's log has it.
-fn timestamp(now: OffsetDateTime) -> String {
-    let (hour, minute, second, millisecond) = now.to_hms_milli();
-    format!("{} {hour:02}:{minute:02}:{second:02}.{millisecond:03}", now.date())
+    lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n  ")
 }
 
 /// Says that modules are being compiled, to a person who has been waiting for a second.
@@ -269,7 +182,7 @@ fn code_cache(folder: &Path) -> Option<Arc<CodeCache>> {
     match CodeCache::open(folder) {
         Ok(cache) => Some(Arc::new(cache)),
         Err(error) => {
-            say(&format!("warning: compiled modules are not kept: {}", escape(&chained(&error))));
+            say(&format!("warning: compiled modules are not kept: {}", printable(&chained(&error))));
             None
         }
     }
@@ -281,10 +194,15 @@ fn run() -> Result<(), Failure> {
         return Ok(());
     };
     let mut input = String::new();
-    std::io::stdin().read_to_string(&mut input)?;
+    let mut stdin = BufReader::new(std::io::stdin());
+    if arguments.reload {
+        stdin.read_line(&mut input)?;
+    } else {
+        stdin.read_to_string(&mut input)?;
+    }
     let plan: Plan =
         serde_json::from_str(&input).map_err(|error| Failure::Usage(format!("the plan on stdin: {error}")))?;
-    let sink = Arc::new(Stderr { quiet: arguments.quiet, ..Stderr::default() });
+    let sink = Arc::new(Stderr::new(arguments.trace, arguments.show_secrets, &plan));
     let mut engine = Engine::new(Limits::default())?;
     let code_cache = arguments.code_cache.as_deref().and_then(code_cache);
     if let Some(cache) = &code_cache {
@@ -306,12 +224,13 @@ fn run() -> Result<(), Failure> {
         // Registered before anything is served: a signal that comes early must drain, not kill.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let options = Options {
-            upstream: plan.upstream,
-            clusters: plan.clusters,
-            admin: plan.admin,
-            ca_certificates: plan.ca_certificates,
+            upstream: plan.upstream.clone(),
+            clusters: plan.clusters.clone(),
+            admin: plan.admin.clone(),
+            ca_certificates: plan.ca_certificates.clone(),
             workers: plan.workers,
-            ..Options::listen_on(plan.listen)
+            trace: arguments.trace.settings(arguments.show_secrets),
+            ..Options::listen_on(plan.listen.clone())
         };
         let server = Server::start(chain, options)?;
         let mut stdout = std::io::stdout();
@@ -321,6 +240,9 @@ fn run() -> Result<(), Failure> {
         let scheme = if plan.chain.listener.layer == Layer::Network { "tcp" } else { "http" };
         writeln!(stdout, "listening on {scheme}://{}", server.address())?;
         stdout.flush()?;
+        if arguments.reload {
+            follow::follow(stdin, plan, engine, sink.clone(), server.reloader())?;
+        }
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
