@@ -6,15 +6,14 @@
 
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a benchmark prints, or fails")]
 
+#[path = "common/callgrind.rs"]
+mod callgrind;
 mod common;
 
-use std::process::Command;
-
+use callgrind::{INSIDE, counted};
 use common::{CALLS, CHAINS, Filters, HOSTCALLS, Resolved, request, serve};
 use harness::engine::{Engine, Limits};
 
-/// Set in the process that is measured.
-const INSIDE: &str = "--inside";
 const FEW: u32 = 50;
 
 fn main() {
@@ -62,16 +61,4 @@ fn print(name: &str) {
         Filters::Hostcall(_) => println!("| hostcall: {name} | {} |", each / u64::from(CALLS)),
         _ => println!("| request: {name} | {each} |"),
     }
-}
-
-fn counted(name: &str, requests: u32, file: &str) -> u64 {
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", &format!("--callgrind-out-file={file}")])
-        .arg(std::env::current_exe().expect("this program"))
-        .args([INSIDE, name, &requests.to_string()])
-        .output()
-        .expect("valgrind; apt-get install valgrind");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let collected = said.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
-    collected.filter(|_| output.status.success()).unwrap_or_else(|| unreachable!("valgrind failed:\n{said}"))
 }

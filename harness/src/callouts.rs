@@ -191,7 +191,12 @@ impl Callouts {
         let kind = if message.is_some() { Kind::GrpcCall } else { Kind::GrpcStream };
         let bytes = message.map_or(0, <[u8]>::len) + headers.byte_size();
         self.room(bytes)?;
-        let Some(host) = host else { return Ok(self.token(kind)) };
+        let Some(host) = host else {
+            // Known, so that a plugin may send on it.
+            let token = self.token(kind);
+            self.insert(token, root, bytes, None, None);
+            return Ok(token);
+        };
         let client = host.services.clusters.grpc(cluster).ok_or(Refusal::UnknownCluster)?;
         let token = self.token(kind);
         let (writer, body) = body::queue(false);

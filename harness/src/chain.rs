@@ -20,6 +20,7 @@ use crate::log::Sink;
 use crate::lua::{self, LuaPlugin};
 use crate::module::{LoadError, Module};
 use crate::native::{DenyAll, NativePlugin};
+use crate::nature::Real;
 use crate::plugin::{Plugin, VmConfig};
 use crate::shared::Shared;
 use crate::source::{Fetched, ModuleSource, SourceError};
@@ -162,7 +163,8 @@ impl Chain {
         node: Option<serde_json::Value>,
     ) -> Result<Self, ChainError> {
         let proxy = Arc::new(facts(chain, node));
-        let surroundings = Surroundings { sink, shared: Arc::new(Shared::default()), log_level, proxy };
+        let (shared, nature) = (Arc::new(Shared::default()), Arc::new(Real));
+        let surroundings = Surroundings { sink, shared, log_level, proxy, nature };
         Self::assemble(engine, chain, source, host_env, surroundings, &mut Known::default())
     }
 

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -15,8 +16,24 @@ use crate::upstream::{Address, Dialer, Event, Failure, Upstream};
 /// More of a response body than this fails the call, as in Envoy.
 const MAX_RESPONSE: usize = 32 << 20;
 
+/// Answers calls in this process, for a proxy without sockets.
+pub(crate) trait Backends {
+    /// How long a response takes, and which it is; it breaks off when there is none. `None`: no such cluster.
+    fn http(&self, cluster: &str, call: &Call) -> Option<(Duration, Option<Response>)>;
+
+    /// Whether there is such a cluster for gRPC.
+    fn has_grpc(&self, cluster: &str) -> bool;
+
+    /// What is answered to one part of a gRPC call.
+    fn grpc(&self, cluster: &str, headers: &HeaderMap, message: Option<Bytes>, end: bool) -> grpc::Scripted;
+}
+
 /// A worker's clusters, by name.
-pub(crate) struct Clusters(RefCell<HashMap<String, Cluster>>);
+pub(crate) struct Clusters {
+    by_name: RefCell<HashMap<String, Cluster>>,
+    /// What stands for all of them, in a proxy without sockets.
+    backends: Option<Rc<dyn Backends>>,
+}
 
 struct Cluster {
     address: Address,
@@ -69,14 +86,19 @@ pub(crate) struct Reset;
 impl Clusters {
     /// Clusters by name, each at an address.
     pub(crate) fn new(addresses: &BTreeMap<String, Address>, dialer: &Dialer) -> Self {
-        let clusters = Self(RefCell::default());
+        let clusters = Self { by_name: RefCell::default(), backends: None };
         clusters.replace(addresses, dialer);
         clusters
     }
 
+    /// Clusters that are asked in this process.
+    pub(crate) fn scripted(backends: Rc<dyn Backends>) -> Self {
+        Self { by_name: RefCell::default(), backends: Some(backends) }
+    }
+
     /// Takes other clusters. Those whose addresses stay keep their connections.
     pub(crate) fn replace(&self, addresses: &BTreeMap<String, Address>, dialer: &Dialer) {
-        let mut clusters = self.0.borrow_mut();
+        let mut clusters = self.by_name.borrow_mut();
         let mut before = std::mem::take(&mut *clusters);
         let mut cluster = |(name, address): (&String, &Address)| {
             let same = before.remove(name).filter(|cluster| cluster.address == *address);
@@ -92,12 +114,15 @@ impl Clusters {
 
     /// The client for gRPC calls to a cluster, which is spoken to in HTTP/2.
     pub(crate) fn grpc(&self, cluster: &str) -> Option<grpc::Client> {
-        self.0.borrow().get(cluster).map(|cluster| cluster.grpc.clone())
+        match &self.backends {
+            Some(backends) => backends.has_grpc(cluster).then(|| grpc::Client::scripted(cluster, backends.clone())),
+            None => self.by_name.borrow().get(cluster).map(|cluster| cluster.grpc.clone()),
+        }
     }
 
     /// Whether there is a cluster of that name.
     pub(crate) fn has(&self, cluster: &str) -> bool {
-        self.0.borrow().contains_key(cluster)
+        self.by_name.borrow().contains_key(cluster) || self.backends.is_some()
     }
 
     /// Makes a call. Dropping the future cancels it.
@@ -106,7 +131,13 @@ impl Clusters {
         cluster: &str,
         mut call: Call,
     ) -> Result<impl Future<Output = Result<Response, Reset>> + use<>, CallError> {
-        let upstream = self.0.borrow().get(cluster).ok_or(CallError::UnknownCluster)?.http.clone();
+        let (upstream, scripted) = match &self.backends {
+            None => (Some(self.by_name.borrow().get(cluster).ok_or(CallError::UnknownCluster)?.http.clone()), None),
+            Some(backends) => {
+                call.check()?;
+                (None, Some(backends.http(cluster, &call).ok_or(CallError::UnknownCluster)?))
+            }
+        };
         call.check()?;
         // The map's bound is the same for everyone: what does not fit is left out.
         if !call.body.is_empty() {
@@ -122,7 +153,16 @@ impl Clusters {
         }
         Ok(async move {
             let timeout = call.timeout;
-            let exchange = exchange(upstream, call);
+            let exchange = async move {
+                match (upstream, scripted) {
+                    (Some(upstream), _) => exchange(upstream, call).await,
+                    (None, Some((delay, response))) => {
+                        tokio::time::sleep(delay).await;
+                        response.ok_or(Reset)
+                    }
+                    (None, None) => Err(Reset),
+                }
+            };
             match timeout {
                 None => exchange.await,
                 Some(timeout) => tokio::time::timeout(timeout, exchange)

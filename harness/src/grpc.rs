@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -10,7 +11,9 @@ use hyper::body::{Body as _, Incoming};
 use hyper::{Request, Response};
 
 use crate::body::QueueBody;
+use crate::cluster::Backends;
 use crate::header_map::HeaderMap;
+use crate::offline;
 use crate::proto::{self, Field};
 use crate::upstream::{Address, Dialer, Failure, Pool, Scheme, broken as reset, response_headers};
 
@@ -20,7 +23,7 @@ const MAX_MESSAGE: usize = 32 << 20;
 const PREFIX: usize = 5;
 
 const UNKNOWN: u32 = 2;
-const INTERNAL: u32 = 13;
+pub(crate) const INTERNAL: u32 = 13;
 const UNAVAILABLE: u32 = 14;
 
 /// Where a call goes, as a plugin names it.
@@ -104,7 +107,24 @@ pub(crate) fn frame(message: &[u8]) -> Bytes {
 
 /// A worker's connection to one cluster, opened when it is first needed.
 #[derive(Clone)]
-pub(crate) struct Client(Pool);
+pub(crate) struct Client(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Pool(Pool),
+    Scripted(String, Rc<dyn Backends>),
+}
+
+/// What a backend in this process does with one part of a call.
+#[derive(Debug, Default)]
+pub(crate) struct Scripted {
+    pub(crate) delay: Duration,
+    pub(crate) metadata: HeaderMap,
+    pub(crate) messages: Vec<Bytes>,
+    pub(crate) trailers: HeaderMap,
+    /// The end, and its text.
+    pub(crate) status: Option<(u32, String)>,
+}
 
 impl Client {
     /// A cluster in the clear is spoken to in HTTP/2 without asking first.
@@ -112,7 +132,12 @@ impl Client {
         if address.scheme == Scheme::Http {
             address.scheme = Scheme::H2c;
         }
-        Self(Pool::new(address, dialer))
+        Self(Kind::Pool(Pool::new(address, dialer)))
+    }
+
+    /// A client that asks in this process.
+    pub(crate) fn scripted(cluster: &str, backends: Rc<dyn Backends>) -> Self {
+        Self(Kind::Scripted(cluster.to_owned(), backends))
     }
 
     /// Makes one call. Dropping the future cancels it.
@@ -123,10 +148,7 @@ impl Client {
         timeout: Option<Duration>,
         mut on: impl FnMut(Event),
     ) {
-        let Some(request) = request(&headers, body) else {
-            return local_reply(&Failure::Request.message(), &Failure::Request.details(false), &mut on);
-        };
-        let exchange = self.run(request, &mut on);
+        let exchange = self.run(headers, body, &mut on);
         match timeout {
             None => exchange.await,
             Some(timeout) => {
@@ -137,9 +159,18 @@ impl Client {
         }
     }
 
-    async fn run(self, (request, authority): (Request<QueueBody>, HeaderValue), on: &mut impl FnMut(Event)) {
+    async fn run(self, headers: HeaderMap, body: QueueBody, on: &mut impl FnMut(Event)) {
+        let pool = match self.0 {
+            Kind::Pool(pool) => pool,
+            Kind::Scripted(cluster, backends) => {
+                return offline::grpc::exchange(&cluster, &*backends, &headers, body, on).await;
+            }
+        };
+        let Some((request, authority)) = request(&headers, body) else {
+            return local_reply(&Failure::Request.message(), &Failure::Request.details(false), on);
+        };
         let (started, end) = (Instant::now(), request.body().end());
-        match self.0.send(request, Some(authority)).await {
+        match pool.send(request, Some(authority)).await {
             Ok(answer) => {
                 let took = end.has_come().then(|| started.elapsed());
                 receive(answer.response, took, on).await;
@@ -200,7 +231,7 @@ async fn receive(response: Response<Incoming>, took: Option<Duration>, on: &mut 
 }
 
 /// Hands out the complete messages; `None` when one is compressed or too long.
-fn messages(received: &mut BytesMut, on: &mut impl FnMut(Event)) -> Option<()> {
+pub(crate) fn messages(received: &mut BytesMut, on: &mut impl FnMut(Event)) -> Option<()> {
     while let Some([flag, length @ ..]) = received.first_chunk::<PREFIX>() {
         let length = u32::from_be_bytes(*length) as usize;
         if *flag != 0 && length > 0 || length > MAX_MESSAGE {
@@ -227,7 +258,7 @@ fn close(trailers: HeaderMap, details: &str, on: &mut impl FnMut(Event)) {
     on(Event::Close { status, message });
 }
 
-fn broken(status: u32, on: &mut impl FnMut(Event)) {
+pub(crate) fn broken(status: u32, on: &mut impl FnMut(Event)) {
     on(Event::TrailingMetadata(HeaderMap::default()));
     on(Event::Close { status, message: String::new() });
 }

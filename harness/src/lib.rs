@@ -4,7 +4,7 @@
 //! instance and its callbacks), `hostcalls` and `wasi` (what a guest may ask), `stream` (one request in the filter
 //! chain), `network` (one connection in the network chain), [`chain`] (a resolved chain made executable), `upstream`
 //! (where requests go), [`server`] (worker threads, each with its own VMs). [`hazard`] is what none of them imitates,
-//! [`trace`] what each request met.
+//! [`trace`] what each request met, [`offline`] a proxy without sockets, for the tests of plugins.
 //!
 //! ```
 //! use harness::engine::{Engine, Limits};
@@ -42,7 +42,9 @@ pub mod log;
 mod lua;
 pub mod module;
 mod native;
+pub mod nature;
 mod network;
+pub mod offline;
 pub mod plugin;
 mod properties;
 mod proto;

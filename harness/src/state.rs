@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
+use tokio::time::Instant;
 use wasmtime::{Memory, ResourceLimiter, TypedFunc};
 
 use crate::abi::LogLevel;
@@ -14,6 +15,7 @@ use crate::callouts::{Callouts, Host, Received};
 use crate::cel::Expressions;
 use crate::hazard::{self, Hazard, HazardKind};
 use crate::log::{Silent, Sink};
+use crate::nature::{Nature, Real};
 use crate::plugin::{Plugin, VmConfig};
 use crate::shared::{Shared, VmMetrics};
 use crate::stream::state::{Declared, ProxyFacts, StreamState};
@@ -97,6 +99,7 @@ pub(crate) struct HostState {
     pub(crate) shared: Arc<Shared>,
     pub(crate) log_level: LogLevel,
     pub(crate) proxy: Arc<ProxyFacts>,
+    pub(crate) nature: Arc<dyn Nature>,
     /// The worker; none for a VM that tries a configuration.
     pub(crate) host: Option<Host>,
     pub(crate) callouts: Callouts,
@@ -125,6 +128,7 @@ impl HostState {
             shared: surroundings.shared.clone(),
             log_level: surroundings.log_level,
             proxy: surroundings.proxy.clone(),
+            nature: surroundings.nature.clone(),
             host: None,
             callouts: Callouts::default(),
             metrics: VmMetrics::default(),
@@ -142,6 +146,7 @@ impl HostState {
             shared: Arc::default(),
             log_level: LogLevel::Critical,
             proxy: Arc::default(),
+            nature: Arc::new(Real),
         };
         Self::new(Arc::default(), &surroundings, Limits { memory_bytes: 0, table_elements: 0 })
     }

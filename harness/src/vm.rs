@@ -7,8 +7,8 @@ pub(crate) mod network;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
+use tokio::time::Instant;
 use wasmtime::{Extern, ExternType, Instance, Memory, Store, Table, Trap, TypedFunc, WasmParams, WasmResults};
 
 use crate::abi::{AbiVersion, LogLevel};
@@ -18,6 +18,7 @@ use crate::hazard::{Hazard, HazardKind, MemoryWatch};
 use crate::hostcalls::RestrictedCallback;
 use crate::log::Sink;
 use crate::module::Module;
+use crate::nature::Nature;
 use crate::plugin::Plugin;
 use crate::shared::Shared;
 use crate::state::{Context, HostState, Limits, Phase, Root, Tick};
@@ -31,6 +32,7 @@ pub(crate) struct Surroundings {
     pub(crate) shared: Arc<Shared>,
     pub(crate) log_level: LogLevel,
     pub(crate) proxy: Arc<ProxyFacts>,
+    pub(crate) nature: Arc<dyn Nature>,
 }
 
 /// Why a plugin could not be started.

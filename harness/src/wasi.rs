@@ -1,7 +1,5 @@
 //! WASI as Envoy gives it: an environment, clocks, randomness, and two descriptors that log. No files, no sockets.
 
-use std::time::SystemTime;
-
 use wasmtime::Linker;
 
 use crate::abi::LogLevel;
@@ -183,8 +181,12 @@ fn args_sizes_get(call: &mut Call<'_>, count: u32, size: u32) -> Result<(), Faul
 
 fn clock_time_get(call: &mut Call<'_>, clock: u32, _: u64, out: u32) -> Result<(), Fault> {
     let now = match clock {
-        0 => crate::hostcalls::nanoseconds(SystemTime::now()),
-        1 => u64::try_from(call.data().shared.uptime().as_nanos()).unwrap_or(u64::MAX),
+        0 => crate::hostcalls::nanoseconds(call.data().nature.now()),
+        1 => {
+            let state = call.data();
+            let shown = state.nature.monotonic().unwrap_or_else(|| state.shared.uptime());
+            u64::try_from(shown.as_nanos()).unwrap_or(u64::MAX)
+        }
         _ => return Err(Fault::Code(ENOTSUP)),
     };
     let (memory, _) = memory::split(call)?;
@@ -203,8 +205,9 @@ fn random_get(call: &mut Call<'_>, ptr: u32, len: u32) -> Result<(), Fault> {
     if len > MAX_RANDOM {
         return Err(Fault::Code(EINVAL));
     }
-    let (memory, _) = memory::split(call)?;
-    getrandom::fill(memory::range_mut(memory, ptr, len)?).map_err(|_| Fault::Code(ENOSYS))
+    let (memory, state) = memory::split(call)?;
+    let filled = state.nature.random(memory::range_mut(memory, ptr, len)?);
+    if filled { Ok(()) } else { Err(Fault::Code(ENOSYS)) }
 }
 
 fn poll_oneoff(call: &mut Call<'_>, _: u32, _: u32, _: u32, events: u32) -> Result<(), Fault> {

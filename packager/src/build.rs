@@ -5,7 +5,7 @@ mod discover;
 pub mod fresh;
 mod toolchain;
 
-pub use compile::{CompileError, Profile, compile};
+pub use compile::{CompileError, Profile, compile, compile_examples};
 pub use discover::{DiscoverError, Workspace, discover};
 pub use toolchain::{Installer, Kind, Preference, Probe, Toolchain, ToolchainError, Tools, prepare};
 

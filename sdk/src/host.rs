@@ -4,7 +4,8 @@ use std::fmt;
 use std::ops::Range;
 use std::time::SystemTime;
 
-use crate::LocalResponse;
+use crate::property::{Property, PropertyError, PropertyValue};
+use crate::{HeaderMap, LocalResponse};
 
 /// Names a header map of the stream. The numbers are those of the ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,11 +13,11 @@ use crate::LocalResponse;
 pub enum MapType {
     /// The request's headers, pseudo-headers first.
     RequestHeaders = 0,
-    /// The request's trailers.
+    /// The request's trailers. Writing one while the last of the body is seen makes them.
     RequestTrailers = 1,
     /// The response's headers, `:status` first.
     ResponseHeaders = 2,
-    /// The response's trailers.
+    /// The response's trailers. Writing one while the last of the body is seen makes them.
     ResponseTrailers = 3,
 }
 
@@ -28,6 +29,10 @@ pub enum BufferType {
     RequestBody = 0,
     /// The part of the response's body that the host holds now.
     ResponseBody = 1,
+    /// What the client sent on a connection and the host holds now.
+    DownstreamData = 2,
+    /// What the upstream sent on a connection and the host holds now.
+    UpstreamData = 3,
 }
 
 /// Names a severity of the proxy's log. The numbers are those of the ABI.
@@ -48,6 +53,18 @@ pub enum LogLevel {
     Critical = 5,
 }
 
+/// Names a kind of metric. The numbers are those of the ABI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum MetricType {
+    /// Only grows.
+    Counter = 0,
+    /// Goes up and down.
+    Gauge = 1,
+    /// Tells how values are spread.
+    Histogram = 2,
+}
+
 /// Says that the host refused a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostError {
@@ -64,6 +81,11 @@ impl HostError {
     /// Returns the status, numbered as in the ABI: 2 is a bad argument, or a map or buffer out of its phase.
     pub const fn status(self) -> u32 {
         self.status
+    }
+
+    /// Returns the host call, named as in the ABI.
+    pub const fn call(self) -> &'static str {
+        self.call
     }
 }
 
@@ -95,8 +117,9 @@ pub type Header = (Vec<u8>, Vec<u8>);
 /// A map or a buffer can be had in its own phase only; elsewhere the host answers with an error, where the proxy-wasm
 /// crate would panic. Plugins take `&mut impl Host`, so that a module carries only the calls that it makes.
 pub trait Host {
-    /// Returns all headers of `map` in their order. Envoy returns none when the map is not available.
-    fn headers(&self, map: MapType) -> Result<Vec<Header>, HostError>;
+    /// Returns all headers of `map`, as the host wrote them: one allocation. Envoy returns none when the map is not
+    /// available.
+    fn header_map(&self, map: MapType) -> Result<HeaderMap, HostError>;
 
     /// Returns the first header called `name`, in any case, or none.
     fn header(&self, map: MapType, name: &str) -> Result<Option<Vec<u8>>, HostError>;
@@ -140,13 +163,73 @@ pub trait Host {
     /// Fills `bytes` with randomness that is fit for keys: from WASI in a module, from a fixed sequence in a test.
     fn random(&self, bytes: &mut [u8]) -> Result<(), HostError>;
 
+    /// Lets a connection's data for the upstream, or its beginning, go on that a callback paused.
+    fn resume_connection(&mut self) -> Result<(), HostError>;
+
+    /// Closes the connection, once what has passed is written.
+    fn close_connection(&mut self) -> Result<(), HostError>;
+
+    /// Returns the value shared under `key` and its version; [`SharedData`](crate::SharedData) is the usual way.
+    fn shared_data(&self, key: &str) -> Result<Option<(Vec<u8>, u32)>, HostError>;
+
+    /// Shares a value under `key`. A `version` other than 0 that is not the current one fails with status 8.
+    fn set_shared_data(&mut self, key: &str, value: &[u8], version: u32) -> Result<(), HostError>;
+
+    /// Makes this plugin the owner of the queue `name`; [`Queue`](crate::Queue) is the usual way.
+    fn register_queue(&mut self, name: &str) -> Result<u32, HostError>;
+
+    /// Returns the queue `name` of the VM `vm_id`, an empty one being this VM's own.
+    fn resolve_queue(&self, vm_id: &str, name: &str) -> Result<Option<u32>, HostError>;
+
+    /// Appends to a queue.
+    fn enqueue(&mut self, queue: u32, value: &[u8]) -> Result<(), HostError>;
+
+    /// Takes from a queue; none when it is empty.
+    fn dequeue(&mut self, queue: u32) -> Result<Option<Vec<u8>>, HostError>;
+
+    /// Defines a metric; [`Counter`](crate::Counter), [`Gauge`](crate::Gauge) and [`Histogram`](crate::Histogram) are the
+    /// usual way.
+    fn define_metric(&mut self, kind: MetricType, name: &str) -> Result<u32, HostError>;
+
+    /// Adds to a counter or a gauge.
+    fn increment_metric(&mut self, metric: u32, by: i64) -> Result<(), HostError>;
+
+    /// Sets a gauge, or adds a value to a histogram.
+    fn record_metric(&mut self, metric: u32, value: u64) -> Result<(), HostError>;
+
+    /// Returns a counter's or a gauge's value.
+    fn metric(&self, metric: u32) -> Result<u64, HostError>;
+
+    /// Calls a function that the proxy has beyond the ABI, such as Envoy's `compress`.
+    fn call_foreign_function(&mut self, name: &str, arguments: &[u8]) -> Result<Vec<u8>, HostError>;
+
+    /// Returns a property in its own type; none when there is no such property here.
+    ///
+    /// ```
+    /// # use plugwright_sdk::{Host, property};
+    /// # fn f(host: &impl Host) -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = host.get(property::SOURCE_ADDRESS)?;
+    /// let started = host.get(property::REQUEST_TIME)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn get<T: PropertyValue>(&self, property: Property<T>) -> Result<Option<T>, PropertyError>
+    where
+        Self: Sized,
+    {
+        property.get(self)
+    }
+
+    /// Returns all headers of `map` in their order, each a copy.
+    fn headers(&self, map: MapType) -> Result<Vec<Header>, HostError> {
+        Ok(self.header_map(map)?.to_vec())
+    }
+
     /// Returns the values of all headers called `name`, in their order.
     ///
     /// [`header`](Self::header) returns the first only, which is not enough where the upstream might heed another.
     fn header_values(&self, map: MapType, name: &str) -> Result<Vec<Vec<u8>>, HostError> {
-        let mut headers = self.headers(map)?;
-        headers.retain(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes()));
-        Ok(headers.into_iter().map(|(_, value)| value).collect())
+        Ok(self.header_map(map)?.values(name).map(<[u8]>::to_vec).collect())
     }
 
     /// Logs at debug level.

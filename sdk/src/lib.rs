@@ -51,13 +51,17 @@
 mod asynchronous;
 mod config;
 mod field;
+mod headers;
 mod host;
 mod json;
+#[cfg(feature = "log")]
+pub mod logger;
+mod metric;
+mod network;
 mod plugin;
-#[cfg_attr(
-    not(any(test, target_family = "wasm")),
-    expect(dead_code, reason = "only a module talks to a host over the wire")
-)]
+pub mod property;
+mod queue;
+mod shared_data;
 mod wire;
 
 #[cfg(target_family = "wasm")]
@@ -73,47 +77,52 @@ pub use proxy_wasm;
 pub use schemars;
 
 pub use asynchronous::{
-    Answer, AsyncPlugin, Body, BodyError, Call, CallError, CallResponse, Latch, Request, RequestBody, Response, Root,
-    Sleep,
+    Answer, AsyncNetworkPlugin, AsyncPlugin, Body, BodyError, Call, CallError, CallResponse, Connection, Data,
+    GrpcCall, GrpcError, GrpcStream, Latch, QueueReceiver, Request, RequestBody, Response, Root, Sleep, Trailers,
 };
 pub use config::ConfigError;
 pub use field::{is_field_value, is_token, quoted};
-pub use host::{BufferType, Header, Host, HostError, LogLevel, MapType};
+pub use headers::HeaderMap;
+pub use host::{BufferType, Header, Host, HostError, LogLevel, MapType, MetricType};
+pub use metric::{Counter, Gauge, Histogram};
+pub use network::{Close, NetworkFlow, NetworkPlugin, Peer};
 pub use plugin::{Flow, LocalResponse, Plugin};
+pub use property::PropertyError;
+pub use queue::Queue;
+pub use shared_data::{SharedData, SharedDataError};
 
-/// Makes a [`Plugin`], or with `async` an [`AsyncPlugin`], the one that the module runs, under any root id.
+/// Makes a plugin the one that the module runs, under any root id: `register!(MyPlugin)` a [`Plugin`],
+/// `register!(async MyPlugin)` an [`AsyncPlugin`], `register!(network MyPlugin)` a [`NetworkPlugin`], and
+/// `register!(async network MyPlugin)` an [`AsyncNetworkPlugin`].
 ///
 /// Call it once, in the crate that is built as a `cdylib`. On other targets than wasm it only checks the type.
 #[macro_export]
 macro_rules! register {
+    (async network $plugin:ty) => {
+        $crate::register!(@ $plugin, AsyncNetworkPlugin, start_async_network);
+    };
     (async $plugin:ty) => {
+        $crate::register!(@ $plugin, AsyncPlugin, start_async);
+    };
+    (network $plugin:ty) => {
+        $crate::register!(@ $plugin, NetworkPlugin, start_network);
+    };
+    (@ $plugin:ty, $trait:ident, $start:ident) => {
         #[cfg(target_family = "wasm")]
         type PlugwrightPlugin = $plugin;
 
         #[cfg(target_family = "wasm")]
         mod plugwright_module {
             #![allow(unsafe_code, missing_docs, unreachable_pub, reason = "proxy-wasm writes the entry point")]
-            $crate::proxy_wasm::main! {{ $crate::guest::start_async::<super::PlugwrightPlugin>(); }}
+            $crate::proxy_wasm::main! {{ $crate::guest::$start::<super::PlugwrightPlugin>(); }}
         }
 
         const _: fn() = || {
-            fn is_plugin<P: $crate::AsyncPlugin>() {}
+            fn is_plugin<P: $crate::$trait>() {}
             is_plugin::<$plugin>();
         };
     };
     ($plugin:ty) => {
-        #[cfg(target_family = "wasm")]
-        type PlugwrightPlugin = $plugin;
-
-        #[cfg(target_family = "wasm")]
-        mod plugwright_module {
-            #![allow(unsafe_code, missing_docs, unreachable_pub, reason = "proxy-wasm writes the entry point")]
-            $crate::proxy_wasm::main! {{ $crate::guest::start::<super::PlugwrightPlugin>(); }}
-        }
-
-        const _: fn() = || {
-            fn is_plugin<P: $crate::Plugin>() {}
-            is_plugin::<$plugin>();
-        };
+        $crate::register!(@ $plugin, Plugin, start);
     };
 }

@@ -1,8 +1,10 @@
 //! What a plugin is: a configuration type, a way to build it, and callbacks that default to doing nothing.
 
+use std::time::Duration;
+
 use serde::de::DeserializeOwned;
 
-use crate::{ConfigError, Host, json};
+use crate::{ConfigError, Host, HostError, Queue, json};
 
 /// Handles the streams of one plugin configuration.
 ///
@@ -45,6 +47,40 @@ pub trait Plugin: Sized + 'static {
     fn on_response_body(&self, host: &mut impl Host, size: usize, end_of_stream: bool) -> Flow {
         let _ = (host, size, end_of_stream);
         Flow::Continue
+    }
+
+    /// Sees the request's trailers, when there are any.
+    fn on_request_trailers(&self, host: &mut impl Host) -> Flow {
+        let _ = host;
+        Flow::Continue
+    }
+
+    /// Sees the response's trailers, when there are any.
+    fn on_response_trailers(&self, host: &mut impl Host) -> Flow {
+        let _ = host;
+        Flow::Continue
+    }
+
+    /// Is called when a stream is over, however it ended; all its header maps can be read.
+    fn on_log(&self, host: &mut impl Host) {
+        let _ = host;
+    }
+
+    /// Says how often [`on_tick`](Self::on_tick) is called, in whole milliseconds; by default never.
+    ///
+    /// Every worker has its own ticks, and Envoy's main thread as well.
+    fn tick_period(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Is called again and again, beside all streams.
+    fn on_tick(&self, host: &mut impl Host) {
+        let _ = host;
+    }
+
+    /// Is called when there is something in a queue that the plugin has [registered](Queue::register).
+    fn on_queue_ready(&self, host: &mut impl Host, queue: Queue) {
+        let _ = (host, queue);
     }
 }
 
@@ -94,7 +130,7 @@ impl LocalResponse {
     }
 
     /// Adds a header. One that HTTP does not allow is left out when the response is sent, and the log says so: Envoy
-    /// would let it split the response.
+    /// would let it split the response. With more than 1024 headers, of which Envoy would send none, the stream is reset.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
@@ -114,6 +150,10 @@ pub(crate) fn load<P: Plugin>(configuration: &[u8], host: &mut impl Host) -> Res
     if configuration.is_empty() { P::unconfigured(host) } else { P::configure(json::from_slice(configuration)?, host) }
 }
 
+/// Of more headers Envoy would send none.
+const MOST_HEADERS: usize = 1024;
+const BAD_ARGUMENT: u32 = 2;
+
 /// Carries out what a callback decided; true when the stream goes on.
 pub(crate) fn settle(flow: Flow, host: &mut impl Host) -> bool {
     let mut response = match flow {
@@ -124,16 +164,27 @@ pub(crate) fn settle(flow: Flow, host: &mut impl Host) -> bool {
     response.headers.retain(|(name, value)| {
         let allowed = crate::is_token(name) && crate::is_field_value(value);
         if !allowed {
-            host.error("a header of the local response is left out: HTTP does not allow its name or value");
+            host.error("local response: left out a header that HTTP forbids");
         }
         allowed
     });
-    if let Err(error) = host.send_local_response(&response) {
-        // Without its response a denied request must still not go on.
-        host.error(&error.to_string());
-        if let Err(error) = host.reset_stream() {
-            host.error(&error.to_string());
-        }
+    let sent = if response.headers.len() > MOST_HEADERS {
+        Err(HostError::new("proxy_send_local_response", BAD_ARGUMENT))
+    } else {
+        host.send_local_response(&response)
+    };
+    // Without its response a denied request must still not go on.
+    if !succeeded(host, sent) {
+        let reset = host.reset_stream();
+        succeeded(host, reset);
     }
     false
+}
+
+/// Says in the log what failed. Once in a module, however many calls it is asked about.
+pub(crate) fn succeeded(host: &impl Host, result: Result<(), HostError>) -> bool {
+    if let Err(error) = result {
+        host.error(&error.to_string());
+    }
+    result.is_ok()
 }

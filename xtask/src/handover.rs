@@ -1,6 +1,6 @@
 //! Hands work over to a binary that is built on first use, so that building a plugin never waits for the engine.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -84,8 +84,20 @@ pub(crate) fn locate(package: &str, binary: &str) -> Result<PathBuf, Failure> {
     }
 }
 
+/// Whether cargo sets a variable for the package that it compiles or runs.
+fn is_of_a_package(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let rest = ["CARGO_CRATE_NAME", "CARGO_BIN_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"];
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || rest.contains(&name.as_ref())
+}
+
 fn build(root: &Path, package: &str, binary: &str, built_before: bool) -> Result<PathBuf, Failure> {
     let mut command = Command::new(environment::cargo());
+    // What cargo told this program of itself would be taken for a change by build scripts (ring's), and have them and the
+    // engine behind them compiled again and again by turns.
+    std::env::vars_os().map(|(name, _)| name).filter(|name| is_of_a_package(name)).for_each(|name| {
+        command.env_remove(name);
+    });
     command.current_dir(root).args(["build", "--package", package, "--bin", binary]);
     command.args(["--message-format", "json-render-diagnostics"]);
     if built_before {
@@ -106,4 +118,19 @@ fn build(root: &Path, package: &str, binary: &str, built_before: bool) -> Result
         is_it.then(|| PathBuf::from(executable))
     });
     executable.ok_or_else(|| Failure::environment(format!("cargo built `{binary}` but did not say where it is")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_a_package;
+
+    #[test]
+    fn what_cargo_says_of_a_package_is_told_from_what_it_is_told_itself() {
+        for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_LINKS", "CARGO_PKG_VERSION_PRE", "CARGO_BIN_NAME"] {
+            assert!(is_of_a_package(name.as_ref()), "{name}");
+        }
+        for name in ["CARGO", "CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_NET_OFFLINE", "CARGO_BUILD_JOBS", "PATH"] {
+            assert!(!is_of_a_package(name.as_ref()), "{name}");
+        }
+    }
 }

@@ -242,6 +242,18 @@ fn the_printed_chain_is_the_documentations_line() {
 }
 
 #[test]
+fn modules_with_cryptography_stay_under_700_kb() {
+    let folder = tempfile::tempdir().unwrap();
+    for plugin in ["openid", "acl-check", "check-header"] {
+        let module = folder.path().join(plugin);
+        let image = format!("oci:{}:{plugin}", dist().display());
+        plugwright(repository(), &["pull", &image, "--output", module.to_str().unwrap()]).fine();
+        let size = fs::metadata(&module).unwrap().len();
+        assert!((50_000..700_000).contains(&size), "{plugin} has {size} bytes");
+    }
+}
+
+#[test]
 fn the_chain_in_the_harness() {
     walk(Proxy::Harness, "wasm-plugins.yaml");
 }

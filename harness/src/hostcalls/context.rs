@@ -7,8 +7,8 @@ use crate::abi::Status;
 use crate::state::Tick;
 
 pub(super) fn get_current_time(call: &mut Call<'_>, out: u32) -> Result<(), Fault> {
-    let (memory, _) = memory::split(call)?;
-    memory::write_u64(memory, out, nanoseconds(SystemTime::now()))
+    let (memory, state) = memory::split(call)?;
+    memory::write_u64(memory, out, nanoseconds(state.nature.now()))
 }
 
 /// Nanoseconds since the Unix epoch.

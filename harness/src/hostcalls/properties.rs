@@ -22,6 +22,9 @@ pub(super) fn get(call: &mut Call<'_>, path: u32, len: u32, ptr: u32, size: u32)
     if path.len() > MAX_PATH {
         return Err(Status::NotFound.into());
     }
+    if let Some(value) = state.nature.property(path) {
+        return memory::give(call, &value, ptr, size);
+    }
     let value = scoped(state, |scope| properties::get(path, scope))?.serialize()?;
     memory::give(call, &value, ptr, size)
 }

@@ -106,7 +106,7 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    fn new(mut state: StreamState, filters: &[Filter], sink: Arc<dyn Sink>) -> Self {
+    pub(crate) fn new(mut state: StreamState, filters: &[Filter], sink: Arc<dyn Sink>) -> Self {
         let recorded = state.trace.is_some();
         let all = filters;
         let filters: Vec<_> = filters.iter().filter_map(ConnectionFilter::new).collect();
@@ -131,7 +131,7 @@ impl Chain {
         }
     }
 
-    fn state_mut(&self) -> RefMut<'_, StreamState> {
+    pub(crate) fn state_mut(&self) -> RefMut<'_, StreamState> {
         self.state.borrow_mut()
     }
 
@@ -159,13 +159,29 @@ impl Chain {
         }
     }
 
+    /// Whether all filters let the connection begin.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Whether a filter has ended the connection.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing != Closing::Open
+    }
+
+    /// Takes what passed the filters: for the terminal, and for the client.
+    pub(crate) fn take_passed(&mut self) -> (Vec<u8>, Vec<u8>) {
+        let (terminal, client) = (std::mem::take(&mut self.to_terminal.0), std::mem::take(&mut self.to_client.0));
+        (terminal.concat(), client.concat())
+    }
+
     /// The connection is there.
-    fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.read_from(0);
     }
 
     /// From the client.
-    fn received(&mut self, bytes: Bytes, end: bool) {
+    pub(crate) fn received(&mut self, bytes: Bytes, end: bool) {
         self.state_mut().request_bytes += bytes.len() as u64;
         self.take(Side::Downstream);
         self.downstream.buffer.push(bytes);
@@ -174,7 +190,7 @@ impl Chain {
     }
 
     /// For the client, from the terminal.
-    fn write(&mut self, bytes: Bytes, end: bool) {
+    pub(crate) fn write(&mut self, bytes: Bytes, end: bool) {
         self.state_mut().response_bytes += bytes.len() as u64;
         self.take(Side::Upstream);
         self.upstream.buffer.push(bytes);
@@ -201,7 +217,7 @@ impl Chain {
     }
 
     /// Does what plugins asked for outside of this connection's own callbacks.
-    fn process_pending(&mut self) {
+    pub(crate) fn process_pending(&mut self) {
         for filter in 0..self.filters.len() {
             if !self.finished {
                 self.after(filter);
@@ -322,7 +338,7 @@ impl Chain {
     }
 
     /// The connection is over: for each filter its end, and that it is.
-    fn finish(&mut self, close: CloseType) {
+    pub(crate) fn finish(&mut self, close: CloseType) {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }

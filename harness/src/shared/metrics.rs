@@ -134,6 +134,15 @@ impl Shared {
         Ok(MetricIndex(index))
     }
 
+    /// The value of the counter or gauge of that name.
+    pub(crate) fn metric_named(&self, name: &[u8]) -> Option<u64> {
+        let metrics = lock(&self.metrics);
+        let index = [MetricType::Counter, MetricType::Gauge]
+            .iter()
+            .find_map(|kind| metrics.indices.get(&(*kind, name.to_vec(), Vec::new())))?;
+        metrics.metrics.get(*index).map(|metric| metric.value)
+    }
+
     fn change(&self, index: MetricIndex, f: impl FnOnce(&mut Metric)) {
         if let Some(metric) = lock(&self.metrics).metrics.get_mut(index.0) {
             f(metric);

@@ -1,11 +1,12 @@
 //! Runs cargo for the plugin crates and puts each module at `target/plugins/<name>.wasm`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cargo_metadata::Message;
+use cargo_metadata::{Artifact, Message};
 
 use super::toolchain::{Kind, Toolchain};
 use super::{Built, Plugin, TARGET, Workspace};
@@ -107,33 +108,73 @@ fn compile_one(
     plugin: &Plugin,
     toolchain: &Toolchain,
 ) -> Result<PathBuf, CompileError> {
+    // One plugin at a time, and no other crate type: with an `rlib` beside it (for the crate's own tests), cargo leaves
+    // link-time optimisation out without a word, and modules grow by a quarter.
+    let what = ["rustc", "--package", &plugin.name, "--lib", "--crate-type", "cdylib"];
+    let mut modules = run(cargo, workspace, &what, &plugin.name, toolchain, |artifact| {
+        artifact.manifest_path.parent().is_some_and(|folder| folder == plugin.root)
+    })?;
+    modules.pop().map(|(_, module)| module).ok_or_else(|| CompileError::NoModule { plugin: plugin.name.clone() })
+}
+
+/// Build examples of a package, each of which is a `cdylib`, as [`compile`] builds plugins: where they are, by name.
+pub fn compile_examples(
+    cargo: &Path,
+    workspace: &Workspace,
+    package: &str,
+    toolchain: &Toolchain,
+) -> Result<BTreeMap<String, PathBuf>, CompileError> {
+    let what = ["build", "--package", package, "--examples"];
+    let built = run(cargo, workspace, &what, package, toolchain, |artifact| artifact.target.is_example())?;
+    let folder = workspace.target.join("plugins/examples");
+    std::fs::create_dir_all(&folder).map_err(|source| CompileError::Io {
+        action: "create",
+        path: folder.clone(),
+        source,
+    })?;
+    built
+        .into_iter()
+        .map(|(name, built)| {
+            let module = folder.join(format!("{name}.wasm"));
+            publish(&built, &module)?;
+            Ok((name, module))
+        })
+        .collect()
+}
+
+/// Runs cargo and keeps the modules that it reports, each with its target's name.
+fn run(
+    cargo: &Path,
+    workspace: &Workspace,
+    what: &[&str],
+    plugin: &str,
+    toolchain: &Toolchain,
+    wanted: impl Fn(&Artifact) -> bool,
+) -> Result<Vec<(String, PathBuf)>, CompileError> {
     let spawn = |source| CompileError::Spawn { cargo: cargo.to_owned(), source };
-    let mut child = command(cargo, workspace, plugin, toolchain).spawn().map_err(spawn)?;
-    let mut module = None;
+    let mut child = command(cargo, workspace, what, toolchain).spawn().map_err(spawn)?;
+    let mut modules = Vec::new();
     if let Some(stdout) = child.stdout.take() {
         for message in Message::parse_stream(BufReader::new(stdout)) {
             let message =
                 message.map_err(|source| CompileError::Io { action: "read", path: "cargo's output".into(), source })?;
             if let Message::CompilerArtifact(artifact) = message
-                && artifact.manifest_path.parent().is_some_and(|folder| folder == plugin.root)
+                && wanted(&artifact)
+                && let Some(wasm) = artifact.filenames.iter().find(|file| file.extension() == Some("wasm"))
             {
-                let wasm = artifact.filenames.into_iter().find(|file| file.extension() == Some("wasm"));
-                module = module.or(wasm);
+                modules.push((artifact.target.name.clone(), wasm.clone().into()));
             }
         }
     }
     if !child.wait().map_err(spawn)?.success() {
-        return Err(CompileError::Failed { plugin: plugin.name.clone() });
+        return Err(CompileError::Failed { plugin: plugin.to_owned() });
     }
-    module.map(PathBuf::from).ok_or_else(|| CompileError::NoModule { plugin: plugin.name.clone() })
+    Ok(modules)
 }
 
-/// `cargo rustc --crate-type cdylib`, one plugin at a time: with any other crate type beside it (an `rlib` for the
-/// crate's own tests), cargo leaves link-time optimisation out without a word, and modules grow by a quarter.
-fn command(cargo: &Path, workspace: &Workspace, plugin: &Plugin, toolchain: &Toolchain) -> Command {
+fn command(cargo: &Path, workspace: &Workspace, what: &[&str], toolchain: &Toolchain) -> Command {
     let mut command = Command::new(cargo);
-    command.current_dir(&workspace.root).args(["rustc", "--package", &plugin.name, "--lib"]);
-    command.args(["--crate-type", "cdylib", "--target", TARGET]).args(Profile::arguments());
+    command.current_dir(&workspace.root).args(what).args(["--target", TARGET]).args(Profile::arguments());
     command.args(["--message-format", "json-render-diagnostics"]).arg("--target-dir").arg(&workspace.target);
     let mut libc = None;
     if let Kind::Distribution { linker, libc: folder } = &toolchain.kind {

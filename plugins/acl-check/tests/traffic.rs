@@ -19,7 +19,7 @@ const JWT: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl";
 const PERMISSION: &str = "eyJhbGciOiJIUzI1NiJ9.eyJmdW5jdGlvbiI6InJlYWRfZGF0YSJ9.c2lnbmF0dXJl";
 
 fn proxy<R: Into<Reply>>(config: &str, server: impl FnMut(&Message) -> R + 'static) -> AsyncProxy<AclCheck> {
-    AsyncProxy::new(config).unwrap().cluster(CLUSTER, server)
+    plugwright_sdk::proxy!(AclCheck).configure(config).unwrap().cluster(CLUSTER, server)
 }
 
 fn permits() -> Message {
@@ -79,13 +79,13 @@ fn url_cluster_and_timeout_are_configurable() {
     let config = r#"{"acl_server":"http://acl.policy.svc.cluster.local:8080/v1/ask","set_header":"X-Permit",
         "cluster":"policy","timeout_ms":50}"#;
     let slow = |after: u64| move |_: &Message| Reply::after(Duration::from_millis(after), permits());
-    let mut proxy = AsyncProxy::<AclCheck>::new(config).unwrap().cluster("policy", slow(49));
+    let mut proxy = plugwright_sdk::proxy!(AclCheck).configure(config).unwrap().cluster("policy", slow(49));
     let exchange = proxy.send(with_token(get("/")));
     assert_eq!(exchange.forwarded().unwrap().values("x-permit"), [PERMISSION]);
     let (_, call) = &exchange.calls()[0];
     assert_eq!(call.values(":authority"), ["acl.policy.svc.cluster.local:8080"]);
     assert_eq!(call.values(":path"), ["/v1/ask"]);
-    let mut proxy = AsyncProxy::<AclCheck>::new(config).unwrap().cluster("policy", slow(51));
+    let mut proxy = plugwright_sdk::proxy!(AclCheck).configure(config).unwrap().cluster("policy", slow(51));
     denied(&proxy.send(with_token(get("/"))), 503, "acl_server_failed");
 }
 
@@ -157,7 +157,7 @@ fn a_policy_server_that_fails_is_503() {
     denied(&answered(Reply::unreachable()), 503, "acl_server_failed");
     denied(&answered(Reply::never()), 503, "acl_server_failed");
     denied(&answered(Reply::broken()), 503, "acl_server_unreachable");
-    let mut nowhere = AsyncProxy::<AclCheck>::new(SEED).unwrap();
+    let mut nowhere = plugwright_sdk::proxy!(AclCheck).configure(SEED).unwrap();
     denied(&nowhere.send(with_token(get("/"))), 503, "acl_server_unreachable");
 }
 
@@ -276,7 +276,7 @@ fn a_configuration_that_is_no_good_is_refused_by_its_field() {
             "acl_sever: is not a field here; known are acl_server, set_header, cluster, timeout_ms, cache_seconds"
         }),
     ] {
-        assert_eq!(AsyncProxy::<AclCheck>::new(&text).unwrap_err().to_string(), error, "{text}");
+        assert_eq!(plugwright_sdk::proxy!(AclCheck).configure(&text).unwrap_err().to_string(), error, "{text}");
     }
 }
 

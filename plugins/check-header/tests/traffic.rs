@@ -22,7 +22,7 @@ fn host() -> InMemoryHost {
 }
 
 fn proxy(config: &str) -> Proxy<CheckHeader> {
-    Proxy::on(host(), config).unwrap()
+    plugwright_sdk::proxy!(CheckHeader).on(host()).configure(config).unwrap()
 }
 
 /// A configuration for `read_data`, with this key and more fields.
@@ -169,14 +169,19 @@ fn the_claim_may_be_another() {
 #[test]
 fn the_key_may_come_from_the_environment() {
     let config = r#"{"read_header":"authz_complete","verification_key_env":"POLICY_KEY","function":"read_data"}"#;
-    let mut proxy = Proxy::<CheckHeader>::on(host().with_env("POLICY_KEY", SECRET), config).unwrap();
+    let mut proxy =
+        plugwright_sdk::proxy!(CheckHeader).on(host().with_env("POLICY_KEY", SECRET)).configure(config).unwrap();
     passes(&proxy.send(get("/").header("authz_complete", good())));
     for host in [host(), host().with_env("POLICY_KEY", "")] {
-        let error = Proxy::<CheckHeader>::on(host, config).unwrap_err().to_string();
+        let error = plugwright_sdk::proxy!(CheckHeader).on(host).configure(config).unwrap_err().to_string();
         let reason = "names a variable that is not in the VM's environment; set it in vmConfig.env";
         assert_eq!(error, format!("verification_key_env: {reason}"));
     }
-    let error = Proxy::<CheckHeader>::on(host().with_env("POLICY_KEY", "short"), config).unwrap_err().to_string();
+    let error = plugwright_sdk::proxy!(CheckHeader)
+        .on(host().with_env("POLICY_KEY", "short"))
+        .configure(config)
+        .unwrap_err()
+        .to_string();
     assert_eq!(error, "verification_key_env: has fewer than 16 bytes");
 }
 
@@ -215,7 +220,11 @@ fn a_configuration_that_is_no_good_is_refused_by_its_field() {
             "verification_key: looks like a key without its PEM lines; as a shared key it would be no secret"
         }),
     ] {
-        assert_eq!(Proxy::<CheckHeader>::on(host(), &text).unwrap_err().to_string(), error, "{text}");
+        assert_eq!(
+            plugwright_sdk::proxy!(CheckHeader).on(host()).configure(&text).unwrap_err().to_string(),
+            error,
+            "{text}"
+        );
     }
 }
 

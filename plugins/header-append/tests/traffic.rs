@@ -1,11 +1,11 @@
-//! Responses through the plugin, on the SDK's in-memory proxy.
+//! Responses through the plugin, natively or as a module in the harness.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use header_append::HeaderAppend;
 use plugwright_sdk::testing::{Proxy, get, response};
 
 fn proxy(config: &str) -> Proxy<HeaderAppend> {
-    Proxy::new(config).unwrap()
+    plugwright_sdk::proxy!(HeaderAppend).configure(config).unwrap()
 }
 
 #[track_caller]
@@ -17,7 +17,7 @@ fn adds(config: &str, lines: &[&str]) {
 
 #[track_caller]
 fn rejected(config: &str, error: &str) {
-    assert_eq!(Proxy::<HeaderAppend>::new(config).unwrap_err().to_string(), error);
+    assert_eq!(plugwright_sdk::proxy!(HeaderAppend).configure(config).unwrap_err().to_string(), error);
 }
 
 #[test]

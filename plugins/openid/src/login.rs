@@ -19,6 +19,8 @@ const MAX_AGE: u64 = 600;
 
 /// How many a browser may have under way, one per tab.
 const MAX_LOGINS: usize = 5;
+/// Cookies that one response takes away.
+const MAX_EXPIRED: usize = 256;
 
 /// How long the address may be that a browser is sent back to.
 const MAX_RETURN: usize = 2000;
@@ -139,5 +141,7 @@ fn superfluous<'a>(settings: &Settings, present: &'a Cookies, now: u64) -> Vec<&
     gone.extend(open.into_iter().take(too_many).map(|(_, name)| name));
     // A name is no header's to break, whatever a client sent.
     gone.retain(|name| plugwright_sdk::is_token(name));
+    // Proxies take a bounded number of headers; what is left goes the next time.
+    gone.truncate(MAX_EXPIRED);
     gone
 }

@@ -4,7 +4,7 @@
 mod site;
 
 use openid::OpenId;
-use plugwright_sdk::testing::{AsyncProxy, InMemoryHost};
+use plugwright_sdk::testing::InMemoryHost;
 use serde_json::{Value, json};
 use site::{KEY, configuration};
 
@@ -14,25 +14,28 @@ fn host() -> InMemoryHost {
 
 #[track_caller]
 fn refused(host: InMemoryHost, members: &Value, expected: &str) {
-    let error = AsyncProxy::<OpenId>::on(host, configuration(members)).unwrap_err().to_string();
+    let error = plugwright_sdk::proxy!(OpenId).on(host).configure(configuration(members)).unwrap_err().to_string();
     assert!(error.contains(expected), "{error}");
     assert!(!error.contains("hunter2"), "{error}");
 }
 
 #[track_caller]
 fn taken(members: &Value) {
-    let error = AsyncProxy::<OpenId>::on(host(), configuration(members)).err();
+    let error = plugwright_sdk::proxy!(OpenId).on(host()).configure(configuration(members)).err();
     assert_eq!(error, None, "{members}");
 }
 
 #[test]
 fn the_example_is_taken() {
-    AsyncProxy::<OpenId>::on(host(), include_str!("config.example.json")).unwrap();
+    plugwright_sdk::proxy!(OpenId).on(host()).configure(include_str!("config.example.json")).unwrap();
 }
 
 #[test]
 fn the_seeds_short_form_is_taken() {
-    AsyncProxy::<OpenId>::on(host(), r#"{"openid_server":"authn","openid_realm":"ingress"}"#).unwrap();
+    plugwright_sdk::proxy!(OpenId)
+        .on(host())
+        .configure(r#"{"openid_server":"authn","openid_realm":"ingress"}"#)
+        .unwrap();
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Bodies, piece by piece or whole.
+//! Bodies, piece by piece or whole, and what follows them.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -9,7 +9,7 @@ use super::exchange::Shared;
 use super::executor::Waiting;
 use super::host::{Active, Direction};
 use crate::host::HostError;
-use crate::{BufferType, Host as _, LocalResponse};
+use crate::{BufferType, Host as _, LocalResponse, MapType, Trailers};
 
 /// The body of a request or a response, whose headers have gone on.
 pub struct Body {
@@ -86,6 +86,21 @@ impl Body {
         Ok(Active.replace_body(self.buffer(), bytes)?)
     }
 
+    /// Lets the rest of the body go on and waits for its end, where the trailers are: those that came, or, after a body
+    /// that ended without, those that are set. A message that ended with its headers cannot be given any.
+    pub async fn trailers(&mut self) -> Result<Trailers, BodyError> {
+        poll_fn(|cx| {
+            let progress = self.shared.progress(self.direction);
+            if !progress.ended.get() {
+                return self.wait(cx, false).map(Err);
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await?;
+        let request = self.direction == Direction::Request;
+        Ok(Trailers::new(if request { MapType::RequestTrailers } else { MapType::ResponseTrailers }))
+    }
+
     pub(super) fn shared(self) -> Rc<Shared> {
         self.shared
     }
@@ -94,6 +109,7 @@ impl Body {
         match self.direction {
             Direction::Request => BufferType::RequestBody,
             Direction::Response => BufferType::ResponseBody,
+            Direction::Downstream => BufferType::DownstreamData,
         }
     }
 
@@ -110,12 +126,17 @@ impl Body {
         if progress.ended.get() {
             return Poll::Ready(Ok(None));
         }
+        self.wait(cx, whole).map(Err)
+    }
+
+    /// Waits for more; ready when there can be none.
+    fn wait(&self, cx: &Context<'_>, whole: bool) -> Poll<BodyError> {
         let waiting = match self.direction {
-            Direction::Request if self.shared.answered.get() => return Poll::Ready(Err(BodyError::Answered)),
-            Direction::Request => Waiting::RequestBody,
+            Direction::Request if self.shared.answered.get() => return Poll::Ready(BodyError::Answered),
+            Direction::Request | Direction::Downstream => Waiting::RequestBody,
             Direction::Response => Waiting::ResponseBody,
         };
-        progress.whole.set(whole);
+        self.shared.progress(self.direction).whole.set(whole);
         self.shared.wait(waiting, cx.waker());
         Poll::Pending
     }

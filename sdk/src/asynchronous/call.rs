@@ -7,10 +7,10 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::executor::Executor;
-use super::host::{Active, AsyncHost as _};
-use crate::host::{Header, HostError};
-use crate::{LocalResponse, is_field_value, is_token};
+use super::executor::{Callout, Executor};
+use super::host::{Active, AsyncHost as _, CalloutEvent};
+use crate::host::HostError;
+use crate::{HeaderMap, LocalResponse, is_field_value, is_token};
 
 /// How long a response may take unless the plugin says otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -121,8 +121,9 @@ impl From<CallError> for LocalResponse {
 /// from the cluster's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallResponse {
-    headers: Vec<Header>,
+    headers: HeaderMap,
     body: Vec<u8>,
+    trailers: HeaderMap,
 }
 
 impl CallResponse {
@@ -133,13 +134,17 @@ impl CallResponse {
 
     /// The first header called `name`, in any case, if it is UTF-8.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let first = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes()));
-        first.and_then(|(_, value)| std::str::from_utf8(value).ok())
+        self.headers.get_str(name)
     }
 
     /// All headers, in order.
-    pub fn headers(&self) -> &[Header] {
+    pub fn headers(&self) -> &HeaderMap {
         &self.headers
+    }
+
+    /// All trailers, in order; mostly there are none.
+    pub fn trailers(&self) -> &HeaderMap {
+        &self.trailers
     }
 
     /// The body.
@@ -155,10 +160,12 @@ pub(super) struct Slot {
     waker: RefCell<Option<Waker>>,
 }
 
-impl Slot {
-    pub(super) fn fill(&self, response: Option<(Vec<Header>, Vec<u8>)>) {
-        let response = response.map(|(headers, body)| CallResponse { headers, body }).ok_or(CallError::Broken);
-        self.response.replace(Some(response));
+impl Callout for Slot {
+    fn on_event(&self, event: CalloutEvent) {
+        let CalloutEvent::Response { headers, body_size, trailers } = event else { return };
+        let received = Active.call_response(headers, body_size, trailers);
+        let response = received.map(|(headers, body, trailers)| CallResponse { headers, body, trailers });
+        self.response.replace(Some(response.ok_or(CallError::Broken)));
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -171,7 +178,8 @@ pub(super) async fn call(cluster: &str, call: Call) -> Result<CallResponse, Call
     let slot = Rc::new(Slot::default());
     let token = Active.http_call(cluster, &call.headers, &call.body, call.timeout).map_err(CallError::Refused)?;
     if let Some(executor) = Executor::current() {
-        executor.add_call(token, &slot);
+        let callout: Rc<dyn Callout> = slot.clone();
+        executor.add_callout(token, &callout);
     }
     poll_fn(|cx| match slot.response.take() {
         Some(response) => Poll::Ready(response),

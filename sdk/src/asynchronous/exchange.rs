@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Waker;
 
-use super::Answer;
 use super::executor::{Task, Waiting, unwake};
 use super::host::{Active, AsyncHost as _, Direction};
 use crate::Flow;
@@ -52,7 +51,7 @@ impl Shared {
 
     pub(super) fn progress(&self, direction: Direction) -> &Progress {
         match direction {
-            Direction::Request => &self.request,
+            Direction::Request | Direction::Downstream => &self.request,
             Direction::Response => &self.response,
         }
     }
@@ -69,22 +68,30 @@ impl Shared {
     }
 }
 
+/// A stream's state, for its future.
+pub(crate) struct Handle {
+    pub(super) context: u32,
+    pub(super) shared: Rc<Shared>,
+}
+
 /// A stream and its future.
 pub(crate) struct Exchange {
     context: u32,
+    /// The request, or what a connection's client sends.
+    first: Direction,
     shared: Rc<Shared>,
-    task: RefCell<Option<Task<Answer>>>,
+    task: RefCell<Option<Task<Flow>>>,
 }
 
 /// Whether the callback's part of the stream goes on.
 pub(crate) type Continues = bool;
 
 impl Exchange {
-    /// A stream; `start` gets what its request is made from.
-    pub(crate) fn new(context: u32, start: impl FnOnce(super::Request) -> Task<Answer>) -> Rc<Self> {
+    /// A stream; `start` gets what its future works with.
+    pub(crate) fn new(context: u32, first: Direction, start: impl FnOnce(Handle) -> Task<Flow>) -> Rc<Self> {
         let shared = Rc::new(Shared::new());
-        let task = start(super::Request::new(context, Rc::clone(&shared)));
-        Rc::new(Self { context, shared, task: RefCell::new(Some(task)) })
+        let task = start(Handle { context, shared: Rc::clone(&shared) });
+        Rc::new(Self { context, first, shared, task: RefCell::new(Some(task)) })
     }
 
     pub(crate) fn on_headers(&self, direction: Direction, end: bool) -> Continues {
@@ -97,7 +104,7 @@ impl Exchange {
             wake(&self.shared.request.waker);
         }
         self.step(direction, |waiting| match direction {
-            Direction::Request => waiting != Waiting::Elsewhere,
+            Direction::Request | Direction::Downstream => waiting != Waiting::Elsewhere,
             Direction::Response => waiting == Waiting::ResponseBody,
         })
     }
@@ -109,11 +116,9 @@ impl Exchange {
         progress.ended.set(end);
         wake(&progress.waker);
         let continues = self.step(direction, |waiting| match (direction, waiting) {
-            (Direction::Request, Waiting::RequestBody) | (Direction::Response, Waiting::ResponseBody) => {
-                !progress.whole.get()
-            }
-            (Direction::Request, Waiting::Response | Waiting::ResponseBody) => true,
-            _ => false,
+            (_, Waiting::Elsewhere) | (Direction::Response, Waiting::RequestBody | Waiting::Response) => false,
+            (Direction::Response, Waiting::ResponseBody) | (_, Waiting::RequestBody) => !progress.whole.get(),
+            (_, Waiting::Response | Waiting::ResponseBody) => true,
         });
         if continues {
             progress.held.set(0);
@@ -122,7 +127,6 @@ impl Exchange {
         continues
     }
 
-    #[cfg_attr(not(target_family = "wasm"), expect(dead_code, reason = "messages of tests have no trailers yet"))]
     pub(crate) fn on_trailers(&self, direction: Direction) -> Continues {
         let progress = self.shared.progress(direction);
         progress.ended.set(true);
@@ -174,13 +178,13 @@ impl Exchange {
         let gathered = progress.whole.get() && progress.held.get() > 0;
         match (direction, self.shared.waiting.get()) {
             (_, Waiting::Elsewhere) | (Direction::Response, Waiting::RequestBody | Waiting::Response) => false,
-            (Direction::Request, Waiting::RequestBody) | (Direction::Response, Waiting::ResponseBody) => !gathered,
-            (Direction::Request, Waiting::Response | Waiting::ResponseBody) => true,
+            (Direction::Response, Waiting::ResponseBody) | (_, Waiting::RequestBody) => !gathered,
+            (_, Waiting::Response | Waiting::ResponseBody) => true,
         }
     }
 
     fn release(&self, which: impl Fn(Direction) -> bool) {
-        for direction in [Direction::Request, Direction::Response] {
+        for direction in [self.first, Direction::Response] {
             let progress = self.shared.progress(direction);
             if progress.paused.get() && which(direction) {
                 progress.paused.set(false);
@@ -191,21 +195,21 @@ impl Exchange {
         }
     }
 
-    fn poll(&self) -> Option<Answer> {
+    fn poll(&self) -> Option<Flow> {
         self.shared.waiting.set(Waiting::Elsewhere);
         unwake(self.context);
         // A future that is being polled is not polled again from within.
         let mut task = self.task.take()?;
-        let answer = task.poll();
-        if answer.is_none() {
+        let flow = task.poll();
+        if flow.is_none() {
             self.task.replace(Some(task));
         }
-        answer
+        flow
     }
 
-    fn finish(&self, answer: Answer) -> Continues {
+    fn finish(&self, flow: Flow) -> Continues {
         self.shared.done.set(true);
-        settle(answer.map_or_else(Flow::Respond, |()| Flow::Continue), &mut Active)
+        settle(flow, &mut Active)
     }
 }
 

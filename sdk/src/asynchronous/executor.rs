@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, SystemTime};
 
-use super::call::Slot;
 use super::exchange::Exchange;
-use super::host::{Active, AsyncHost as _};
+use super::host::{Active, AsyncHost as _, CalloutEvent};
 use crate::Host as _;
 
 /// What a stream's future waits for, when that is a callback of the stream itself.
@@ -47,6 +46,12 @@ impl Wake for WakeContext {
     }
 }
 
+/// What waits for a callout. As an object: a plugin that makes no gRPC calls carries nothing of them.
+pub(crate) trait Callout {
+    /// Takes what came of it, while the host's callback about it runs.
+    fn on_event(&self, event: CalloutEvent);
+}
+
 /// A future and the context that it belongs to.
 pub(crate) struct Task<T> {
     context: u32,
@@ -77,7 +82,8 @@ pub(crate) struct Executor {
     root: Cell<u32>,
     background: RefCell<Option<Task<()>>>,
     streams: RefCell<BTreeMap<u32, Weak<Exchange>>>,
-    calls: RefCell<BTreeMap<u32, Weak<Slot>>>,
+    callouts: RefCell<BTreeMap<u32, Weak<dyn Callout>>>,
+    queues: RefCell<Vec<(u32, Waker)>>,
     timers: RefCell<BTreeMap<(SystemTime, u64), Waker>>,
     timer_ids: Cell<u64>,
     /// When the host was last told to call back.
@@ -121,16 +127,39 @@ impl Executor {
         self.streams.borrow_mut().remove(&context);
     }
 
-    pub(super) fn add_call(&self, token: u32, slot: &Rc<Slot>) {
-        self.calls.borrow_mut().insert(token, Rc::downgrade(slot));
+    pub(super) fn add_callout(&self, token: u32, callout: &Rc<dyn Callout>) {
+        self.callouts.borrow_mut().insert(token, Rc::downgrade(callout));
     }
 
-    /// Takes a call's response. A future that no longer waits for it has dropped its slot.
-    pub(crate) fn on_call_response(&self, token: u32, headers: usize, body_size: usize) {
-        let slot = self.calls.borrow_mut().remove(&token);
-        if let Some(slot) = slot.and_then(|slot| slot.upgrade()) {
-            slot.fill(Active.call_response(headers, body_size));
+    pub(super) fn remove_callout(&self, token: u32) {
+        self.callouts.borrow_mut().remove(&token);
+    }
+
+    /// Takes what came of a callout. A future that no longer waits for it has dropped its callout.
+    pub(crate) fn on_callout(&self, token: u32, event: CalloutEvent) {
+        let callout = self.callouts.borrow().get(&token).and_then(Weak::upgrade);
+        let goes_on =
+            matches!(event, CalloutEvent::GrpcMetadata | CalloutEvent::GrpcMessage { .. } | CalloutEvent::GrpcTrailers);
+        if callout.is_none() || !goes_on {
+            self.remove_callout(token);
         }
+        if let Some(callout) = callout {
+            callout.on_event(event);
+        }
+    }
+
+    /// Wakes whoever waits for what is in a queue.
+    pub(crate) fn on_queue_ready(&self, queue: u32) {
+        self.queues.borrow_mut().retain(|(waited_for, waker)| {
+            if *waited_for == queue {
+                waker.wake_by_ref();
+            }
+            *waited_for != queue
+        });
+    }
+
+    pub(super) fn await_queue(&self, queue: u32, waker: &Waker) {
+        self.queues.borrow_mut().push((queue, waker.clone()));
     }
 
     pub(super) fn add_timer(&self, at: SystemTime, waker: Waker) -> (SystemTime, u64) {

@@ -4,8 +4,10 @@ mod body;
 mod call;
 pub(crate) mod exchange;
 mod executor;
+mod grpc;
 mod host;
 mod latch;
+mod network;
 mod stream;
 mod time;
 
@@ -17,12 +19,17 @@ use serde::de::DeserializeOwned;
 pub use self::body::{Body, BodyError};
 pub use self::call::{Call, CallError, CallResponse};
 pub(crate) use self::executor::{Executor, Task};
-pub(crate) use self::host::{AsyncHost, Direction};
+pub use self::grpc::{GrpcCall, GrpcError, GrpcStream};
+#[cfg(feature = "log")]
+pub(crate) use self::host::Active;
+pub(crate) use self::host::{AsyncHost, CalloutEvent, Direction, GrpcTarget, Received};
 pub use self::latch::Latch;
-pub use self::stream::{Request, RequestBody, Response, Root};
+pub use self::network::{AsyncNetworkPlugin, Connection, Data};
+pub(crate) use self::network::{connection_future, load as load_network, root_future as network_root_future};
+pub use self::stream::{QueueReceiver, Request, RequestBody, Response, Root, Trailers};
 pub use self::time::Sleep;
 
-use crate::{ConfigError, Host, LocalResponse, json};
+use crate::{ConfigError, Flow, Host, LocalResponse, json};
 
 /// Lets the stream go on, or answers it here.
 pub type Answer = Result<(), LocalResponse>;
@@ -113,10 +120,11 @@ pub(crate) fn load<P: AsyncPlugin>(configuration: &[u8], host: &mut impl Host) -
 /// The future of a stream, which owns its plugin.
 pub(crate) fn stream_future<P: AsyncPlugin>(
     plugin: &Rc<P>,
-    request: Request,
-) -> impl Future<Output = Answer> + use<P> + 'static {
+    handle: exchange::Handle,
+) -> impl Future<Output = Flow> + use<P> + 'static {
     let plugin = Rc::clone(plugin);
-    async move { plugin.on_request(request).await }
+    let request = Request::new(handle);
+    async move { plugin.on_request(request).await.map_or_else(Flow::Respond, |()| Flow::Continue) }
 }
 
 /// The future beside the streams.

@@ -8,12 +8,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::call::{self, Call, CallError, CallResponse};
-use super::exchange::Shared;
-use super::executor::Waiting;
+use super::exchange::{Handle, Shared};
+use super::executor::{Executor, Waiting};
+use super::grpc::{self, GrpcCall, GrpcError, GrpcStream};
 use super::host::{Active, Direction};
 use super::{Body, Sleep};
 use crate::host::{Header, HostError};
-use crate::{Host, LocalResponse, MapType};
+use crate::{HeaderMap, Host, LocalResponse, MapType, Queue};
 
 /// A host call that failed answers the request with an empty 500.
 impl From<HostError> for LocalResponse {
@@ -62,11 +63,62 @@ impl Root {
     pub(crate) fn new() -> Self {
         Self(())
     }
+
+    /// Makes this plugin the one that takes from the queue `name`, as [`Queue::register`] does.
+    pub fn queue(&self, name: &str) -> Result<QueueReceiver, HostError> {
+        Queue::register(&mut Active, name).map(QueueReceiver)
+    }
+}
+
+/// The end of a queue that is taken from.
+#[derive(Debug)]
+pub struct QueueReceiver(Queue);
+
+impl QueueReceiver {
+    /// Waits for the next value.
+    pub async fn next(&mut self) -> Result<Vec<u8>, HostError> {
+        poll_fn(|cx| match self.0.pop(&mut Active) {
+            Ok(Some(value)) => Poll::Ready(Ok(value)),
+            Ok(None) => {
+                if let Some(executor) = Executor::current() {
+                    executor.await_queue(self.0.token(), cx.waker());
+                }
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        })
+        .await
+    }
+
+    /// The queue itself.
+    pub fn queue(&self) -> Queue {
+        self.0
+    }
+}
+
+/// The trailers of a request or a response, which have not gone on.
+#[derive(Debug)]
+pub struct Trailers(MapType);
+
+impl Trailers {
+    pub(super) fn new(map: MapType) -> Self {
+        Self(map)
+    }
 }
 
 macro_rules! anywhere {
     ($handle:ty) => {
         impl $handle {
+            /// Makes a gRPC call to the proxy's cluster `cluster`, and waits for its answer: one message each way.
+            pub async fn grpc_call(&self, cluster: &str, call: GrpcCall) -> Result<Vec<u8>, GrpcError> {
+                grpc::call(cluster, call).await
+            }
+
+            /// Opens a gRPC stream to the proxy's cluster `cluster`.
+            pub fn grpc_stream(&self, cluster: &str, call: &GrpcCall) -> Result<GrpcStream, GrpcError> {
+                grpc::open(cluster, call)
+            }
+
             /// Sends an HTTP request to the proxy's cluster `cluster`, and waits for the whole response.
             pub async fn call(&self, cluster: &str, call: Call) -> Result<CallResponse, CallError> {
                 call::call(cluster, call).await
@@ -85,52 +137,65 @@ macro_rules! anywhere {
     };
 }
 
+pub(crate) use anywhere;
+
 anywhere!(Request);
 anywhere!(Response);
 anywhere!(RequestBody);
 anywhere!(Root);
 
 macro_rules! headers {
-    ($handle:ty, $map:expr) => {
+    ($handle:ty, $this:pat => $map:expr) => {
         impl $handle {
+            fn map(&self) -> MapType {
+                let $this = self;
+                $map
+            }
+
+            /// All headers, in order, without copies.
+            pub fn header_map(&self) -> Result<HeaderMap, HostError> {
+                Active.header_map(self.map())
+            }
+
             /// All headers, in order.
             pub fn headers(&self) -> Result<Vec<Header>, HostError> {
-                Active.headers($map)
+                Active.headers(self.map())
             }
 
             /// The first header called `name`, in any case; none when there is none or it is not UTF-8.
             pub fn header(&self, name: &str) -> Option<String> {
-                Active.header($map, name).ok().flatten().and_then(|value| String::from_utf8(value).ok())
+                Active.header(self.map(), name).ok().flatten().and_then(|value| String::from_utf8(value).ok())
             }
 
             /// The values of all headers called `name`, in order.
             pub fn header_values(&self, name: &str) -> Result<Vec<Vec<u8>>, HostError> {
-                Active.header_values($map, name)
+                Active.header_values(self.map(), name)
             }
 
             /// Puts one header in the place of all called `name`.
             pub fn set_header(&mut self, name: &str, value: &str) -> Result<(), HostError> {
-                Active.replace_header($map, name, value)
+                Active.replace_header(self.map(), name, value)
             }
 
             /// Adds a header beside those of the same name.
             pub fn add_header(&mut self, name: &str, value: &str) -> Result<(), HostError> {
-                Active.add_header($map, name, value)
+                Active.add_header(self.map(), name, value)
             }
 
             /// Removes all headers called `name`.
             pub fn remove_header(&mut self, name: &str) -> Result<(), HostError> {
-                Active.remove_header($map, name)
+                Active.remove_header(self.map(), name)
             }
         }
     };
 }
 
-headers!(Request, MapType::RequestHeaders);
-headers!(Response, MapType::ResponseHeaders);
+headers!(Request, _ => MapType::RequestHeaders);
+headers!(Response, _ => MapType::ResponseHeaders);
+headers!(Trailers, Self(map) => *map);
 
 impl Request {
-    pub(super) fn new(context: u32, shared: Rc<Shared>) -> Self {
+    pub(super) fn new(Handle { context, shared }: Handle) -> Self {
         Self { shared, context }
     }
 

@@ -8,14 +8,16 @@ use proxy_wasm::types::{Action, Bytes, ContextType, GrpcStatusCode, Status};
 
 use super::hostcalls::Proxy;
 use super::leave_out::{leave_out_context_calls, leave_out_http_calls, leave_out_root_calls};
-use super::{configured, log_panics};
+use super::{callouts, configured, prepare};
 use crate::AsyncPlugin;
 use crate::asynchronous::exchange::Exchange;
-use crate::asynchronous::{Direction, Executor, Root as RootHandle, Task, load, root_future, stream_future};
+use crate::asynchronous::{
+    CalloutEvent, Direction, Executor, Root as RootHandle, Task, load, root_future, stream_future,
+};
 
 /// Makes `P` the module's plugin. [`register!`](crate::register) calls it from `_initialize`.
 pub fn start_async<P: AsyncPlugin>() {
-    log_panics();
+    prepare();
     proxy_wasm::set_root_context(|id| Box::new(Root::<P> { id, executor: Executor::new(id), plugin: None }));
 }
 
@@ -26,10 +28,7 @@ struct Root<P> {
 }
 
 impl<P: AsyncPlugin> Context for Root<P> {
-    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
-        self.executor.enter(self.id, || self.executor.on_call_response(token, headers, body_size));
-    }
-
+    callouts!();
     leave_out_context_calls!();
 }
 
@@ -43,6 +42,10 @@ impl<P: AsyncPlugin> RootContext for Root<P> {
 
     fn on_tick(&mut self) {
         self.executor.enter(self.id, || self.executor.on_tick());
+    }
+
+    fn on_queue_ready(&mut self, queue: u32) {
+        self.executor.enter(self.id, || self.executor.on_queue_ready(queue));
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -75,24 +78,22 @@ impl<P: AsyncPlugin> Stream<P> {
 }
 
 impl<P: AsyncPlugin> Context for Stream<P> {
-    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
-        self.executor.enter(self.id, || self.executor.on_call_response(token, headers, body_size));
-    }
-
     fn on_done(&mut self) -> bool {
         // Whatever the future holds is dropped while the stream still exists.
-        self.exchange.take();
+        self.executor.enter(self.id, || self.exchange.take());
         self.executor.remove_stream(self.id);
         true
     }
 
+    callouts!();
     leave_out_context_calls!();
 }
 
 impl<P: AsyncPlugin> HttpContext for Stream<P> {
     fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
         let plugin = &self.plugin;
-        let exchange = Exchange::new(self.id, |request| Task::new(self.id, stream_future(plugin, request)));
+        let exchange =
+            Exchange::new(self.id, Direction::Request, |handle| Task::new(self.id, stream_future(plugin, handle)));
         self.executor.add_stream(self.id, &exchange);
         self.exchange.replace(Some(exchange));
         self.step(|exchange| exchange.on_headers(Direction::Request, end))

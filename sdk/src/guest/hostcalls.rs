@@ -8,18 +8,16 @@ use std::ops::Range;
 use std::ptr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::asynchronous::{AsyncHost, Direction};
-use crate::host::{BufferType, Header, Host, HostError, LogLevel, MapType};
-use crate::{LocalResponse, wire};
+use crate::host::{BufferType, Host, HostError, LogLevel, MapType, MetricType};
+use crate::{HeaderMap, LocalResponse, wire};
 
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
 const PARSE_FAILURE: u32 = 4;
 const PLUGIN_CONFIGURATION: u32 = 7;
-const HTTP_REQUEST: u32 = 0;
-const HTTP_RESPONSE: u32 = 1;
-const CALL_RESPONSE_BODY: u32 = 4;
-const CALL_RESPONSE_HEADERS: u32 = 6;
+pub(super) const HTTP_REQUEST: u32 = 0;
+pub(super) const DOWNSTREAM: u32 = 2;
+const EMPTY: u32 = 7;
 /// Leaves the gRPC status to the host, which derives it from the HTTP one.
 const NO_GRPC_STATUS: i32 = -1;
 
@@ -50,9 +48,37 @@ unsafe extern "C" {
     -> u32;
     fn proxy_set_buffer_bytes(buffer: u32, start: usize, size: usize, bytes: *const u8, bytes_size: usize) -> u32;
     fn proxy_close_stream(stream: u32) -> u32;
-    fn proxy_continue_stream(stream: u32) -> u32;
-    fn proxy_set_effective_context(context: u32) -> u32;
-    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    pub(super) fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        size: usize,
+        value: *mut *mut u8,
+        value_size: *mut usize,
+        version: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(key: *const u8, size: usize, value: *const u8, value_size: usize, version: u32) -> u32;
+    fn proxy_register_shared_queue(name: *const u8, size: usize, queue: *mut u32) -> u32;
+    fn proxy_resolve_shared_queue(
+        vm_id: *const u8,
+        vm_id_size: usize,
+        name: *const u8,
+        size: usize,
+        queue: *mut u32,
+    ) -> u32;
+    fn proxy_enqueue_shared_queue(queue: u32, value: *const u8, size: usize) -> u32;
+    fn proxy_dequeue_shared_queue(queue: u32, value: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_define_metric(kind: u32, name: *const u8, size: usize, metric: *mut u32) -> u32;
+    fn proxy_increment_metric(metric: u32, by: i64) -> u32;
+    fn proxy_record_metric(metric: u32, value: u64) -> u32;
+    fn proxy_get_metric(metric: u32, value: *mut u64) -> u32;
+    fn proxy_call_foreign_function(
+        name: *const u8,
+        size: usize,
+        arguments: *const u8,
+        arguments_size: usize,
+        results: *mut *mut u8,
+        results_size: *mut usize,
+    ) -> u32;
     fn proxy_send_local_response(
         status: u32,
         details: *const u8,
@@ -77,12 +103,12 @@ const MOST_RANDOM: usize = 65_536;
 #[derive(Clone, Copy)]
 pub(crate) struct Proxy;
 
-fn done(call: &'static str, status: u32) -> Result<(), HostError> {
+pub(super) fn done(call: &'static str, status: u32) -> Result<(), HostError> {
     if status == OK { Ok(()) } else { Err(HostError::new(call, status)) }
 }
 
 /// Runs a call that returns bytes; none when the host found nothing.
-fn bytes_from(
+pub(super) fn bytes_from(
     call: &'static str,
     run: impl FnOnce(*mut *mut u8, *mut usize) -> u32,
 ) -> Result<Option<Vec<u8>>, HostError> {
@@ -100,21 +126,30 @@ fn bytes_from(
 
 /// Reads the bytes of the plugin's configuration; available while the host configures the plugin.
 pub(super) fn plugin_configuration() -> Result<Vec<u8>, HostError> {
-    let bytes = bytes_from("proxy_get_buffer_bytes", |data, size| {
+    Ok(buffer(PLUGIN_CONFIGURATION, 0, usize::MAX)?.unwrap_or_default())
+}
+
+/// Reads a header map, by its number in the ABI.
+pub(super) fn header_map(map: u32) -> Result<HeaderMap, HostError> {
+    let call = "proxy_get_header_map_pairs";
+    let bytes = bytes_from(call, |data, size| {
         // SAFETY: both out pointers live through the call.
-        unsafe { proxy_get_buffer_bytes(PLUGIN_CONFIGURATION, 0, usize::MAX, data, size) }
+        unsafe { proxy_get_header_map_pairs(map, data, size) }
     })?;
-    Ok(bytes.unwrap_or_default())
+    HeaderMap::read(bytes.unwrap_or_default()).ok_or(HostError::new(call, PARSE_FAILURE))
+}
+
+/// Reads a buffer, by its number in the ABI; none when the host has none.
+pub(super) fn buffer(buffer: u32, start: usize, size: usize) -> Result<Option<Vec<u8>>, HostError> {
+    bytes_from("proxy_get_buffer_bytes", |data, data_size| {
+        // SAFETY: both out pointers live through the call.
+        unsafe { proxy_get_buffer_bytes(buffer, start, size, data, data_size) }
+    })
 }
 
 impl Host for Proxy {
-    fn headers(&self, map: MapType) -> Result<Vec<Header>, HostError> {
-        let call = "proxy_get_header_map_pairs";
-        let bytes = bytes_from(call, |data, size| {
-            // SAFETY: both out pointers live through the call.
-            unsafe { proxy_get_header_map_pairs(map as u32, data, size) }
-        })?;
-        wire::read_map(&bytes.unwrap_or_default()).ok_or(HostError::new(call, PARSE_FAILURE))
+    fn header_map(&self, map: MapType) -> Result<HeaderMap, HostError> {
+        header_map(map as u32)
     }
 
     fn header(&self, map: MapType, name: &str) -> Result<Option<Vec<u8>>, HostError> {
@@ -147,11 +182,7 @@ impl Host for Proxy {
     }
 
     fn body(&self, buffer: BufferType, range: Range<usize>) -> Result<Vec<u8>, HostError> {
-        let bytes = bytes_from("proxy_get_buffer_bytes", |data, size| {
-            // SAFETY: both out pointers live through the call.
-            unsafe { proxy_get_buffer_bytes(buffer as u32, range.start, range.len(), data, size) }
-        })?;
-        Ok(bytes.unwrap_or_default())
+        Ok(self::buffer(buffer as u32, range.start, range.len())?.unwrap_or_default())
     }
 
     fn replace_body(&mut self, buffer: BufferType, bytes: &[u8]) -> Result<(), HostError> {
@@ -177,7 +208,7 @@ impl Host for Proxy {
     }
 
     fn send_local_response(&mut self, response: &LocalResponse) -> Result<(), HostError> {
-        let headers = wire::write_map(&response.headers);
+        let headers = wire::write(&response.headers);
         // SAFETY: `response` and `headers` live through the call.
         let status = unsafe {
             proxy_send_local_response(
@@ -223,64 +254,104 @@ impl Host for Proxy {
             done("random_get", unsafe { random_get(chunk.as_mut_ptr(), chunk.len()) })
         })
     }
-}
 
-impl AsyncHost for Proxy {
-    fn http_call(
-        &mut self,
-        cluster: &str,
-        headers: &[(String, String)],
-        body: &[u8],
-        timeout: Duration,
-    ) -> Result<u32, HostError> {
-        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        // Through proxy-wasm, whose dispatcher must know the call: it panics on the response to one that it does not.
-        proxy_wasm::hostcalls::dispatch_http_call(cluster, headers, Some(body), Vec::new(), timeout)
-            .map_err(|status| HostError::new("proxy_http_call", status as u32))
-    }
-
-    fn call_response(&self, headers: usize, body_size: usize) -> Option<(Vec<Header>, Vec<u8>)> {
-        // No headers at all is how the host says that the response broke off.
-        if headers == 0 {
-            return None;
-        }
-        let pairs = bytes_from("proxy_get_header_map_pairs", |data, size| {
-            // SAFETY: both out pointers live through the call.
-            unsafe { proxy_get_header_map_pairs(CALL_RESPONSE_HEADERS, data, size) }
-        });
-        let body = bytes_from("proxy_get_buffer_bytes", |data, size| {
-            // SAFETY: both out pointers live through the call.
-            unsafe { proxy_get_buffer_bytes(CALL_RESPONSE_BODY, 0, body_size, data, size) }
-        });
-        Some((wire::read_map(&pairs.ok()??)?, body.ok()?.unwrap_or_default()))
-    }
-
-    fn set_tick_period(&mut self, period: Duration) {
-        let milliseconds = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
+    fn resume_connection(&mut self) -> Result<(), HostError> {
         // SAFETY: passes a number only.
-        let status = unsafe { proxy_set_tick_period_milliseconds(milliseconds) };
-        report(*self, done("proxy_set_tick_period_milliseconds", status));
+        done("proxy_continue_stream", unsafe { proxy_continue_stream(DOWNSTREAM) })
     }
 
-    fn set_context(&mut self, context: u32) {
+    fn close_connection(&mut self) -> Result<(), HostError> {
         // SAFETY: passes a number only.
-        let status = unsafe { proxy_set_effective_context(context) };
-        report(*self, done("proxy_set_effective_context", status));
+        done("proxy_close_stream", unsafe { proxy_close_stream(DOWNSTREAM) })
     }
 
-    fn resume(&mut self, direction: Direction) {
-        let stream = match direction {
-            Direction::Request => HTTP_REQUEST,
-            Direction::Response => HTTP_RESPONSE,
+    fn shared_data(&self, key: &str) -> Result<Option<(Vec<u8>, u32)>, HostError> {
+        let mut version = 0;
+        let value = bytes_from("proxy_get_shared_data", |data, size| {
+            // SAFETY: `key` and the three out pointers live through the call.
+            unsafe { proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &raw mut version) }
+        })?;
+        Ok(value.map(|value| (value, version)))
+    }
+
+    fn set_shared_data(&mut self, key: &str, value: &[u8], version: u32) -> Result<(), HostError> {
+        // SAFETY: `key` and `value` live through the call.
+        done("proxy_set_shared_data", unsafe {
+            proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), version)
+        })
+    }
+
+    fn register_queue(&mut self, name: &str) -> Result<u32, HostError> {
+        let mut queue = 0;
+        // SAFETY: `name` and the out pointer live through the call.
+        let status = unsafe { proxy_register_shared_queue(name.as_ptr(), name.len(), &raw mut queue) };
+        done("proxy_register_shared_queue", status).map(|()| queue)
+    }
+
+    fn resolve_queue(&self, vm_id: &str, name: &str) -> Result<Option<u32>, HostError> {
+        let mut queue = 0;
+        // SAFETY: both names and the out pointer live through the call.
+        let status = unsafe {
+            proxy_resolve_shared_queue(vm_id.as_ptr(), vm_id.len(), name.as_ptr(), name.len(), &raw mut queue)
         };
-        // SAFETY: passes a number only.
-        let status = unsafe { proxy_continue_stream(stream) };
-        report(*self, done("proxy_continue_stream", status));
+        match status {
+            NOT_FOUND => Ok(None),
+            status => done("proxy_resolve_shared_queue", status).map(|()| Some(queue)),
+        }
     }
-}
 
-fn report(proxy: Proxy, result: Result<(), HostError>) {
-    if let Err(error) = result {
-        proxy.error(&error.to_string());
+    fn enqueue(&mut self, queue: u32, value: &[u8]) -> Result<(), HostError> {
+        // SAFETY: `value` lives through the call.
+        done("proxy_enqueue_shared_queue", unsafe { proxy_enqueue_shared_queue(queue, value.as_ptr(), value.len()) })
+    }
+
+    fn dequeue(&mut self, queue: u32) -> Result<Option<Vec<u8>>, HostError> {
+        let call = "proxy_dequeue_shared_queue";
+        let value = bytes_from(call, |data, size| {
+            // SAFETY: both out pointers live through the call.
+            unsafe { proxy_dequeue_shared_queue(queue, data, size) }
+        });
+        match value {
+            Ok(Some(value)) => Ok(Some(value)),
+            // Unlike elsewhere, not found is an error here, and empty is nothing.
+            Ok(None) => Err(HostError::new(call, NOT_FOUND)),
+            Err(error) if error.status() == EMPTY => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn define_metric(&mut self, kind: MetricType, name: &str) -> Result<u32, HostError> {
+        let mut metric = 0;
+        // SAFETY: `name` and the out pointer live through the call.
+        let status = unsafe { proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &raw mut metric) };
+        done("proxy_define_metric", status).map(|()| metric)
+    }
+
+    fn increment_metric(&mut self, metric: u32, by: i64) -> Result<(), HostError> {
+        // SAFETY: passes numbers only.
+        done("proxy_increment_metric", unsafe { proxy_increment_metric(metric, by) })
+    }
+
+    fn record_metric(&mut self, metric: u32, value: u64) -> Result<(), HostError> {
+        // SAFETY: passes numbers only.
+        done("proxy_record_metric", unsafe { proxy_record_metric(metric, value) })
+    }
+
+    fn metric(&self, metric: u32) -> Result<u64, HostError> {
+        let mut value = 0;
+        // SAFETY: the out pointer lives through the call.
+        let status = unsafe { proxy_get_metric(metric, &raw mut value) };
+        done("proxy_get_metric", status).map(|()| value)
+    }
+
+    fn call_foreign_function(&mut self, name: &str, arguments: &[u8]) -> Result<Vec<u8>, HostError> {
+        let call = "proxy_call_foreign_function";
+        let results = bytes_from(call, |data, size| {
+            // SAFETY: `name`, `arguments` and both out pointers live through the call.
+            unsafe {
+                proxy_call_foreign_function(name.as_ptr(), name.len(), arguments.as_ptr(), arguments.len(), data, size)
+            }
+        })?;
+        results.ok_or(HostError::new(call, NOT_FOUND))
     }
 }

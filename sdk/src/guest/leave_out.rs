@@ -224,4 +224,21 @@ macro_rules! leave_out_http_calls {
     };
 }
 
-pub(super) use {leave_out_context_calls, leave_out_http_calls, leave_out_root_calls};
+macro_rules! leave_out_network_calls {
+    () => {
+        fn get_downstream_data(&self, _: usize, _: usize) -> Option<Bytes> {
+            None
+        }
+        fn set_downstream_data(&self, _: usize, _: usize, _: &[u8]) {}
+        fn resume_downstream(&self) {}
+        fn close_downstream(&self) {}
+        fn get_upstream_data(&self, _: usize, _: usize) -> Option<Bytes> {
+            None
+        }
+        fn set_upstream_data(&self, _: usize, _: usize, _: &[u8]) {}
+        fn resume_upstream(&self) {}
+        fn close_upstream(&self) {}
+    };
+}
+
+pub(super) use {leave_out_context_calls, leave_out_http_calls, leave_out_network_calls, leave_out_root_calls};

@@ -3,6 +3,8 @@
 mod asynchronous;
 pub(crate) mod hostcalls;
 mod leave_out;
+mod network;
+mod waits;
 
 use std::rc::Rc;
 
@@ -12,17 +14,57 @@ use proxy_wasm::types::{Action, Bytes, ContextType, GrpcStatusCode, Status};
 pub use self::asynchronous::start_async;
 use self::hostcalls::Proxy;
 use self::leave_out::{leave_out_context_calls, leave_out_http_calls, leave_out_root_calls};
+pub use self::network::{start_async_network, start_network};
+use crate::asynchronous::AsyncHost as _;
 use crate::host::{Host as _, LogLevel};
 use crate::plugin::{load, settle};
-use crate::{ConfigError, Flow, Plugin};
+use crate::{ConfigError, Flow, Plugin, Queue};
+
+/// The callbacks about callouts, for a context with an executor.
+macro_rules! callouts {
+    () => {
+        fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, trailers: usize) {
+            let event = CalloutEvent::Response { headers, body_size, trailers };
+            self.executor.enter(self.id, || self.executor.on_callout(token, event));
+        }
+
+        fn on_grpc_call_response(&mut self, token: u32, status: u32, size: usize) {
+            // A call that went well has a message, and its status is not told.
+            let event =
+                if status == 0 { CalloutEvent::GrpcAnswer { size } } else { CalloutEvent::GrpcClose { status } };
+            self.executor.enter(self.id, || self.executor.on_callout(token, event));
+        }
+
+        fn on_grpc_stream_initial_metadata(&mut self, token: u32, _: u32) {
+            self.executor.enter(self.id, || self.executor.on_callout(token, CalloutEvent::GrpcMetadata));
+        }
+
+        fn on_grpc_stream_message(&mut self, token: u32, size: usize) {
+            self.executor.enter(self.id, || self.executor.on_callout(token, CalloutEvent::GrpcMessage { size }));
+        }
+
+        fn on_grpc_stream_trailing_metadata(&mut self, token: u32, _: u32) {
+            self.executor.enter(self.id, || self.executor.on_callout(token, CalloutEvent::GrpcTrailers));
+        }
+
+        fn on_grpc_stream_close(&mut self, token: u32, status: u32) {
+            self.executor.enter(self.id, || self.executor.on_callout(token, CalloutEvent::GrpcClose { status }));
+        }
+    };
+}
+
+use callouts;
 
 /// Makes `P` the module's plugin. [`register!`](crate::register) calls it from `_initialize`.
 pub fn start<P: Plugin>() {
-    log_panics();
+    prepare();
     proxy_wasm::set_root_context(|_| Box::new(Root::<P> { plugin: None }));
 }
 
-fn log_panics() {
+/// What every plugin's module does first.
+fn prepare() {
+    #[cfg(feature = "log")]
+    crate::logger::install();
     std::panic::set_hook(Box::new(|panic| Proxy.log(LogLevel::Critical, &panic.to_string())));
 }
 
@@ -38,7 +80,23 @@ impl<P: Plugin> Context for Root<P> {
 impl<P: Plugin> RootContext for Root<P> {
     fn on_configure(&mut self, size: usize) -> bool {
         self.plugin = configured(size, |bytes| load(bytes, &mut Proxy)).map(Rc::new);
-        self.plugin.is_some()
+        let Some(plugin) = &self.plugin else { return false };
+        if let Some(period) = plugin.tick_period() {
+            Proxy.set_tick_period(period);
+        }
+        true
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(plugin) = &self.plugin {
+            plugin.on_tick(&mut Proxy);
+        }
+    }
+
+    fn on_queue_ready(&mut self, token: u32) {
+        if let Some(plugin) = &self.plugin {
+            plugin.on_queue_ready(&mut Proxy, Queue::from_token(token));
+        }
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -63,7 +121,7 @@ fn configured<T>(size: usize, load: impl FnOnce(&[u8]) -> Result<T, ConfigError>
     match configuration.and_then(|bytes| load(&bytes).map_err(|error| error.to_string())) {
         Ok(plugin) => Some(plugin),
         Err(error) => {
-            Proxy.error(&format!("configuration rejected: {error}"));
+            Proxy.error(&("configuration rejected: ".to_owned() + &error));
             None
         }
     }
@@ -92,6 +150,18 @@ impl<P: Plugin> HttpContext for Stream<P> {
 
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         act(self.plugin.on_response_body(&mut Proxy, size, end_of_stream))
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        act(self.plugin.on_request_trailers(&mut Proxy))
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        act(self.plugin.on_response_trailers(&mut Proxy))
+    }
+
+    fn on_log(&mut self) {
+        self.plugin.on_log(&mut Proxy);
     }
 
     leave_out_http_calls!();

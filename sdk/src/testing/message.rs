@@ -3,11 +3,12 @@
 use crate::LocalResponse;
 use crate::host::Header;
 
-/// Headers and body of a request or a response.
+/// Headers, body and trailers of a request or a response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
     pub(super) headers: Vec<Header>,
     pub(super) body: Vec<u8>,
+    pub(super) trailers: Vec<Header>,
 }
 
 /// Makes a GET request for `path` at the host `localhost`.
@@ -72,6 +73,18 @@ impl Message {
         self
     }
 
+    /// Adds a trailer.
+    #[must_use]
+    pub fn trailer(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.trailers.push((name.to_ascii_lowercase().into_bytes(), value.as_ref().to_vec()));
+        self
+    }
+
+    /// Returns all trailers as `name: value`, in order.
+    pub fn trailer_lines(&self) -> Vec<String> {
+        self.trailers.iter().map(line).collect()
+    }
+
     /// Returns the values of all headers of a name, in order.
     pub fn values(&self, name: &str) -> Vec<&str> {
         let named = self.headers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes()));
@@ -81,11 +94,15 @@ impl Message {
     /// Returns all headers but the pseudo-headers as `name: value`, in order.
     pub fn lines(&self) -> Vec<String> {
         let fields = self.headers.iter().filter(|(key, _)| !key.starts_with(b":"));
-        fields.map(|(k, v)| format!("{}: {}", String::from_utf8_lossy(k), String::from_utf8_lossy(v))).collect()
+        fields.map(line).collect()
     }
 
     /// Returns the body.
     pub fn bytes(&self) -> &[u8] {
         &self.body
     }
+}
+
+fn line((name, value): &Header) -> String {
+    format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
 }

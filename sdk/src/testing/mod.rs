@@ -23,133 +23,47 @@
 //! lower case, a body comes as a chunk and then an empty end, a paused body accumulates, and a local response passes
 //! the sender's own response callbacks.
 
-mod asynchronous;
+mod active;
 mod clock;
+mod connection;
+mod grpc;
+mod guest;
 mod host;
 mod message;
+mod native;
+mod protocol;
+mod proxy;
+mod remote;
 mod schema;
+mod shared;
 mod waits;
 
-pub(crate) use self::asynchronous::Active;
-pub use self::asynchronous::AsyncProxy;
+pub(crate) use self::active::Active;
 pub use self::clock::Clock;
+pub use self::connection::Connection;
+pub use self::grpc::{GrpcReply, GrpcRequest};
+pub use self::guest::Testable;
 pub use self::host::InMemoryHost;
 pub use self::message::{Message, get, post, request, response};
+pub use self::proxy::{Proxy, Setup};
 pub use self::schema::{check_schema, schema};
 pub use self::waits::Reply;
 
-use self::host::Phase;
-use crate::plugin::{load, settle};
-use crate::{BufferType, ConfigError, Flow, LogLevel, Plugin};
+/// The proxy for plugins that wait: the same as for all others.
+pub type AsyncProxy<P> = Proxy<P>;
 
-/// Runs one plugin before an upstream whose response the test sets.
-pub struct Proxy<P> {
-    plugin: P,
-    host: InMemoryHost,
-    upstream: Message,
+/// What passed a connection's filters since the last time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Passed {
+    to_upstream: Vec<u8>,
+    to_client: Vec<u8>,
+    closed: bool,
 }
 
-// A plugin holds secrets and need not be printable.
-impl<P> std::fmt::Debug for Proxy<P> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Proxy").field("host", &self.host).finish_non_exhaustive()
+impl Passed {
+    fn closed() -> Self {
+        Self { closed: true, ..Self::default() }
     }
-}
-
-impl<P: Plugin> Proxy<P> {
-    /// Configures the plugin with these bytes; no bytes are no configuration.
-    pub fn new(configuration: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
-        Self::on(InMemoryHost::default(), configuration)
-    }
-
-    /// Configures the plugin on a host that the test has prepared with properties, environment or time.
-    pub fn on(mut host: InMemoryHost, configuration: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
-        let plugin = load(configuration.as_ref(), &mut host)?;
-        Ok(Self { plugin, host, upstream: response(200) })
-    }
-
-    /// Sets what the upstream answers from now on; at first it is an empty 200.
-    #[must_use]
-    pub fn upstream(mut self, response: Message) -> Self {
-        self.upstream = response;
-        self
-    }
-
-    /// Sends one request through the plugin to the upstream, and the response back.
-    pub fn send(&mut self, request: Message) -> Exchange {
-        let Self { plugin, host, upstream } = self;
-        host.begin(request, upstream.clone());
-        let forwarded = pass(
-            host,
-            [Phase::RequestHeaders, Phase::RequestBody],
-            |host, end| plugin.on_request_headers(host, end),
-            |host, size, end| plugin.on_request_body(host, size, end),
-        )
-        .then(|| host.request.clone());
-        let local = host.local.take().filter(|_| !host.reset);
-        let from_request = local.is_some();
-        if let Some(local) = &local {
-            host.response = message::from_local(local);
-        }
-        let mut details = local.map(|local| local.details);
-        let mut answered = from_request || forwarded.is_some();
-        if answered {
-            answered = pass(
-                host,
-                [Phase::ResponseHeaders, Phase::ResponseBody],
-                |host, end| plugin.on_response_headers(host, end),
-                |host, size, end| plugin.on_response_body(host, size, end),
-            );
-            if let Some(local) = host.local.take() {
-                host.response = message::from_local(&local);
-                details = Some(local.details);
-                answered = true;
-            }
-        }
-        host.phase = Phase::Idle;
-        let response = (answered && !host.reset).then(|| host.response.clone());
-        Exchange { forwarded, response, details: details.unwrap_or_default(), calls: Vec::new() }
-    }
-
-    /// Returns what the plugin logged since it was configured.
-    pub fn logs(&self) -> Vec<(LogLevel, String)> {
-        self.host.logs()
-    }
-}
-
-/// Runs the callbacks of one direction; true when the message came through.
-fn pass(
-    host: &mut InMemoryHost,
-    [headers, body]: [Phase; 2],
-    on_headers: impl FnOnce(&mut InMemoryHost, bool) -> Flow,
-    mut on_body: impl FnMut(&mut InMemoryHost, usize, bool) -> Flow,
-) -> bool {
-    host.phase = headers;
-    let buffer = if body == Phase::RequestBody { BufferType::RequestBody } else { BufferType::ResponseBody };
-    let chunk = host.take_body(buffer);
-    let flow = on_headers(host, chunk.is_empty());
-    if !settle(flow, host) {
-        return false;
-    }
-    if chunk.is_empty() {
-        return true;
-    }
-    host.phase = body;
-    host.buffer = chunk;
-    let flow = on_body(host, host.buffer.len(), false);
-    let mut passed = Vec::new();
-    if settle(flow, host) {
-        passed = std::mem::take(&mut host.buffer);
-    } else if host.local.is_some() || host.reset {
-        return false;
-    }
-    let flow = on_body(host, host.buffer.len(), true);
-    if !settle(flow, host) {
-        return false;
-    }
-    passed.append(&mut host.buffer);
-    host.put_body(buffer, passed);
-    true
 }
 
 /// What came of one request.

@@ -132,3 +132,22 @@ fn the_environment_is_the_tests_own() {
     let proxy = Proxy::<Probe>::on(InMemoryHost::default().with_env("REGION", "eu"), "").unwrap();
     assert_eq!(proxy.logs(), [(LogLevel::Info, "region eu".to_owned())]);
 }
+
+#[test]
+fn a_local_response_with_more_headers_than_a_proxy_takes_resets_the_stream() {
+    struct Many(usize);
+    impl Plugin for Many {
+        type Config = usize;
+        fn configure(count: usize, _: &mut impl Host) -> Result<Self, ConfigError> {
+            Ok(Self(count))
+        }
+        fn on_request_headers(&self, _: &mut impl Host, _: bool) -> Flow {
+            let add = |response: LocalResponse, n| response.header("set-cookie", &format!("{n}=; max-age=0"));
+            Flow::Respond((0..self.0).fold(LocalResponse::new(403), add))
+        }
+    }
+    let send = |count: &str| Proxy::<Many>::new(count).unwrap().send(get("/"));
+    assert_eq!(send("1024").status(), 403);
+    let exchange = send("1025");
+    assert!(exchange.response().is_none() && exchange.forwarded().is_none());
+}

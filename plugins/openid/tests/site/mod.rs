@@ -69,7 +69,7 @@ impl Site {
         let clock = Clock::at(Duration::from_secs(BEGIN));
         let provider = Provider::new(&clock);
         let answers = provider.clone();
-        let proxy = AsyncProxy::on(host(&clock), configuration(members)).unwrap();
+        let proxy = plugwright_sdk::proxy!(OpenId).on(host(&clock)).configure(configuration(members)).unwrap();
         let proxy = proxy.upstream(response(200).header("set-cookie", "site=1").body("page"));
         let proxy = proxy.cluster(cluster, move |call| answers.answer(call));
         Self { proxy, provider, jar: Jar::new() }
