@@ -161,6 +161,14 @@ pub trait Host {
     fn env(&self, name: &str) -> Option<String>;
 
     /// Fills `bytes` with randomness that is fit for keys: from WASI in a module, from a fixed sequence in a test.
+    ///
+    /// ```
+    /// use plugwright_sdk::Host;
+    /// use plugwright_sdk::testing::InMemoryHost;
+    ///
+    /// let mut nonce = [0; 16];
+    /// InMemoryHost::default().with_random_seed(7).random(&mut nonce).unwrap();
+    /// ```
     fn random(&self, bytes: &mut [u8]) -> Result<(), HostError>;
 
     /// Lets a connection's data for the upstream, or its beginning, go on that a callback paused.
@@ -200,7 +208,19 @@ pub trait Host {
     /// Returns a counter's or a gauge's value.
     fn metric(&self, metric: u32) -> Result<u64, HostError>;
 
-    /// Calls a function that the proxy has beyond the ABI, such as Envoy's `compress`.
+    /// Calls a function that the proxy has beyond the ABI, such as Envoy's `compress`; status 1 is that it has none of
+    /// that name.
+    ///
+    /// ```
+    /// use plugwright_sdk::Host;
+    /// use plugwright_sdk::testing::InMemoryHost;
+    ///
+    /// let mut host = InMemoryHost::default().with_foreign_function("reverse", |bytes| {
+    ///     Ok(bytes.iter().rev().copied().collect())
+    /// });
+    /// assert_eq!(host.call_foreign_function("reverse", b"abc").unwrap(), b"cba");
+    /// assert_eq!(host.call_foreign_function("compress", b"").unwrap_err().status(), 1);
+    /// ```
     fn call_foreign_function(&mut self, name: &str, arguments: &[u8]) -> Result<Vec<u8>, HostError>;
 
     /// Returns a property in its own type; none when there is no such property here.

@@ -93,9 +93,7 @@ impl Stage {
     }
 
     fn policy_server(&self) -> Server {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut server = Command::new(cargo);
-        server.current_dir(repository()).args(["run", "--quiet", "--package", "policy-server", "--"]);
+        let mut server = support::cargo(&["run", "--quiet", "--package", "policy-server", "--"]);
         server.args(["--listen", &self.policy, "--key-env", "POLICY_KEY", "--policy", "examples/openid/policy.json"]);
         server.args(["--jwt-issuer", &self.issuer(), "--jwt-audience", "ingress"]);
         server.args(["--jwt-keys", &format!("{}/jwks", self.issuer())]);

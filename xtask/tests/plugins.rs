@@ -5,7 +5,6 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::LazyLock;
 
 use packager::build::{self, Installer, Preference, Tools};
@@ -15,18 +14,12 @@ fn cargo() -> PathBuf {
     std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
 }
 
-fn run_cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new(cargo());
-    command.current_dir(repository()).args(arguments);
-    command
-}
-
 /// The harness's program that runs modules for tests.
 fn test_host() -> &'static Path {
     static HOST: LazyLock<PathBuf> = LazyLock::new(|| {
         let arguments = ["build", "--package", "harness", "--bin", "plugwright-test-host"];
         let format = ["--message-format", "json-render-diagnostics"];
-        let built = finish(run_cargo(&arguments).args(format)).fine().stdout;
+        let built = finish(support::cargo(&arguments).args(format)).fine().stdout;
         let executable = built.lines().find_map(|line| {
             let message: serde_json::Value = serde_json::from_str(line).ok()?;
             message.get("executable")?.as_str().map(PathBuf::from)
@@ -38,7 +31,7 @@ fn test_host() -> &'static Path {
 
 /// Runs tests whose plugins are modules, and returns how many passed.
 fn passed_in_the_harness(modules: &Path, arguments: &[&str]) -> usize {
-    let mut command = run_cargo(&["test", "--quiet"]);
+    let mut command = support::cargo(&["test", "--quiet"]);
     command.args(arguments).env("PLUGWRIGHT_TEST_HOST", test_host()).env("PLUGWRIGHT_TEST_MODULES", modules);
     let ended = finish(&mut command).fine();
     let passed = |line: &str| line.strip_prefix("test result: ok. ")?.split_once(' ')?.0.parse::<usize>().ok();
@@ -73,19 +66,19 @@ fn the_sdks_examples_pass_their_tests_as_modules() {
     let mut talk = |_: &str| ();
     let installer = &mut Installer { allowed: true, talk: &mut talk };
     let toolchain = build::prepare(&tools, Preference::Auto, installer).unwrap();
-    let modules = build::compile_examples(&cargo(), &workspace, "plugwright-sdk", &toolchain).unwrap();
+    let modules = build::compile_examples(&cargo(), &workspace, "plugwright-sdk", "log", &toolchain).unwrap();
     let sources = std::fs::read_dir(repository().join("sdk/examples")).unwrap().count();
     assert_eq!(modules.len(), sources, "{modules:?}");
     let modules = workspace.target.join("plugins");
-    let passed = passed_in_the_harness(&modules, &["--package", "plugwright-sdk", "--examples"]);
-    assert!(passed >= 20, "{passed}");
+    let passed = passed_in_the_harness(&modules, &["--package", "plugwright-sdk", "--examples", "--features", "log"]);
+    assert!(passed >= 27, "{passed}");
 }
 
 #[test]
 fn a_test_that_only_a_native_plugin_passes_fails_in_the_harness() {
     // The modules of a folder that has none cannot be what passed.
     let empty = tempfile::tempdir().unwrap();
-    let mut command = run_cargo(&["test", "--quiet", "--package", "header-append", "--test", "traffic"]);
+    let mut command = support::cargo(&["test", "--quiet", "--package", "header-append", "--test", "traffic"]);
     command.env("PLUGWRIGHT_TEST_HOST", test_host()).env("PLUGWRIGHT_TEST_MODULES", empty.path());
     let ended = finish(&mut command);
     assert_ne!(ended.code, 0);

@@ -117,14 +117,17 @@ fn compile_one(
     modules.pop().map(|(_, module)| module).ok_or_else(|| CompileError::NoModule { plugin: plugin.name.clone() })
 }
 
-/// Build examples of a package, each of which is a `cdylib`, as [`compile`] builds plugins: where they are, by name.
+/// Build the examples of a package, each of which is a `cdylib`, as [`compile`] builds plugins: where they are, by name.
+///
+/// `features` are those of the package that are turned on.
 pub fn compile_examples(
     cargo: &Path,
     workspace: &Workspace,
     package: &str,
+    features: &str,
     toolchain: &Toolchain,
 ) -> Result<BTreeMap<String, PathBuf>, CompileError> {
-    let what = ["build", "--package", package, "--examples"];
+    let what = ["build", "--package", package, "--examples", "--features", features];
     let built = run(cargo, workspace, &what, package, toolchain, |artifact| artifact.target.is_example())?;
     let folder = workspace.target.join("plugins/examples");
     std::fs::create_dir_all(&folder).map_err(|source| CompileError::Io {

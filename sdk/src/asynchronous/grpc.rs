@@ -193,6 +193,19 @@ pub(super) fn open(cluster: &str, call: &GrpcCall) -> Result<GrpcStream, GrpcErr
 }
 
 /// An open gRPC stream. Dropping it cancels what is left of it.
+///
+/// ```
+/// # use plugwright_sdk::{GrpcCall, GrpcError, Root};
+/// # async fn watch(root: Root) -> Result<(), GrpcError> {
+/// let mut stream = root.grpc_stream("policies", &GrpcCall::new("policy.v1.Policies", "Watch"))?;
+/// stream.send(b"\x0a\x03all")?;
+/// while let Some(message) = stream.next().await? {
+///     root.host().info(&format!("a policy of {} bytes", message.len()));
+/// }
+/// # Ok(())
+/// # }
+/// # use plugwright_sdk::Host;
+/// ```
 pub struct GrpcStream {
     token: u32,
     slot: Rc<Slot>,

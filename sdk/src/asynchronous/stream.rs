@@ -65,6 +65,18 @@ impl Root {
     }
 
     /// Makes this plugin the one that takes from the queue `name`, as [`Queue::register`] does.
+    ///
+    /// ```
+    /// # use plugwright_sdk::{HostError, Root};
+    /// # async fn start(root: Root) -> Result<(), HostError> {
+    /// let mut jobs = root.queue("jobs")?;
+    /// loop {
+    ///     let job = jobs.next().await?;
+    ///     root.host().info(&String::from_utf8_lossy(&job));
+    /// }
+    /// # }
+    /// # use plugwright_sdk::Host;
+    /// ```
     pub fn queue(&self, name: &str) -> Result<QueueReceiver, HostError> {
         Queue::register(&mut Active, name).map(QueueReceiver)
     }
@@ -96,7 +108,28 @@ impl QueueReceiver {
     }
 }
 
-/// The trailers of a request or a response, which have not gone on.
+/// The trailers of a request or a response, which have not gone on. [`Body::trailers`] waits for them.
+///
+/// ```
+/// # use plugwright_sdk::testing::{Proxy, get, response};
+/// # use plugwright_sdk::{Answer, AsyncPlugin, ConfigError, Host, Request};
+/// # struct Sum;
+/// # impl AsyncPlugin for Sum {
+/// #     type Config = serde::de::IgnoredAny;
+/// #     fn configure(_: Self::Config, _: &mut impl Host) -> Result<Self, ConfigError> { Ok(Sum) }
+/// async fn on_request(&self, request: Request) -> Answer {
+///     let mut body = request.forward().await.into_body();
+///     let mut length = 0;
+///     while let Some(chunk) = body.chunk().await? {
+///         length += chunk.len();
+///     }
+///     body.trailers().await?.set_header("x-length", &length.to_string())?;
+///     Ok(())
+/// }
+/// # }
+/// # let mut proxy = Proxy::<Sum>::new("{}").unwrap().upstream(response(200).body("four"));
+/// # assert_eq!(proxy.send(get("/")).response().unwrap().trailer_lines(), ["x-length: 4"]);
+/// ```
 #[derive(Debug)]
 pub struct Trailers(MapType);
 

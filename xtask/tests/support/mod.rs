@@ -54,6 +54,19 @@ pub(crate) fn command(folder: &Path, arguments: &[impl AsRef<OsStr>]) -> Command
     command
 }
 
+/// Cargo, in the repository, as somebody at a terminal calls it. What it says of the package whose test this is would be
+/// taken for a change by build scripts, and have them compile again.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(repository()).args(arguments);
+    command
+}
+
 /// Run it to its end.
 pub(crate) fn plugwright(folder: &Path, arguments: &[impl AsRef<OsStr>]) -> Ended {
     finish(&mut command(folder, arguments))
