@@ -1,6 +1,7 @@
 //! The request as Envoy's connection manager presents it to the first filter, or the reason it gets no further.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 
 use http::Version;
 use http::request::Parts;
@@ -16,8 +17,16 @@ const MAX_HEADERS: usize = 100;
 #[derive(Debug)]
 pub(crate) enum Rejection {
     Reply(LocalReply),
+    /// Nothing is known of the request: Envoy's codec has refused it.
+    Early(LocalReply),
     /// What HTTP/2 does where HTTP/1.1 answers 431: the filters never hear of the stream.
     Reset(&'static str),
+}
+
+impl Rejection {
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Reply(reply) if reply.status == 404)
+    }
 }
 
 impl From<LocalReply> for Rejection {
@@ -40,23 +49,84 @@ pub(crate) fn too_large(version: Version) -> Rejection {
     if version == Version::HTTP_2 {
         return Rejection::Reset("http2.too_many_headers");
     }
-    LocalReply::new(431, "Request Header Fields Too Large", "http1.headers_too_large").into()
+    Rejection::Early(LocalReply::new(431, "Request Header Fields Too Large", "http1.headers_too_large"))
 }
 
+fn too_many(version: Version) -> Rejection {
+    match too_large(version) {
+        Rejection::Early(reply) => {
+            Rejection::Early(LocalReply { details: "http1.too_many_headers".to_owned(), ..reply })
+        }
+        other => other,
+    }
+}
+
+/// What the connection manager is told about the client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Edge {
+    /// It faces strangers (`use_remote_address`), as gateways do.
+    pub(crate) gateway: bool,
+    pub(crate) peer: Option<IpAddr>,
+}
+
+/// Headers that only proxies of the mesh may set.
+const INTERNAL: &[&str] = &[
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-force-trace",
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-internal",
+    "x-envoy-ip-tags",
+    "x-envoy-max-retries",
+    "x-envoy-original-url",
+    "x-envoy-retriable-header-names",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retry-on",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-rq-timeout-ms",
+    // Who the client is, which a connection without a client certificate does not say.
+    "x-forwarded-client-cert",
+];
+
+/// The same at the edge of the mesh.
+const INTERNAL_AT_THE_EDGE: &[&str] = &[
+    "x-envoy-decorator-operation",
+    "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node",
+    "x-envoy-original-path",
+];
+
 /// The headers for the filters, and why the request gets no further if it does not.
-pub(crate) fn admit(parts: &Parts, ids: &RequestIds) -> (HeaderMap, Option<Rejection>) {
+pub(crate) fn admit(parts: &Parts, edge: Edge, ids: &RequestIds) -> (HeaderMap, Option<Rejection>) {
     let mut headers = HeaderMap::default();
     // HTTP/2 counts the four pseudo-headers, HTTP/1.1 has a line for them.
     let pseudo = if parts.version == Version::HTTP_2 { 4 } else { 0 };
-    let filled = fill(&mut headers, parts, ids);
-    if filled.is_err() || headers.byte_size() > MAX_HEADER_BYTES || parts.headers.len() + pseudo > MAX_HEADERS {
-        return (headers, Some(too_large(parts.version)));
+    let filled = fill(&mut headers, parts, edge, ids);
+    let rejection = if parts.headers.len() + pseudo > MAX_HEADERS {
+        Some(too_many(parts.version))
+    } else if filled.is_err() || headers.byte_size() > MAX_HEADER_BYTES {
+        Some(too_large(parts.version))
+    } else {
+        check(&mut headers, parts).err()
+    };
+    if matches!(rejection, Some(Rejection::Early(_) | Rejection::Reset(_))) {
+        headers.clear();
     }
-    let rejection = check(&mut headers, parts).err();
     (headers, rejection)
 }
 
-fn fill(headers: &mut HeaderMap, parts: &Parts, ids: &RequestIds) -> Result<(), TooLarge> {
+fn fill(headers: &mut HeaderMap, parts: &Parts, edge: Edge, ids: &RequestIds) -> Result<(), TooLarge> {
+    let http2 = parts.version == Version::HTTP_2;
+    let path = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    let (method, scheme) = (parts.method.as_str(), parts.uri.scheme_str());
+    // HTTP/1.1 has the authority first and the scheme, unless the target is absolute, last. In which order HTTP/2 had
+    // them is not known any more.
+    if http2 {
+        headers.add(b":method", method.as_bytes())?;
+        headers.add(b":scheme", scheme.unwrap_or("http").as_bytes())?;
+    }
     // An absolute request target has the last word on the authority.
     match parts.uri.authority() {
         Some(authority) => headers.add(b":authority", authority.as_str().as_bytes())?,
@@ -66,26 +136,34 @@ fn fill(headers: &mut HeaderMap, parts: &Parts, ids: &RequestIds) -> Result<(), 
             }
         }
     }
-    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-    headers.add(b":path", target.as_bytes())?;
-    headers.add(b":method", parts.method.as_str().as_bytes())?;
-    headers.add(b":scheme", b"http")?;
+    if let Some(scheme) = scheme.filter(|_| !http2) {
+        headers.add(b":scheme", scheme.as_bytes())?;
+    }
+    headers.add(b":path", path.as_bytes())?;
+    if !http2 {
+        headers.add(b":method", method.as_bytes())?;
+        if scheme.is_none() {
+            let forwarded = parts.headers.get("x-forwarded-proto").filter(|_| !edge.gateway);
+            let https = forwarded.is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+            headers.add(b":scheme", if https { b"https" } else { b"http" })?;
+        }
+    }
     let mut cookies: Vec<&[u8]> = Vec::new();
     for (name, value) in carried(&parts.headers) {
         match *name {
-            // It is the authority already. An expectation the codec answers: the body is asked for when it is read.
+            // It is the authority already, or has been answered: `100 Continue`.
             http::header::HOST | http::header::EXPECT => {}
             // HTTP/2 may send each cookie by itself, and it is one header again.
-            http::header::COOKIE if parts.version == Version::HTTP_2 => cookies.push(value.as_bytes()),
-            _ => headers.add(name.as_str().as_bytes(), value.as_bytes())?,
+            http::header::COOKIE if http2 => cookies.push(value),
+            _ if is_internal(name.as_str(), edge) => {}
+            _ => headers.add(name.as_str().as_bytes(), value)?,
         }
     }
     if !cookies.is_empty() {
         headers.add(b"cookie", &cookies.join(&b"; "[..]))?;
     }
-    let te = parts.headers.get_all(http::header::TE);
-    if te.iter().any(|te| lists(te.as_bytes(), "trailers")) {
-        headers.add(b"te", b"trailers")?;
+    if edge.gateway {
+        return forwarded_by(headers, edge.peer, ids);
     }
     if headers.get(b"x-forwarded-proto").is_none() {
         headers.add(b"x-forwarded-proto", b"http")?;
@@ -96,12 +174,29 @@ fn fill(headers: &mut HeaderMap, parts: &Parts, ids: &RequestIds) -> Result<(), 
     Ok(())
 }
 
+/// What nobody but the mesh may say.
+fn is_internal(name: &str, edge: Edge) -> bool {
+    name.starts_with("x-") && (INTERNAL.contains(&name) || (edge.gateway && INTERNAL_AT_THE_EDGE.contains(&name)))
+}
+
+/// What a proxy at the edge says of the client, whatever the client said.
+fn forwarded_by(headers: &mut HeaderMap, peer: Option<IpAddr>, ids: &RequestIds) -> Result<(), TooLarge> {
+    if let Some(peer) = peer {
+        headers.add(b"x-forwarded-for", peer.to_string().as_bytes())?;
+    }
+    headers.set(b"x-forwarded-proto", b"http")?;
+    if let Some(peer) = peer {
+        headers.set(b"x-envoy-external-address", peer.to_string().as_bytes())?;
+    }
+    headers.set(b"x-request-id", &ids.next())
+}
+
 fn check(headers: &mut HeaderMap, parts: &Parts) -> Result<(), Rejection> {
     if headers.get(b":authority").is_none() {
         return Err(LocalReply::new(400, "", "missing_host_header").into());
     }
     if parts.version < Version::HTTP_11 {
-        return Err(LocalReply::new(426, "Upgrade Required", "low_version").into());
+        return Err(Rejection::Early(LocalReply::new(426, "Upgrade Required", "low_version")));
     }
     if is_upgrade(&parts.headers) {
         return Err(LocalReply::new(403, "", "upgrade_failed").into());
@@ -110,6 +205,9 @@ fn check(headers: &mut HeaderMap, parts: &Parts) -> Result<(), Rejection> {
         return Err(LocalReply::new(404, "", "route_not_found").into());
     }
     let path = headers.text(":path");
+    if path == Some("*") {
+        return Err(LocalReply::new(404, "", "absolute_path_rejected").into());
+    }
     if path.is_some_and(request_path::is_normal) {
         return Ok(());
     }
@@ -122,7 +220,9 @@ fn check(headers: &mut HeaderMap, parts: &Parts) -> Result<(), Rejection> {
 
 fn is_upgrade(headers: &http::HeaderMap) -> bool {
     let connection = headers.get_all(http::header::CONNECTION);
-    headers.contains_key(http::header::UPGRADE) && connection.iter().any(|options| lists(options.as_bytes(), "upgrade"))
+    // An offer of HTTP/2 is passed over.
+    let upgrade = headers.get(http::header::UPGRADE).is_some_and(|to| !to.as_bytes().eq_ignore_ascii_case(b"h2c"));
+    upgrade && connection.iter().any(|options| lists(options.as_bytes(), "upgrade"))
 }
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";

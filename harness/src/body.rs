@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -14,9 +14,15 @@ struct Shared {
     frames: VecDeque<Frame<Bytes>>,
     bytes: usize,
     ended: bool,
+    /// There never was a body.
+    empty: bool,
+    /// Some of it has been read.
+    taken: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
     dropped: bool,
+    /// Trailers end the body and are not passed on.
+    without_trailers: bool,
 }
 
 /// The end that hyper reads.
@@ -29,7 +35,7 @@ pub(crate) struct Writer(Rc<RefCell<Shared>>);
 
 /// A writer and the body it fills; an ended one has no content.
 pub(crate) fn queue(ended: bool) -> (Writer, QueueBody) {
-    let shared = Rc::new(RefCell::new(Shared { ended, ..Shared::default() }));
+    let shared = Rc::new(RefCell::new(Shared { ended, empty: ended, ..Shared::default() }));
     (Writer(shared.clone()), QueueBody(shared))
 }
 
@@ -82,13 +88,39 @@ impl Drop for Writer {
 #[error("the body was broken off")]
 pub(crate) struct BrokenOff;
 
+/// Tells whether a body has ended, for whoever waits for what follows it.
+#[derive(Debug)]
+pub(crate) struct End(Weak<RefCell<Shared>>);
+
+impl End {
+    /// The writer has ended it; who has read it to its end may have dropped it since.
+    pub(crate) fn has_come(&self) -> bool {
+        self.0.upgrade().is_none_or(|shared| shared.borrow().ended)
+    }
+}
+
+impl QueueBody {
+    pub(crate) fn end(&self) -> End {
+        End(Rc::downgrade(&self.0))
+    }
+
+    /// Leaves trailers out from now on.
+    pub(crate) fn drop_trailers(&self) {
+        self.0.borrow_mut().without_trailers = true;
+    }
+}
+
 impl Body for QueueBody {
     type Data = Bytes;
     type Error = BrokenOff;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let mut shared = self.0.borrow_mut();
-        if let Some(frame) = shared.frames.pop_front() {
+        while let Some(frame) = shared.frames.pop_front() {
+            shared.taken = true;
+            if frame.is_trailers() && shared.without_trailers {
+                continue;
+            }
             shared.bytes -= frame.data_ref().map_or(0, Bytes::len);
             if let Some(writer) = shared.writer.take() {
                 writer.wake();
@@ -108,7 +140,8 @@ impl Body for QueueBody {
 
     fn is_end_stream(&self) -> bool {
         let shared = self.0.borrow();
-        shared.ended && shared.frames.is_empty()
+        // A body that turns out to have no content is one all the same, and Envoy writes it so.
+        shared.empty || (shared.taken && shared.ended && shared.frames.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {

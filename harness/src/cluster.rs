@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub(crate) struct Call {
     pub(crate) trailers: Option<HeaderMap>,
     /// `None`: wait for ever.
     pub(crate) timeout: Option<Duration>,
+    /// This proxy's address, for the header that names it.
+    pub(crate) forwarded_for: Option<IpAddr>,
 }
 
 impl Call {
@@ -137,13 +140,16 @@ impl Clusters {
         };
         call.check()?;
         // The map's bound is the same for everyone: what does not fit is left out.
+        if !call.body.is_empty() {
+            let _ = call.headers.replace(b"content-length", call.body.len().to_string().as_bytes());
+        }
         let _ = call.headers.replace(b"x-envoy-internal", b"true");
+        if let Some(own) = call.forwarded_for {
+            let _ = call.headers.add(b"x-forwarded-for", own.to_string().as_bytes());
+        }
         if let Some(timeout) = call.timeout {
             let timeout = timeout.as_millis().to_string();
             let _ = call.headers.replace(b"x-envoy-expected-rq-timeout-ms", timeout.as_bytes());
-        }
-        if !call.body.is_empty() {
-            let _ = call.headers.replace(b"content-length", call.body.len().to_string().as_bytes());
         }
         Ok(async move {
             let timeout = call.timeout;

@@ -48,7 +48,7 @@ pub(crate) async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         _ = on_shutdown.wait_for(|shutdown| *shutdown) => return,
     };
     let Ok(Ok(is_http2)) = detected else { return };
-    let service = service_fn(|request| serve(current.get(), connection, request));
+    let service = service_fn(|request| serve(current.get(), connection.clone(), request));
     // A connection's failure is the client's to see; the streams' own ends have been reported.
     if is_http2 {
         let mut builder = http2::Builder::new(StreamExecutor { patience: idle_timeout * 2 });

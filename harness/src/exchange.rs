@@ -18,18 +18,16 @@ use hyper::body::{Body, Frame as HttpFrame, SizeHint};
 use hyper::{Request, Response, StatusCode, Version};
 use mesh::model::ProxyKind;
 
-use crate::admission::{self, Rejection, RequestIds, admit};
+use crate::admission::{self, Edge, Rejection, RequestIds, admit};
 use crate::builtin::remote;
 use crate::header_map::HeaderMap;
 use crate::log::{RequestSummary, Sink};
 use crate::network;
-use crate::stream::state::{Direction, LocalReply, ProxyFacts, StreamState};
-use crate::stream::{Frame, Stream};
+use crate::stream::state::{Direction, LocalReply, ProxyFacts, SERVER, StreamState, VIA_UPSTREAM};
+use crate::stream::{Frame, Stream, flags};
 use crate::trace;
 use crate::upstream::{Event as UpstreamEvent, Exchange, Failure, Upstream};
 use crate::worker::WorkerFilter;
-
-const VIA_UPSTREAM: &str = "via_upstream";
 
 /// What all requests of a worker share.
 pub(crate) struct Site {
@@ -61,11 +59,20 @@ impl Site {
 }
 
 /// One client connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Connection {
     pub(crate) id: u64,
     pub(crate) source: Option<SocketAddr>,
     pub(crate) destination: Option<SocketAddr>,
+    /// What the network filters in front of HTTP keep of it.
+    pub(crate) state: Option<Rc<RefCell<StreamState>>>,
+}
+
+impl Connection {
+    /// The same for what is behind network filters.
+    pub(crate) fn within(self, state: &Rc<RefCell<StreamState>>) -> Self {
+        Self { state: Some(state.clone()), ..self }
+    }
 }
 
 /// The stream was reset: the connection is to be closed.
@@ -80,6 +87,8 @@ struct Outlet {
     frames: VecDeque<HttpFrame<Bytes>>,
     reset: bool,
     ended: bool,
+    /// There is no body at all, or some of it has been taken.
+    known: bool,
 }
 
 type Driver = Pin<Box<dyn Future<Output = ()>>>;
@@ -88,6 +97,8 @@ type Driver = Pin<Box<dyn Future<Output = ()>>>;
 pub(crate) struct ExchangeBody {
     driver: Option<Driver>,
     outlet: Rc<RefCell<Outlet>>,
+    /// Hyper has been given the time to write what it has before it hears that the stream is reset.
+    flushed: bool,
 }
 
 /// Serves one request.
@@ -108,7 +119,7 @@ pub(crate) async fn serve<B: Body<Data = Bytes> + Unpin + 'static>(
         }
     });
     let (head, ended) = head.await.ok_or(StreamReset)?;
-    Ok(head.map(|()| ExchangeBody { driver: (!ended).then_some(driver), outlet }))
+    Ok(head.map(|()| ExchangeBody { driver: (!ended).then_some(driver), outlet, flushed: false }))
 }
 
 impl Body for ExchangeBody {
@@ -122,6 +133,7 @@ impl Body for ExchangeBody {
         loop {
             let taken = self.outlet.borrow_mut().frames.pop_front();
             if let Some(frame) = taken {
+                self.outlet.borrow_mut().known = true;
                 // Hyper drops a body once it has as much as content-length says: see whether the end follows first.
                 if self.outlet.borrow().is_drained() {
                     self.advance(cx);
@@ -130,6 +142,10 @@ impl Body for ExchangeBody {
             }
             let (reset, ended) = (self.outlet.borrow().reset, self.outlet.borrow().ended);
             if reset || (self.driver.is_none() && !ended) {
+                if !std::mem::replace(&mut self.flushed, true) {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 return Poll::Ready(Some(Err(StreamReset)));
             }
             if ended {
@@ -144,7 +160,8 @@ impl Body for ExchangeBody {
 
     fn is_end_stream(&self) -> bool {
         let out = self.outlet.borrow();
-        out.ended && out.frames.is_empty()
+        // A body that turns out to have no content is one all the same, and Envoy writes it so.
+        out.known && out.ended && out.frames.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -177,6 +194,17 @@ enum Event {
     Idle,
 }
 
+impl Event {
+    fn of_client<E>(frame: Option<Result<HttpFrame<Bytes>, E>>) -> Self {
+        frame.transpose().map_or(Self::Gone, Self::Client)
+    }
+
+    /// The upstream begins to answer, or never will.
+    fn is_answer(&self) -> bool {
+        matches!(self, Self::Upstream(UpstreamEvent::Headers { .. } | UpstreamEvent::Failed(_)))
+    }
+}
+
 async fn drive<B: Body<Data = Bytes> + Unpin>(
     site: Rc<Site>,
     connection: Connection,
@@ -186,33 +214,43 @@ async fn drive<B: Body<Data = Bytes> + Unpin>(
     let (parts, mut body) = request.into_parts();
     let http2 = parts.version == Version::HTTP_2;
     let mut request_ended = body.is_end_stream();
-    let (headers, rejected) = admit(&parts, &site.request_ids);
-    let mut state = StreamState::new(site.proxy.clone(), connection);
+    let gateway = site.proxy.kind == Some(ProxyKind::Gateway);
+    let edge = Edge { gateway, peer: connection.source.map(|source| source.ip()) };
+    let (headers, rejected) = admit(&parts, edge, &site.request_ids);
+    let mut state = StreamState::new(site.proxy.clone(), &connection);
     state.protocol = admission::protocol(parts.version);
-    state.remote = remote::address(site.proxy.kind == Some(ProxyKind::Gateway), connection.source, &headers);
+    state.remote = remote::address(gateway, connection.source, &headers);
     state.peer.clone_from(&site.peer);
     state.request_headers = headers;
     state.trace = site.recording(&state);
-    let refused = rejected.is_some();
+    // A request that is merely for nothing that there is leaves the connection as it was.
+    let refused = rejected.as_ref().is_some_and(|rejection| !rejection.is_not_found());
     if let Some(Rejection::Reset(details)) = rejected {
         outlet.borrow_mut().reset = true;
         return report_unseen(&site, &state, details);
     }
     let mut stream = Stream::new(state, &site.filters, site.sink.clone());
+    // Envoy says so before the filters have their say.
+    let mut arrived = None;
+    if !http2 && !request_ended && expects_continue(&parts) {
+        arrived = ask_for(&mut body).await;
+    }
     match rejected {
-        Some(Rejection::Reply(reply)) => stream.send_local_reply(None, reply),
+        Some(Rejection::Reply(reply) | Rejection::Early(reply)) => stream.send_local_reply(None, reply),
         _ => stream.request_headers(request_ended),
     }
     let mut exchange: Option<Exchange> = None;
     // What has ended is not asked again: a filter may hold the response long after that.
     let mut upstream_ended = false;
+    // An answer that waits for what the client has sent already, and how much of that.
+    let (mut held, mut catching_up) = (None, 16);
     loop {
         stream.process_pending();
         while let Some(frame) = stream.next_upstream() {
             to_upstream(&site, &mut stream, &mut exchange, frame);
         }
         while let Some(frame) = stream.next_downstream() {
-            to_client(&stream, &outlet, frame, !http2 && (refused || !request_ended));
+            to_client(&stream, &outlet, frame, http2, refused || !request_ended);
         }
         if stream.response_ended() {
             stream.finish();
@@ -220,10 +258,23 @@ async fn drive<B: Body<Data = Bytes> + Unpin>(
         }
         // Hyper polls the driver again once it has taken what is in the outlet.
         poll_fn(|_| if outlet.borrow().is_drained() { Poll::Ready(()) } else { Poll::Pending }).await;
-        match next_event(&site, &stream, &mut body, request_ended, &mut exchange, upstream_ended).await {
+        let mut event = match arrived.take().or_else(|| held.take()) {
+            Some(event) => event,
+            None => next_event(&site, &stream, &mut body, request_ended, &mut exchange, upstream_ended).await,
+        };
+        // Envoy reads what has come of a request before it looks at the upstream; whether that was all of it decides
+        // about the connection.
+        if !http2 && !request_ended && event.is_answer() && stream.wants_data(Direction::Request) && catching_up > 0 {
+            catching_up -= 1;
+            if let Some(more) = ask_for(&mut body).await {
+                held = Some(std::mem::replace(&mut event, more));
+            }
+        }
+        match event {
             Event::Woken => {}
             Event::Idle => {
                 let status = if request_ended { 504 } else { 408 };
+                stream.state_mut().flags |= flags::STREAM_IDLE_TIMEOUT;
                 stream.send_local_reply(None, LocalReply::new(status, "stream timeout", "stream_idle_timeout"));
             }
             Event::Client(None) => {
@@ -236,6 +287,11 @@ async fn drive<B: Body<Data = Bytes> + Unpin>(
                     request_ended = http2 && body.is_end_stream();
                     stream.request_data(bytes, request_ended);
                 }
+                // On HTTP/1.1 Envoy drops trailers unless it is told otherwise, and Istio does not tell it.
+                Err(_) if !http2 => {
+                    request_ended = true;
+                    stream.request_data(Bytes::new(), true);
+                }
                 Err(frame) => {
                     request_ended = true;
                     let mut trailers = HeaderMap::default();
@@ -243,7 +299,7 @@ async fn drive<B: Body<Data = Bytes> + Unpin>(
                         && trailers.extend_from_http(&received).is_err()
                     {
                         match admission::too_large(parts.version) {
-                            Rejection::Reply(reply) => stream.send_local_reply(None, reply),
+                            Rejection::Reply(reply) | Rejection::Early(reply) => stream.send_local_reply(None, reply),
                             Rejection::Reset(details) => stream.reset(details),
                         }
                         continue;
@@ -265,6 +321,26 @@ async fn drive<B: Body<Data = Bytes> + Unpin>(
             }
         }
     }
+}
+
+fn expects_continue(parts: &http::request::Parts) -> bool {
+    parts.headers.get(http::header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Wants the body and lets the connection have its turn, in which hyper says `100 Continue`. What arrived meanwhile.
+async fn ask_for<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Option<Event> {
+    let mut asked = false;
+    poll_fn(|cx| {
+        if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
+            return Poll::Ready(Some(Event::of_client(frame)));
+        }
+        if std::mem::replace(&mut asked, true) {
+            return Poll::Ready(None);
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
 }
 
 async fn next_event<B: Body<Data = Bytes> + Unpin>(
@@ -301,10 +377,7 @@ async fn next_event<B: Body<Data = Bytes> + Unpin>(
             && stream.wants_data(Direction::Request)
             && let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx)
         {
-            return Poll::Ready(match frame.transpose() {
-                Ok(frame) => Event::Client(frame),
-                Err(_) => Event::Gone,
-            });
+            return Poll::Ready(Event::of_client(frame));
         }
         idle.as_mut().poll(cx).map(|()| Event::Idle)
     })
@@ -376,25 +449,27 @@ fn from_upstream(stream: &mut Stream, exchange: Option<&mut Exchange>, event: Up
 }
 
 fn upstream_failed(stream: &mut Stream, failure: Failure) {
-    let reason = failure.reason();
-    let details = format!("upstream_reset_before_response_started{{{}}}", reason.replace(' ', "_"));
-    let body = format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
     let begun = stream.state().response_headers.is_some();
+    {
+        let mut state = stream.state_mut();
+        state.flags |= failure.flags();
+        state.transport_failure = failure.transport();
+    }
     if begun {
-        stream.reset(&details);
+        stream.reset(&failure.details(true));
     } else {
-        stream.send_local_reply(None, LocalReply::new(503, body, details));
+        stream.send_local_reply(None, LocalReply::new(503, failure.message(), failure.details(false)));
     }
 }
 
-/// `close`: an answer of this side's own ends the connection, since the request was refused or not read to its end.
-fn to_client(stream: &Stream, outlet: &RefCell<Outlet>, frame: Frame, close: bool) {
+/// `close`: the answer ends the connection, since the request was refused or has not come to its end.
+fn to_client(stream: &Stream, outlet: &RefCell<Outlet>, frame: Frame, http2: bool, close: bool) {
     let mut out = outlet.borrow_mut();
     match frame {
-        Frame::Headers { end } => match head(&stream.state(), close) {
+        Frame::Headers { end } => match head(&stream.state(), close && !http2) {
             Some(head) => {
                 out.head = Some(head);
-                out.ended = end;
+                (out.ended, out.known) = (end, end);
             }
             None => out.reset = true,
         },
@@ -405,7 +480,8 @@ fn to_client(stream: &Stream, outlet: &RefCell<Outlet>, frame: Frame, close: boo
             out.ended |= end;
         }
         Frame::Trailers(trailers) => {
-            if let Ok(trailers) = trailers.to_http() {
+            // On HTTP/1.1 Envoy drops them, as it does those of requests.
+            if http2 && let Ok(trailers) = trailers.to_http() {
                 out.frames.push_back(HttpFrame::trailers(trailers));
             }
             out.ended = true;
@@ -419,13 +495,10 @@ fn head(state: &StreamState, close: bool) -> Option<Response<()>> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(state.status()?).ok()?;
     *response.headers_mut() = headers.to_http().ok()?;
-    let local = state.details != VIA_UPSTREAM;
     let headers = response.headers_mut();
-    if !local || !headers.contains_key(http::header::SERVER) {
-        headers.insert(http::header::SERVER, http::HeaderValue::from_static("istio-envoy"));
-    }
+    headers.insert(http::header::SERVER, http::HeaderValue::from_static(SERVER));
     let phrase = state.reason_phrase.clone().and_then(|phrase| hyper::ext::ReasonPhrase::try_from(phrase).ok());
-    if (local && close) || state.drain {
+    if close || state.drain {
         headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
     }
     if let Some(phrase) = phrase {

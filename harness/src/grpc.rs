@@ -15,7 +15,7 @@ use crate::cluster::Backends;
 use crate::header_map::HeaderMap;
 use crate::offline;
 use crate::proto::{self, Field};
-use crate::upstream::{Address, Dialer, Failure, Pool, Scheme, response_headers};
+use crate::upstream::{Address, Dialer, Failure, Pool, Scheme, broken as reset, response_headers};
 
 /// A longer message ends the stream.
 const MAX_MESSAGE: usize = 32 << 20;
@@ -167,12 +167,15 @@ impl Client {
             }
         };
         let Some((request, authority)) = request(&headers, body) else {
-            return local_reply(&Failure::Request.message(), &Failure::Request.details(), on);
+            return local_reply(&Failure::Request.message(), &Failure::Request.details(false), on);
         };
-        let started = Instant::now();
+        let (started, end) = (Instant::now(), request.body().end());
         match pool.send(request, Some(authority)).await {
-            Ok(answer) => receive(answer.response, started.elapsed(), on).await,
-            Err(failure) => local_reply(&failure.message(), &failure.details(), on),
+            Ok(answer) => {
+                let took = end.has_come().then(|| started.elapsed());
+                receive(answer.response, took, on).await;
+            }
+            Err(failure) => local_reply(&failure.message(), &failure.details(false), on),
         }
     }
 }
@@ -182,13 +185,12 @@ fn request(headers: &HeaderMap, body: QueueBody) -> Option<(Request<QueueBody>, 
     *request.method_mut() = http::Method::POST;
     *request.uri_mut() = headers.text(":path")?.parse().ok()?;
     *request.headers_mut() = headers.to_http().ok()?;
-    request.headers_mut().insert(http::header::TE, HeaderValue::from_static("trailers"));
     Some((request, HeaderValue::from_bytes(headers.get(b":authority")?).ok()?))
 }
 
-async fn receive(response: Response<Incoming>, took: Duration, on: &mut impl FnMut(Event)) {
+async fn receive(response: Response<Incoming>, took: Option<Duration>, on: &mut impl FnMut(Event)) {
     let (parts, mut body) = response.into_parts();
-    let Some(headers) = response_headers(&parts, took.as_millis()) else {
+    let Some(headers) = response_headers(&parts, took) else {
         return broken(INTERNAL, on);
     };
     if body.is_end_stream() {
@@ -206,7 +208,10 @@ async fn receive(response: Response<Incoming>, took: Duration, on: &mut impl FnM
     loop {
         let frame = match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             None => return broken(UNKNOWN, on),
-            Some(Err(_)) => return broken(INTERNAL, on),
+            Some(Err(error)) => {
+                on(Event::TrailingMetadata(HeaderMap::default()));
+                return on(Event::Close { status: INTERNAL, message: reset(&error).details(true) });
+            }
             Some(Ok(frame)) => frame,
         };
         match frame.into_data() {
@@ -249,7 +254,8 @@ fn close(trailers: HeaderMap, details: &str, on: &mut impl FnMut(Event)) {
     let status = trailers.text("grpc-status").and_then(|status| status.trim().parse().ok()).unwrap_or(UNKNOWN);
     let message = trailers.text("grpc-message").map(percent_decode).unwrap_or_default();
     on(Event::TrailingMetadata(trailers));
-    on(Event::Close { status, message: format!("{message}{{{details}}}") });
+    let message = if message.is_empty() { details.to_owned() } else { format!("{message}{{{details}}}") };
+    on(Event::Close { status, message });
 }
 
 pub(crate) fn broken(status: u32, on: &mut impl FnMut(Event)) {

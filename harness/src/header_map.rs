@@ -70,9 +70,10 @@ fn is_inline(name: &[u8]) -> bool {
     )
 }
 
-/// Headers that belong to one connection: the codecs write them, a message never carries them on.
+/// Headers that belong to one connection: the codecs write them, a request never carries them on, and a response only
+/// to the filters.
 fn is_hop_by_hop(name: &[u8]) -> bool {
-    matches!(name, b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" | b"te")
+    matches!(name, b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade")
 }
 
 /// Names and values one after the other in one piece of memory, so that a header costs no allocation of its own.
@@ -289,9 +290,9 @@ impl HeaderMap {
         self.iter().take_while(|(k, _)| k.starts_with(b":")).count()
     }
 
-    /// Takes over what a peer sent, except what belonged to the connection only.
+    /// Takes over what a peer sent, except what belonged to the connection only. Of `te`, `trailers` is passed on.
     pub(crate) fn extend_from_http(&mut self, headers: &http::HeaderMap) -> Result<(), TooLarge> {
-        carried(headers).try_for_each(|(name, value)| self.add(name.as_str().as_bytes(), value.as_bytes()))
+        carried(headers).try_for_each(|(name, value)| self.add(name.as_str().as_bytes(), value))
     }
 
     /// The headers for the wire: no pseudo-headers, nothing that belongs to a connection.
@@ -341,14 +342,18 @@ impl HeaderMap {
 }
 
 /// What a peer sent, except what belongs to the connection only.
-pub(crate) fn carried(headers: &http::HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+pub(crate) fn carried(headers: &http::HeaderMap) -> impl Iterator<Item = (&HeaderName, &[u8])> {
     let connection = headers.contains_key(http::header::CONNECTION);
-    headers.iter().filter(move |(name, _)| {
+    headers.iter().filter_map(move |(name, value)| {
+        if *name == http::header::TE {
+            return lists(value.as_bytes(), "trailers").then_some((name, &b"trailers"[..]));
+        }
         let listed = || {
             let mut connection = headers.get_all(http::header::CONNECTION).iter();
-            **name != http::header::HOST && connection.any(|options| lists(options.as_bytes(), name.as_str()))
+            *name != http::header::HOST && connection.any(|options| lists(options.as_bytes(), name.as_str()))
         };
-        !(is_hop_by_hop(name.as_str().as_bytes()) || (connection && listed()))
+        let kept = !(is_hop_by_hop(name.as_str().as_bytes()) || (connection && listed()));
+        kept.then_some((name, value.as_bytes()))
     })
 }
 
@@ -513,6 +518,6 @@ mod tests {
         }
         let mut headers = HeaderMap::default();
         headers.extend_from_http(&http).unwrap();
-        check(&headers, &[("x", "1")]);
+        check(&headers, &[("te", "trailers"), ("x", "1")]);
     }
 }

@@ -31,6 +31,7 @@ mod crypto;
 mod echo;
 pub mod engine;
 mod exchange;
+pub mod exercise;
 mod grpc;
 pub mod hazard;
 mod header_map;

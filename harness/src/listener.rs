@@ -113,6 +113,7 @@ impl Accepting {
             id: self.balance.next.fetch_add(1, Ordering::Relaxed),
             source: Some(source),
             destination: stream.local_addr().ok(),
+            state: None,
         };
         let guard = Guard::new(open, &self.balance, self.worker);
         let (current, on_shutdown) = (self.current.clone(), self.on_shutdown.clone());

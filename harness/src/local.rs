@@ -38,7 +38,7 @@ impl Local {
     /// Serves one HTTP/1.1 request as a connection would hand it over: its body in one piece, the end by itself.
     /// `None`: the stream was reset.
     pub fn request(&self, request: Request<Bytes>) -> Option<Response<Bytes>> {
-        let connection = Connection { id: 1, source: None, destination: None };
+        let connection = Connection { id: 1, source: None, destination: None, state: None };
         let request = request.map(|bytes| Whole { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) });
         self.tasks.block_on(&self.runtime, async {
             let (parts, mut body) = serve(self.site.clone(), connection, request).await.ok()?.into_parts();

@@ -3,6 +3,7 @@
 mod node;
 mod value;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -59,14 +60,15 @@ fn of_stream(first: &[u8], rest: &[&[u8]], stream: &StreamState, filter: usize) 
     match (first, rest) {
         (b"request" | b"response", [_, ..]) if stream.network => ABSENT,
         (b"request", rest) => request(rest, stream, filter),
-        (b"response", rest) => response(rest, stream),
+        (b"response", rest) => response(rest, stream, filter),
         (b"source", rest) => address(rest, stream.source),
         (b"destination", rest) => address(rest, stream.destination),
         (b"upstream", rest) => upstream(rest, stream),
         (b"connection", rest) => connection(rest, stream),
         (b"connection_id", []) => unsigned(stream.connection_id),
         (b"metadata", rest) => metadata(rest, stream),
-        (b"filter_state" | b"upstream_filter_state", []) => OBJECT,
+        (b"filter_state", []) => OBJECT,
+        (b"upstream_filter_state", []) if stream.upstream.is_some() => OBJECT,
         (b"filter_state", [key]) => match key.strip_prefix(b"wasm.") {
             Some(key) => filter_state(stream, key),
             None => stream.envoy_filter_state.get(*key).map(Value::text).ok_or(Status::NotFound),
@@ -78,7 +80,13 @@ fn of_stream(first: &[u8], rest: &[&[u8]], stream: &StreamState, filter: usize) 
 
 /// What a plugin has kept, as bytes unless it declared them to be text.
 fn filter_state(stream: &StreamState, key: &[u8]) -> Found {
-    let value = stream.filter_state.get(key).ok_or(Status::NotFound)?;
+    let Some(value) = stream.filter_state.get(key) else {
+        // What network filters have kept of the connection is there for its requests.
+        return match &stream.connection {
+            Some(connection) => filter_state(&*connection.try_borrow().map_err(|_| Status::NotFound)?, key),
+            None => ABSENT,
+        };
+    };
     Ok(if stream.text_state.contains(key) { Value::text(value) } else { Value::Bytes(value.to_vec()) })
 }
 
@@ -113,11 +121,13 @@ fn metadata(path: &[&[u8]], stream: &StreamState) -> Found {
 fn upstream(path: &[&[u8]], stream: &StreamState) -> Found {
     match (path, stream.upstream) {
         ([], _) => OBJECT,
+        ([b"transport_failure_reason"], None) if stream.transport_failure.is_empty() => ABSENT,
+        ([b"transport_failure_reason"], _) => text(&stream.transport_failure),
         (_, None) => ABSENT,
         ([b"locality"], _) => EMPTY,
-        ([b"transport_failure_reason"], _) => text(""),
         ([b"request_attempt_count" | b"num_endpoints"], _) => unsigned(1),
-        (path, address_of) => address(path, address_of),
+        ([b"local_address"], Some(peer)) => peer.local.map_or(ABSENT, |local| text(&local.to_string())),
+        (path, Some(peer)) => address(path, Some(peer.remote)),
     }
 }
 
@@ -132,11 +142,15 @@ fn request(path: &[&[u8]], stream: &StreamState, filter: usize) -> Found {
             let declared = headers.text("content-length").and_then(|length| length.parse().ok());
             return int(declared.unwrap_or(stream.request_bytes));
         }
-        [b"total_size"] => return int(stream.request_bytes + headers.byte_size() as u64),
         _ => {}
     }
     // The rest is read from the request's headers, and those are gone once the filter let them pass.
-    if !stream.views.get(filter).is_some_and(|view| view.request_headers || view.logging) {
+    let readable = stream.views.get(filter).is_some_and(|view| view.request_headers || view.logging);
+    if let [b"total_size"] = path {
+        let headers = if readable { headers.byte_size() as u64 } else { 0 };
+        return int(stream.request_bytes + headers);
+    }
+    if !readable {
         return ABSENT;
     }
     match path {
@@ -161,23 +175,27 @@ fn query(headers: &HeaderMap) -> &str {
     path.split_once('?').map_or("", |(_, query)| query)
 }
 
-fn response(path: &[&[u8]], stream: &StreamState) -> Found {
+fn response(path: &[&[u8]], stream: &StreamState, filter: usize) -> Found {
+    let view = stream.views.get(filter);
     let headers = stream.response_headers.as_ref();
+    let headers = headers.filter(|_| view.is_some_and(|view| view.response_headers || view.logging));
+    let trailers = stream.response_trailers.as_ref();
+    let trailers = trailers.filter(|_| view.is_some_and(|view| view.response_trailers || view.logging));
     match path {
         [] => OBJECT,
-        [b"code"] => stream.status().map_or(ABSENT, |code| int(code.into())),
-        [b"code_details"] if stream.details.is_empty() => ABSENT,
+        [b"code"] => stream.code.map_or(ABSENT, |code| int(code.into())),
+        [b"code_details"] if stream.details.is_empty() && stream.code.is_none() => ABSENT,
         [b"code_details"] => text(&stream.details),
-        [b"flags"] => int(0),
+        [b"flags"] => int(stream.flags),
         [b"grpc_status"] => {
             let sent = headers.and_then(|h| h.text("grpc-status")).and_then(|status| status.parse().ok());
-            match sent.or_else(|| stream.status().map(|code| grpc_status_of_http(code.into()))) {
+            match sent.or_else(|| stream.code.map(|code| grpc_status_of_http(code.into()))) {
                 Some(status) => int(status.into()),
                 None => ABSENT,
             }
         }
         [b"headers", rest @ ..] => map(rest, headers),
-        [b"trailers", rest @ ..] => map(rest, stream.response_trailers.as_ref()),
+        [b"trailers", rest @ ..] => map(rest, trailers),
         [b"size"] => int(stream.response_bytes),
         [b"total_size"] => int(stream.response_bytes + headers.map_or(0, |headers| headers.byte_size() as u64)),
         [b"headers_bytes"] => headers.map_or(ABSENT, |headers| int(headers.byte_size() as u64)),
@@ -213,13 +231,16 @@ fn xds(path: &[&[u8]], scope: &Scope<'_>) -> Found {
     match path {
         [] => OBJECT,
         [b"node", rest @ ..] => node::get(&proxy.node, rest),
-        [b"listener_direction"] => Ok(Value::Int(proxy.direction)),
-        [b"listener_metadata"] => EMPTY,
-        [b"filter_chain_name"] => text(""),
         _ => match (scope.stream, path) {
             (None, _) => ABSENT,
+            (_, [b"listener_direction"]) => Ok(Value::Int(proxy.direction)),
+            (_, [b"listener_metadata"]) => EMPTY,
+            (_, [b"filter_chain_name"]) => text(""),
             (_, [b"cluster_name"]) => text(&proxy.cluster),
             (_, [b"route_name"]) => text("default"),
+            (_, [b"virtual_host_name"]) if proxy.direction == 1 => {
+                text(&format!("inbound|http|{}", proxy.port.unwrap_or(80)))
+            }
             (_, [b"virtual_host_name"]) => text("*:*"),
             (_, [b"cluster_metadata" | b"route_metadata" | b"virtual_host_metadata"]) => EMPTY,
             _ => ABSENT,
@@ -237,12 +258,30 @@ fn address(path: &[&[u8]], address: Option<SocketAddr>) -> Found {
 }
 
 fn map(path: &[&[u8]], headers: Option<&HeaderMap>) -> Found {
-    let headers = headers.ok_or(Status::NotFound)?;
     match path {
-        [] => Ok(Value::Map(headers.iter().map(|(name, value)| (name.to_vec(), Value::text(value))).collect())),
-        [name] => headers.joined(name).map(|value| Value::text(&value)).ok_or(Status::NotFound),
+        [] => Ok(Value::Map(headers.map(joined).unwrap_or_default())),
+        [name] => {
+            headers.and_then(|headers| headers.joined(name)).map(|value| Value::text(&value)).ok_or(Status::NotFound)
+        }
         _ => ABSENT,
     }
+}
+
+/// Each name once, with all its values.
+fn joined(headers: &HeaderMap) -> Vec<(Vec<u8>, Value)> {
+    let mut fields: Vec<(Vec<u8>, Value)> = Vec::new();
+    let mut places = HashMap::new();
+    for (name, value) in headers.iter() {
+        let place = *places.entry(name).or_insert(fields.len());
+        match fields.get_mut(place) {
+            Some((_, Value::Text(text))) => {
+                text.push(b',');
+                text.extend_from_slice(value);
+            }
+            _ => fields.push((name.to_vec(), Value::text(value))),
+        }
+    }
+    fields
 }
 
 fn header(headers: &HeaderMap, name: &str) -> Found {

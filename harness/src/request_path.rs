@@ -1,11 +1,12 @@
-//! Path normalisation as Istio configures it: RFC 3986 dot segments, unreserved octets decoded, `\` is `/`.
+//! Path normalisation as Istio configures it: RFC 3986 dot segments, unreserved octets decoded, others that a path may
+//! not have escaped, `\` is `/`.
 
 /// Whether a request target is seen at a glance to be normalised: as nearly all are.
 pub(crate) fn is_normal(target: &str) -> bool {
     let path = target.as_bytes().split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
     path.starts_with(b"/")
         && !path.windows(2).any(|pair| pair == b"/.")
-        && !path.iter().any(|byte| matches!(byte, b'%' | b'\\'))
+        && !path.iter().any(|byte| matches!(byte, b'%' | b'\\' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}'))
 }
 
 /// Normalises the path of a request target and leaves its query alone. `None` when it cannot be.
@@ -17,7 +18,7 @@ pub(crate) fn normalize(target: &str) -> Option<String> {
     if !path.starts_with('/') {
         return (target == "*").then(|| target.to_owned());
     }
-    let decoded = decode_unreserved(path)?;
+    let decoded = escaped(path)?;
     let mut segments: Vec<&str> = Vec::new();
     let mut parts = decoded[1..].split('/').peekable();
     while let Some(part) = parts.next() {
@@ -37,7 +38,7 @@ pub(crate) fn normalize(target: &str) -> Option<String> {
     Some(format!("/{}{query}", segments.join("/")))
 }
 
-fn decode_unreserved(path: &str) -> Option<String> {
+fn escaped(path: &str) -> Option<String> {
     let mut out = String::with_capacity(path.len());
     let mut rest = path;
     while let Some(c) = rest.chars().next() {
@@ -50,6 +51,7 @@ fn decode_unreserved(path: &str) -> Option<String> {
                 continue;
             }
             ('\\', _) => out.push('/'),
+            ('"' | '<' | '>' | '^' | '`' | '{' | '|' | '}', _) => out.push_str(&format!("%{:02X}", u32::from(c))),
             (c, _) => out.push(c),
         }
         rest = &rest[c.len_utf8()..];
@@ -78,6 +80,8 @@ mod tests {
         check("/a/..", Some("/"));
         check("/a/b/.", Some("/a/b/"));
         check("//a", Some("//a"));
+        check("/a|b\"{x}^?a|b", Some("/a%7Cb%22%7Bx%7D%5E?a|b"));
+        check("/a[b]'(c)!$&*+,;=:@~", Some("/a[b]'(c)!$&*+,;=:@~"));
         check("/%00", None);
         check("/100%", Some("/100%"));
         check("*", Some("*"));

@@ -342,7 +342,7 @@ pub(crate) fn site(
     }))
 }
 
-fn start(
+pub(crate) fn start(
     vms: &Vms,
     services: &Rc<Services>,
     filter: &ChainFilter,
@@ -362,7 +362,11 @@ fn start(
     }
 }
 
-fn network_filter(vms: &Vms, filter: &NetworkFilter, before: Option<&Site>) -> Result<network::Filter, ServeError> {
+pub(crate) fn network_filter(
+    vms: &Vms,
+    filter: &NetworkFilter,
+    before: Option<&Site>,
+) -> Result<network::Filter, ServeError> {
     Ok(match filter {
         NetworkFilter::Deny { name } => network::Filter::Deny { name: name.clone() },
         NetworkFilter::Wasm(plugin) => {

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -16,13 +16,21 @@ use hyper::body::{Body as _, Frame, Incoming};
 use hyper::{Request, Uri};
 
 pub(crate) use address::{Address, Scheme};
-pub(crate) use pool::{Dialer, Pool, dial};
+pub(crate) use pool::{Dialer, Pool, broken, dial};
 pub(crate) use tls::Tls;
 
 use crate::body::{self, QueueBody, Writer};
 use crate::echo::Echo;
 use crate::header_map::HeaderMap;
+use crate::stream::flags;
 use pool::{Answer, Idle};
+
+/// The two ends of a connection to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) remote: SocketAddr,
+    pub(crate) local: Option<SocketAddr>,
+}
 
 /// What a worker sends requests to.
 #[derive(Clone)]
@@ -31,10 +39,13 @@ pub(crate) enum Upstream {
     Http(Pool),
 }
 
-/// Why there is no response, in Envoy's words.
+/// Why there is no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    Connect,
+    /// The system's error number, where there is one.
+    Connect(Option<i32>),
+    /// The server's name has no address.
+    Unresolved,
     ConnectTimeout,
     /// The server's certificate was not accepted, or it speaks no TLS.
     Tls,
@@ -48,11 +59,11 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    pub(crate) fn reason(self) -> &'static str {
+    /// Envoy's reset reason.
+    fn reason(self) -> &'static str {
         match self {
-            Self::Connect => "remote connection failure",
+            Self::Connect(_) | Self::Unresolved | Self::Tls => "remote connection failure",
             Self::ConnectTimeout => "connection timeout",
-            Self::Tls => "remote connection failure, transport failure reason: TLS_error",
             Self::Terminated => "connection termination",
             Self::Reset => "remote reset",
             Self::Refused => "remote refused stream reset",
@@ -60,14 +71,50 @@ impl Failure {
         }
     }
 
-    /// The body of the router's answer.
-    pub(crate) fn message(self) -> String {
-        format!("upstream connect error or disconnect/reset before headers. reset reason: {}", self.reason())
+    /// The property `upstream.transport_failure_reason`; empty when there is nothing to say.
+    pub(crate) fn transport(self) -> String {
+        match self {
+            Self::Connect(Some(number)) => {
+                let error = std::io::Error::from_raw_os_error(number).to_string();
+                let text = error.split(" (os error").next().unwrap_or_default();
+                format!("delayed connect error: {text}")
+            }
+            Self::Tls => "TLS_error".to_owned(),
+            _ => String::new(),
+        }
     }
 
-    /// The response code details of the router's answer.
-    pub(crate) fn details(self) -> String {
-        format!("upstream_reset_before_response_started{{{}}}", self.reason().replace(' ', "_"))
+    /// The body of the router's answer.
+    pub(crate) fn message(self) -> String {
+        if self == Self::Unresolved {
+            return "no healthy upstream".to_owned();
+        }
+        let reason = self.reason();
+        // What the system says is for the details only.
+        let transport = if self == Self::Tls { ", transport failure reason: TLS_error" } else { "" };
+        format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}{transport}")
+    }
+
+    /// The response code details of the router's answer, or of the end that a response comes to which has `begun`.
+    pub(crate) fn details(self, begun: bool) -> String {
+        if self == Self::Unresolved {
+            return "no_healthy_upstream".to_owned();
+        }
+        let when = if begun { "after" } else { "before" };
+        let transport = self.transport();
+        let separator = if transport.is_empty() { "" } else { "|" };
+        format!("upstream_reset_{when}_response_started{{{}{separator}{transport}}}", self.reason()).replace(' ', "_")
+    }
+
+    /// The response's flags.
+    pub(crate) fn flags(self) -> u64 {
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout | Self::Tls => flags::UPSTREAM_CONNECTION_FAILURE,
+            Self::Unresolved => flags::NO_HEALTHY_UPSTREAM,
+            Self::Terminated => flags::UPSTREAM_CONNECTION_TERMINATION,
+            Self::Reset | Self::Refused => flags::UPSTREAM_REMOTE_RESET,
+            Self::Request => flags::UPSTREAM_PROTOCOL_ERROR,
+        }
     }
 }
 
@@ -98,7 +145,7 @@ pub(crate) enum Exchange {
         length: (Option<u64>, u64),
         sending: Option<Sending>,
         response: Option<(Incoming, Option<Idle>)>,
-        peer: Option<SocketAddr>,
+        peer: Option<Peer>,
         started: Instant,
     },
 }
@@ -135,10 +182,6 @@ fn request(headers: &HeaderMap, body: QueueBody, end: bool) -> Option<Request<Qu
     *request.method_mut() = headers.text(":method")?.parse().ok()?;
     *request.uri_mut() = headers.text(":path")?.parse::<Uri>().ok()?;
     *request.headers_mut() = headers.to_http().ok()?;
-    // It belongs to a connection, but this one value is the request's to pass on: gRPC cannot do without.
-    if headers.text("te") == Some("trailers") {
-        request.headers_mut().insert(http::header::TE, HeaderValue::from_static("trailers"));
-    }
     // Envoy's codec says so for every method that could have had a body.
     let bodiless = ["GET", "HEAD", "DELETE", "CONNECT", "TRACE"].contains(&request.method().as_str());
     if end && !bodiless && !request.headers().contains_key(http::header::CONTENT_LENGTH) {
@@ -184,7 +227,7 @@ impl Exchange {
     }
 
     /// Whom the response came from, once it has.
-    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+    pub(crate) fn peer(&self) -> Option<Peer> {
         match self {
             Self::Echo { .. } => None,
             Self::Http { peer, .. } => *peer,
@@ -234,18 +277,18 @@ impl Exchange {
                 },
                 Event::Data,
             )),
-            Self::Http { sending: Some(sending), response, peer, started, .. } => {
+            Self::Http { sending: Some(sending), response, peer, started, writer, .. } => {
                 let sent = ready!(sending.as_mut().poll(cx));
                 let answer = match sent {
                     Ok(answer) => answer,
                     Err(failure) => return Poll::Ready(Event::Failed(failure)),
                 };
-                let elapsed = started.elapsed().as_millis();
+                let took = writer.ended().then(|| started.elapsed());
                 *peer = Some(answer.peer);
                 let (parts, body) = answer.response.into_parts();
                 let end = body.is_end_stream();
                 *response = Some((body, answer.idle));
-                let event = match response_headers(&parts, elapsed) {
+                let event = match response_headers(&parts, took) {
                     Some(headers) => Event::Headers { headers, end },
                     None => Event::Failed(Failure::Request),
                 };
@@ -268,11 +311,16 @@ impl Exchange {
                         self.release();
                         return Poll::Ready(Event::End);
                     }
-                    Some(Err(_)) => return Poll::Ready(Event::Failed(Failure::Terminated)),
+                    Some(Err(error)) => return Poll::Ready(Event::Failed(broken(&error))),
                     Some(Ok(frame)) => frame,
                 };
                 match frame.into_data() {
                     Ok(bytes) => Poll::Ready(Event::Data(bytes)),
+                    // On HTTP/1.1, where a connection is to be given back, Envoy drops trailers.
+                    Err(_) if matches!(self, Self::Http { response: Some((_, Some(_))), .. }) => {
+                        self.release();
+                        Poll::Ready(Event::End)
+                    }
                     Err(frame) => {
                         let mut trailers = HeaderMap::default();
                         let fits = match frame.into_trailers() {
@@ -299,10 +347,16 @@ impl Exchange {
     }
 }
 
-pub(crate) fn response_headers(parts: &http::response::Parts, elapsed_ms: u128) -> Option<HeaderMap> {
+/// A response's headers; `took` is the time since the request, when all of it has been sent.
+pub(crate) fn response_headers(parts: &http::response::Parts, took: Option<Duration>) -> Option<HeaderMap> {
     let mut headers = HeaderMap::default();
     headers.add(b":status", parts.status.as_str().as_bytes()).ok()?;
-    headers.extend_from_http(&parts.headers).ok()?;
-    headers.replace(b"x-envoy-upstream-service-time", elapsed_ms.to_string().as_bytes()).ok()?;
+    // As it was sent: what belongs to the connection is left out when the response is written.
+    for (name, value) in parts.headers.iter().filter(|(name, _)| *name != "keep-alive") {
+        headers.add(name.as_str().as_bytes(), value.as_bytes()).ok()?;
+    }
+    if let Some(took) = took {
+        headers.replace(b"x-envoy-upstream-service-time", took.as_millis().to_string().as_bytes()).ok()?;
+    }
     Some(headers)
 }

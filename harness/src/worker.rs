@@ -97,7 +97,12 @@ impl Vms {
             queue_ready: self.queue_ready.clone(),
             ticks: self.ticks.clone(),
         });
-        let root = vm.borrow_mut().start(plugin)?;
+        let started = vm.borrow_mut().start(plugin);
+        if started.is_err() {
+            // What the plugin has begun it may end; a VM that has failed is not called any more.
+            vm.borrow_mut().stop();
+        }
+        let root = started?;
         self.all.borrow_mut().push(vm.clone());
         Ok((vm, root))
     }
@@ -115,19 +120,26 @@ impl Vms {
             tokio::select! {
                 () = due => {}
                 () = self.ticks.notified() => {}
-                Some(QueueReady { vm: id, root, token }) = on_queue_ready.recv() => {
-                    let vm = self.all.borrow().iter().find(|vm| vm.borrow().id() == Some(id)).cloned();
-                    if let Some(vm) = vm {
-                        vm.borrow_mut().queue_ready(root, token);
-                    }
-                }
+                Some(ready) = on_queue_ready.recv() => self.queue_ready(&ready),
             }
+        }
+    }
+
+    /// Tells a queue's owner that there is something in it.
+    pub(crate) fn queue_ready(&self, ready: &QueueReady) {
+        let vm = self.all.borrow().iter().find(|vm| vm.borrow().id() == Some(ready.vm)).cloned();
+        if let Some(vm) = vm {
+            vm.borrow_mut().queue_ready(ready.root, ready.token);
         }
     }
 
     /// Runs the ticks that are due and says when the next one is.
     fn tick(&self) -> Option<Instant> {
-        let now = Instant::now();
+        self.tick_at(Instant::now())
+    }
+
+    /// Runs the ticks that are due at a moment and says when the next one is.
+    pub(crate) fn tick_at(&self, now: Instant) -> Option<Instant> {
         let vms = self.all.borrow().clone();
         vms.iter().filter_map(|vm| vm.borrow_mut().tick(now)).min()
     }

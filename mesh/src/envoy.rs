@@ -77,11 +77,7 @@ pub fn bootstrap(plan: &Plan) -> Result<Value, EnvoyError> {
         clusters.push(upstream::echo_cluster(&upstream));
     }
     let mut bootstrap = json!({
-        "node": {
-            "id": format!("{}.{}", proxy.name, proxy.namespace),
-            "cluster": format!("{}.{}", proxy.name, proxy.namespace),
-            "metadata": {"NAME": proxy.name, "NAMESPACE": proxy.namespace, "LABELS": proxy.labels},
-        },
+        "node": plan.node.clone().unwrap_or_else(|| proxy.node()),
         "admin": {"address": socket_address(([127, 0, 0, 1], 0).into())},
         "static_resources": {"listeners": listeners, "clusters": clusters},
     });

@@ -289,6 +289,23 @@ pub struct Proxy {
     pub kind: ProxyKind,
 }
 
+impl Proxy {
+    /// Its node as Istio's agent would describe it, in Envoy's JSON form.
+    pub fn node(&self) -> serde_json::Value {
+        let Self { name, namespace, labels, kind } = self;
+        let kind = match kind {
+            ProxyKind::Sidecar => "sidecar",
+            ProxyKind::Gateway => "router",
+            ProxyKind::Waypoint => "waypoint",
+        };
+        serde_json::json!({
+            "id": format!("{kind}~127.0.0.1~{name}.{namespace}~{namespace}.svc.cluster.local"),
+            "cluster": format!("{name}.{namespace}"),
+            "metadata": {"NAME": name, "NAMESPACE": namespace, "LABELS": labels},
+        })
+    }
+}
+
 /// The three kinds of proxy that carry extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -66,6 +66,10 @@ pub(super) fn status(call: &mut Call<'_>, buffer: u32, len: u32, flags: u32) -> 
 
 pub(super) fn set(call: &mut Call<'_>, buffer: u32, start: u32, len: u32, ptr: u32, size: u32) -> Result<(), Fault> {
     let buffer = BufferType::from_u32(buffer).ok_or(Status::BadArgument)?;
+    // What is not there at all is not found; what is there and is not the plugin's to write is a bad argument.
+    if matches!(buffer, BufferType::HttpCallResponseBody | BufferType::PluginConfiguration) {
+        content(call.data(), buffer)?;
+    }
     let (memory, state) = memory::split(call)?;
     let bytes = memory::range(memory, ptr, size)?;
     let (stream, filter) = state.stream().ok_or(Status::BadArgument)?;

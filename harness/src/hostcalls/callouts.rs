@@ -83,6 +83,7 @@ pub(super) fn http_call(
         body,
         trailers: if trailers.is_empty() { None } else { Some(map(&trailers)?) },
         timeout: (timeout > 0).then(|| Duration::from_millis(timeout)),
+        forwarded_for: None,
     };
     let described = state.describe_call("http", &cluster, &request.headers, request.body.len());
     let started = state.callouts.http(state.host.as_ref(), root, &cluster, request);
@@ -138,23 +139,22 @@ fn target(
     let service = service(state, upstream)?;
     let authority = service.authority.as_deref().unwrap_or(&service.cluster);
     let mut headers = HeaderMap::default();
-    for (name, value) in [
-        (":method", "POST"),
-        (":path", &path),
-        (":authority", authority),
-        (":scheme", "http"),
-        ("te", "trailers"),
-        ("content-type", "application/grpc"),
-    ] {
+    for (name, value) in
+        [(":method", "POST"), (":path", &path), (":authority", authority), (":scheme", "http"), ("te", "trailers")]
+    {
         headers.add(name.as_bytes(), value.as_bytes())?;
     }
     if timeout > 0 {
         headers.add(b"grpc-timeout", format!("{timeout}m").as_bytes())?;
     }
+    headers.add(b"content-type", b"application/grpc")?;
     for (name, value) in service.metadata.iter().chain(&metadata) {
         headers.add(name, value)?;
     }
     headers.replace(b"x-envoy-internal", b"true")?;
+    if timeout > 0 {
+        headers.replace(b"x-envoy-expected-rq-timeout-ms", timeout.to_string().as_bytes())?;
+    }
     Ok(Target { service, headers })
 }
 

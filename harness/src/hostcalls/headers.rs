@@ -228,10 +228,16 @@ pub(super) fn remove(call: &mut Call<'_>, map: u32, k: u32, k_len: u32) -> Resul
 /// Envoy's answer is the sum of key and value lengths, and only while the map is in reach of its callback.
 pub(super) fn size(call: &mut Call<'_>, map: u32, out: u32) -> Result<(), Fault> {
     let map = map_type(map)?;
-    let bytes = read(call.data(), map, |found, logging| match found {
-        Readable::Map(headers) if !logging => Ok(headers.byte_size()),
-        _ => Err(Fault::from(Status::BadArgument)),
-    })?;
+    let mut bytes = read(call.data(), map, |found, logging| match found {
+        Readable::Map(headers) if !logging => Some(headers.byte_size()),
+        _ => None,
+    });
+    if bytes.is_none() && matches!(map, MapType::RequestTrailers | MapType::ResponseTrailers) {
+        // At the end of a body that has none, to ask for their size is to make them.
+        let made = modify_open(call.data_mut(), map, |_| Ok(()));
+        bytes = made.map(|_| 0);
+    }
+    let bytes = bytes.ok_or(Status::BadArgument)?;
     let (memory, _) = memory::split(call)?;
     memory::write_u32(memory, out, u32::try_from(bytes).unwrap_or(u32::MAX))
 }

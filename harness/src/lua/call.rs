@@ -45,9 +45,6 @@ pub(super) fn install(host: &Host<'_>) -> mlua::Result<()> {
             let length = body.as_ref().map_or(0, |body| body.as_bytes().len());
             headers.replace(b"content-length", length.to_string().as_bytes())?;
         }
-        if send_xff && let Some(own) = script.stream.state().destination {
-            headers.add(b"x-forwarded-for", own.ip().to_string().as_bytes())?;
-        }
         let body = body.map_or_else(Bytes::new, |body| Bytes::copy_from_slice(&body.as_bytes()));
         let timeout = (timeout >= 1.0).then(|| Duration::try_from_secs_f64(timeout.floor() / 1e3).ok()).flatten();
         let mut token = CallToken::None;
@@ -56,7 +53,8 @@ pub(super) fn install(host: &Host<'_>) -> mlua::Result<()> {
             let callout = Callout::new("http", &cluster, &headers, body.len());
             recording.callout(filter, Callout { token, ..callout });
         });
-        let call = Call { headers, body, trailers: None, timeout };
+        let forwarded_for = send_xff.then(|| script.stream.state().destination.map(|own| own.ip())).flatten();
+        let call = Call { headers, body, trailers: None, timeout, forwarded_for };
         let refused = || ended_without(&script.stream, token, "refused");
         let future = services.clusters.call(&cluster, call).map_err(|error| {
             refused();

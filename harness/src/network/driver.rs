@@ -37,11 +37,12 @@ pub(crate) async fn serve(
 ) {
     // A connection ends with the filters that it began with.
     let site = current.get();
-    let mut state = StreamState::new(site.proxy.clone(), connection);
+    let mut state = StreamState::new(site.proxy.clone(), &connection);
     state.trace = site.recording(&state);
     let chain = Chain::new(state, &site.network, site.sink.clone());
     match site.terminal.clone() {
         Terminal::Http => {
+            let connection = connection.within(&chain.state);
             let (ours, theirs) = tokio::io::duplex(PIPE);
             let http = Peer::<DuplexStream>::Ready(ours);
             tokio::task::spawn_local(serve_http(current, connection, theirs, on_shutdown));
@@ -134,6 +135,11 @@ impl<T: AsyncRead + AsyncWrite + Connect + Unpin> Driver<T> {
                 continue;
             }
             if self.half_close && self.client_ended && self.to_client.ended {
+                return CloseType::Local;
+            }
+            // The upstream's connection is over, though a filter holds its end back.
+            if self.half_close && self.client_ended && self.peer_ended && self.to_peer.ended {
+                self.flush().await;
                 return CloseType::Local;
             }
             match self.next_event().await {
@@ -312,20 +318,21 @@ impl Outgoing {
 /// How the terminal's side is connected.
 pub(super) trait Connect: Sized {
     /// The connection and whom it is to.
-    async fn connect(address: &Address) -> Option<(Self, Option<std::net::SocketAddr>)>;
+    async fn connect(address: &Address) -> Option<(Self, Option<upstream::Peer>)>;
 }
 
 impl Connect for TcpStream {
-    async fn connect(address: &Address) -> Option<(Self, Option<std::net::SocketAddr>)> {
+    async fn connect(address: &Address) -> Option<(Self, Option<upstream::Peer>)> {
         let stream = upstream::dial(address).await.ok()?;
-        let peer = stream.peer_addr().ok();
+        let local = stream.local_addr().ok();
+        let peer = stream.peer_addr().ok().map(|remote| upstream::Peer { remote, local });
         Some((stream, peer))
     }
 }
 
 impl Connect for DuplexStream {
     /// The connection manager is there from the beginning.
-    async fn connect(_: &Address) -> Option<(Self, Option<std::net::SocketAddr>)> {
+    async fn connect(_: &Address) -> Option<(Self, Option<upstream::Peer>)> {
         None
     }
 }

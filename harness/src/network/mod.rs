@@ -5,6 +5,7 @@
 //! from the first one on sees all of it again. Envoy has no way to resume data for the client; the next data does.
 
 mod driver;
+mod exercise;
 mod recorded;
 
 use std::cell::{RefCell, RefMut};
@@ -25,6 +26,7 @@ use crate::vm::{Failed, Vm};
 use crate::worker::PluginHandle;
 
 pub(crate) use driver::serve;
+pub(crate) use exercise::exercise;
 
 /// A network filter as a worker runs it.
 pub(crate) enum Filter {

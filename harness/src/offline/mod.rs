@@ -230,8 +230,9 @@ impl Proxy {
     fn connection(&mut self) -> StreamState {
         self.connections += 1;
         let (source, destination) = (([127, 0, 0, 1], 50_000).into(), ([127, 0, 0, 1], 8080).into());
-        let connection = Connection { id: self.connections, source: Some(source), destination: Some(destination) };
-        StreamState::new(self.surroundings.proxy.clone(), connection)
+        let (source, destination) = (Some(source), Some(destination));
+        let connection = Connection { id: self.connections, source, destination, state: None };
+        StreamState::new(self.surroundings.proxy.clone(), &connection)
     }
 
     /// Sends a request through the plugin, and the upstream's response back.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mesh::model::FailStrategy;
 
 use super::state::{Body, Direction, LocalReply, StreamState, View};
-use super::{BUFFER_LIMIT, Flow, Half, Part, Paused, Stream};
+use super::{Flow, Half, Part, Paused, Stream};
 use crate::hazard::{Hazard, HazardKind};
 use crate::header_map::HeaderMap;
 use crate::native::{Action, NativeFilter, NativeWorker, StreamHandle};
@@ -239,7 +239,7 @@ impl Stream {
         if action == 1 {
             half.paused = Some(Paused::Body);
             let size = self.view(filter, |view| view.body_mut(direction).as_ref().map_or(0, |body| body.buffer.len()));
-            if size.is_some_and(|size| size > BUFFER_LIMIT) {
+            if size.is_some_and(|size| size > self.limit) {
                 self.too_large(direction);
                 return Flow::Stopped;
             }
@@ -334,7 +334,9 @@ impl Stream {
         }
         if close {
             self.answered_by = Some(self.filters[filter].name.clone());
-            self.reset("wasm_close_stream");
+            // The details of a response that has begun stay.
+            let begun = Some(self.state().details.clone()).filter(|details| !details.is_empty());
+            self.reset(begun.as_deref().unwrap_or("wasm_close_stream"));
             return Flow::Stopped;
         }
         let mut flow = Flow::Held;
@@ -389,8 +391,12 @@ impl Stream {
         if let Kind::Wasm { dead, .. } = &mut self.filters[filter].kind {
             *dead = true;
         }
-        self.view(filter, |view| *view = View::default());
+        let asked = self.view(filter, |view| std::mem::take(view).local_reply).flatten();
         self.send_local_reply(Some(filter), LocalReply::new(503, "", "wasm_fail_stream"));
+        // A reply that the plugin had asked for comes too late for anything but its details.
+        if let Some(asked) = asked {
+            self.state_mut().details = asked.details;
+        }
         Flow::Stopped
     }
 

@@ -39,7 +39,7 @@ impl Stream {
             state.response_headers = Some(headers);
             state.response_trailers = None;
             state.details = reply.details;
-            state.response_bytes = body.len() as u64;
+            state.code = state.status();
         }
         self.record(|trace, state| trace.answer(state, end));
         if direct {

@@ -5,6 +5,7 @@
 //! responses last to first, and only those filters that saw the request.
 
 mod filter;
+pub(crate) mod flags;
 mod local_reply;
 mod metadata;
 mod recorded;
@@ -30,6 +31,8 @@ use state::{Direction, LocalReply, StreamState};
 
 /// What a filter may keep buffered: Envoy's connection buffer limit.
 pub(crate) const BUFFER_LIMIT: usize = 1 << 20;
+/// The same over HTTP/2, where it is the window that Envoy grants a stream.
+const HTTP2_BUFFER_LIMIT: usize = 16 << 20;
 
 /// What the stream wants sent to one of its peers.
 #[derive(Debug)]
@@ -114,6 +117,8 @@ pub(crate) struct Stream {
     request_stopped: bool,
     head_sent: bool,
     response_ended: bool,
+    /// What a filter may keep buffered.
+    limit: usize,
     /// What the response's content-length promises, and what has been sent of its body.
     length: (Option<u64>, u64),
     /// The callback whose result is being dealt with.
@@ -133,6 +138,7 @@ impl Stream {
         }
         state.views.resize_with(filters.len(), Default::default);
         Self {
+            limit: if state.protocol == "HTTP/2" { HTTP2_BUFFER_LIMIT } else { BUFFER_LIMIT },
             state: Rc::new(RefCell::new(state)),
             filters,
             sink,
@@ -177,7 +183,7 @@ impl Stream {
 
     /// Whether more of a body is welcome, or a paused filter holds as much as it may.
     pub(crate) fn wants_data(&self, direction: Direction) -> bool {
-        self.filters.iter().all(|filter| filter.half(direction).held.len() < BUFFER_LIMIT)
+        self.filters.iter().all(|filter| filter.half(direction).held.len() < self.limit)
     }
 
     pub(crate) fn request_headers(&mut self, end: bool) {
@@ -207,6 +213,7 @@ impl Stream {
         {
             let mut state = self.state_mut();
             state.response_headers = Some(headers);
+            state.code = state.status();
             details.clone_into(&mut state.details);
         }
         self.record(|trace, state| trace.upstream_answered(state, end));
@@ -215,7 +222,6 @@ impl Stream {
 
     pub(crate) fn response_data(&mut self, bytes: Bytes, end: bool) {
         if !self.response_ended {
-            self.state_mut().response_bytes += bytes.len() as u64;
             if end {
                 self.record(|trace, _| trace.upstream_ended());
             }
@@ -451,7 +457,12 @@ impl Stream {
             Direction::Request if self.request_stopped => {}
             Direction::Request => match self.check_request() {
                 Ok(()) => self.emit(direction, Frame::Headers { end }),
-                Err(reply) => self.send_local_reply(None, reply),
+                Err(reply) => {
+                    if reply.status == 404 {
+                        self.state_mut().flags |= flags::NO_ROUTE;
+                    }
+                    self.send_local_reply(None, reply);
+                }
             },
             Direction::Response if self.response_ended => {}
             Direction::Response => match self.check_response() {
@@ -465,14 +476,21 @@ impl Stream {
     fn check_request(&self) -> Result<(), LocalReply> {
         let state = self.state();
         let headers = &state.request_headers;
-        if headers.get(b":path").is_none_or(<[u8]>::is_empty) {
+        // Without knowing how the request came Envoy finds no route for it, either.
+        if headers.get(b":path").is_none_or(|path| !path.starts_with(b"/"))
+            || headers.get(b"x-forwarded-proto").is_none_or(<[u8]>::is_empty)
+        {
             return Err(LocalReply::new(404, "", "route_not_found"));
         }
         if headers.get(b":method").is_none() {
             let details = "filter_removed_required_request_headers{missing_required_header:_:method}";
             return Err(LocalReply::new(503, "missing required header: :method", details));
         }
-        headers.check().map_err(|error| invalid(&error))
+        headers.check().map_err(|error| {
+            let reply = invalid(&error);
+            let details = format!("filter_removed_required_request_headers{{{}}}", reply.details);
+            LocalReply { details, ..reply }
+        })
     }
 
     fn check_response(&self) -> Result<(), LocalReply> {
@@ -498,6 +516,10 @@ impl Stream {
             }
             Direction::Response => {
                 self.head_sent = true;
+                if let Frame::Headers { .. } = frame {
+                    let mut state = self.state_mut();
+                    state.code = state.status();
+                }
                 let more = matches!(frame, Frame::Headers { end: false } | Frame::Data { end: false, .. });
                 self.response_ended = !more;
                 self.measure(&frame);
@@ -516,7 +538,10 @@ impl Stream {
                 drop(state);
                 self.length = (promised, 0);
             }
-            Frame::Data { bytes, .. } => self.length.1 += bytes.len() as u64,
+            Frame::Data { bytes, .. } => {
+                self.length.1 += bytes.len() as u64;
+                self.state_mut().response_bytes += bytes.len() as u64;
+            }
             _ => {}
         }
         if let ((Some(promised), sent), Frame::Data { end: true, .. } | Frame::Trailers(_)) = (self.length, frame)
@@ -561,10 +586,16 @@ impl Stream {
         self.request_stopped = true;
         if !self.response_ended {
             self.response_ended = true;
-            "downstream_remote_disconnect".clone_into(&mut self.state_mut().details);
+            let mut state = self.state_mut();
+            "downstream_remote_disconnect".clone_into(&mut state.details);
+            state.flags |= flags::DOWNSTREAM_CONNECTION_TERMINATION;
+            drop(state);
         }
         self.state_mut().ended = Some(Instant::now());
         self.report_pauses();
+        if self.head_sent && !self.filters.is_empty() {
+            self.state_mut().complete_response();
+        }
         for filter in 0..self.filters.len() {
             self.log_filter(filter);
         }

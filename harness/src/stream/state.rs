@@ -1,7 +1,9 @@
 //! One request as hostcalls see it: its maps, and what each filter may touch right now.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Instant, SystemTime};
@@ -14,6 +16,12 @@ use crate::buffer::Buffer;
 use crate::exchange::Connection;
 use crate::header_map::HeaderMap;
 use crate::trace::Recording;
+use crate::upstream::Peer;
+
+/// The response code details of a response that is the upstream's.
+pub(crate) const VIA_UPSTREAM: &str = "via_upstream";
+/// The header `server`.
+pub(crate) const SERVER: &str = "istio-envoy";
 
 /// All values a request's plugins may keep with `proxy_set_property`.
 const MAX_FILTER_STATE: usize = 1 << 20;
@@ -77,8 +85,10 @@ pub(crate) struct StreamState {
     /// The identity in the peer's certificate, with `spiffe://`; `None` when there was no mTLS.
     pub(crate) peer: Option<Arc<str>>,
     pub(crate) destination: Option<SocketAddr>,
-    pub(crate) upstream: Option<SocketAddr>,
+    pub(crate) upstream: Option<Peer>,
     pub(crate) connection_id: u64,
+    /// What network filters in front keep of the connection.
+    pub(crate) connection: Option<Rc<RefCell<Self>>>,
     /// It is a connection that network filters see, not a request.
     pub(crate) network: bool,
     pub(crate) protocol: &'static str,
@@ -93,6 +103,12 @@ pub(crate) struct StreamState {
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
     pub(crate) details: String,
+    /// The status that the upstream answered, or that has gone out.
+    pub(crate) code: Option<u16>,
+    /// [`super::flags`]
+    pub(crate) flags: u64,
+    /// Why there is no connection to the upstream; empty when there is or nothing is known.
+    pub(crate) transport_failure: String,
     /// The filters that changed the bodies last.
     pub(crate) request_body_set_by: Option<usize>,
     pub(crate) response_body_set_by: Option<usize>,
@@ -170,7 +186,7 @@ impl LocalReply {
 
 impl StreamState {
     /// Something that begins now and of which nothing is known but its connection.
-    pub(crate) fn new(proxy: Arc<ProxyFacts>, connection: Connection) -> Self {
+    pub(crate) fn new(proxy: Arc<ProxyFacts>, connection: &Connection) -> Self {
         Self {
             proxy,
             source: connection.source,
@@ -179,6 +195,7 @@ impl StreamState {
             destination: connection.destination,
             upstream: None,
             connection_id: connection.id,
+            connection: connection.state.clone(),
             network: false,
             protocol: "",
             started: Instant::now(),
@@ -191,6 +208,9 @@ impl StreamState {
             request_bytes: 0,
             response_bytes: 0,
             details: String::new(),
+            code: None,
+            flags: 0,
+            transport_failure: String::new(),
             request_body_set_by: None,
             response_body_set_by: None,
             filter_state: HashMap::new(),
@@ -244,6 +264,19 @@ impl StreamState {
 
     pub(crate) fn status(&self) -> Option<u16> {
         self.response_headers.as_ref()?.text(":status")?.parse().ok()
+    }
+
+    /// Makes the response's headers those that went out, as `on_log` reads them.
+    pub(super) fn complete_response(&mut self) {
+        let Some(headers) = &mut self.response_headers else { return };
+        for name in ["connection", "transfer-encoding", "keep-alive", "proxy-connection"] {
+            headers.remove(name.as_bytes());
+        }
+        if headers.get(b"date").is_none() {
+            // What does not fit is left out: the map has the same bound for everyone.
+            let _ = headers.add(b"date", httpdate::fmt_http_date(SystemTime::now()).as_bytes());
+        }
+        let _ = headers.set(b"server", SERVER.as_bytes());
     }
 
     pub(crate) fn is_grpc(&self) -> bool {

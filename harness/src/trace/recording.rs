@@ -176,7 +176,7 @@ impl Recording {
         if let Some((asked, times)) = &mut self.upstream {
             times.headers = Some(asked.elapsed());
             times.status = state.status();
-            times.address = state.upstream.map(|address| address.to_string());
+            times.address = state.upstream.map(|peer| peer.remote.to_string());
         }
         if end {
             self.upstream_ended();

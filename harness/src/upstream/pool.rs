@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::error::Error as _;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
-use super::Failure;
 use super::address::{Address, Scheme};
 use super::tls::Tls;
+use super::{Failure, Peer};
 use crate::abi::LogLevel;
 use crate::body::QueueBody;
 use crate::log::Sink;
@@ -61,7 +60,7 @@ struct Inner {
     address: Address,
     dialer: Dialer,
     idle: RefCell<Vec<Idle>>,
-    shared: RefCell<Option<(http2::SendRequest<QueueBody>, SocketAddr)>>,
+    shared: RefCell<Option<(http2::SendRequest<QueueBody>, Peer)>>,
     /// Held while a connection is opened that others could share.
     opening: Mutex<()>,
     /// The server has chosen HTTP/1.1, so that connections are not shared.
@@ -71,18 +70,18 @@ struct Inner {
 /// An HTTP/1.1 connection and whose it is.
 pub(crate) struct Idle {
     sender: http1::SendRequest<QueueBody>,
-    peer: SocketAddr,
+    peer: Peer,
 }
 
 enum Connection {
     Http1(Idle),
-    Http2(http2::SendRequest<QueueBody>, SocketAddr),
+    Http2(http2::SendRequest<QueueBody>, Peer),
 }
 
 /// A response's head, its body to come, and the connection to give back after it if it is not shared.
 pub(crate) struct Answer {
     pub(crate) response: Response<Incoming>,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     pub(super) idle: Option<Idle>,
 }
 
@@ -169,7 +168,8 @@ impl Inner {
 
     async fn connect(&self) -> Result<Connection, Failure> {
         let stream = dial(&self.address).await?;
-        let peer = stream.peer_addr().map_err(|_| Failure::Connect)?;
+        let remote = stream.peer_addr().map_err(|error| Failure::Connect(error.raw_os_error()))?;
+        let peer = Peer { remote, local: stream.local_addr().ok() };
         match (self.address.scheme, &self.dialer.tls) {
             (Scheme::Https, None) => Err(Failure::Tls),
             (Scheme::Https, Some(tls)) => {
@@ -189,7 +189,7 @@ impl Inner {
     async fn http2(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
-        peer: SocketAddr,
+        peer: Peer,
     ) -> Result<Connection, Failure> {
         let (sender, connection) = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
@@ -198,7 +198,7 @@ impl Inner {
             .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|_| Failure::Connect)?;
+            .map_err(|_| Failure::Connect(None))?;
         tokio::task::spawn_local(async move {
             // Its failure reaches whoever waits for a response.
             let _ = connection.await;
@@ -210,6 +210,8 @@ impl Inner {
     #[expect(clippy::unused_self, reason = "the counterpart of for_http2")]
     fn for_http1(&self, request: &mut Request<QueueBody>, authority: Option<&HeaderValue>) -> Result<(), Failure> {
         *request.version_mut() = Version::HTTP_11;
+        // As Envoy does unless it is told otherwise, and Istio does not tell it.
+        request.body().drop_trailers();
         if let Some(target) = request.uri().path_and_query() {
             *request.uri_mut() = target.as_str().parse().map_err(|_| Failure::Request)?;
         }
@@ -236,7 +238,9 @@ pub(crate) async fn dial(address: &Address) -> Result<TcpStream, Failure> {
     let connecting = TcpStream::connect(&*address.authority);
     let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Err(_) => return Err(Failure::ConnectTimeout),
-        Ok(Err(_)) => return Err(Failure::Connect),
+        // What the system has a number for has failed to connect; the rest, to find an address.
+        Ok(Err(error)) if error.raw_os_error().is_none() => return Err(Failure::Unresolved),
+        Ok(Err(error)) => return Err(Failure::Connect(error.raw_os_error())),
         Ok(Ok(stream)) => stream,
     };
     // Latency only; a socket that refuses it still works.
@@ -244,8 +248,8 @@ pub(crate) async fn dial(address: &Address) -> Result<TcpStream, Failure> {
     Ok(stream)
 }
 
-async fn http1(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: SocketAddr) -> Result<Connection, Failure> {
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Failure::Connect)?;
+async fn http1(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Peer) -> Result<Connection, Failure> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Failure::Connect(None))?;
     tokio::task::spawn_local(async move {
         // Its failure reaches whoever waits for the response.
         let _ = connection.await;
@@ -259,6 +263,14 @@ fn unsent(mut error: TrySendError<Request<QueueBody>>, fresh: bool) -> Result<Re
     match error.take_message() {
         Some(request) if !fresh => Ok(request),
         _ => Err(failure),
+    }
+}
+
+/// What became of a response that broke off: HTTP/1.1 without its end is no HTTP to Envoy.
+pub(crate) fn broken(error: &hyper::Error) -> Failure {
+    match failure(error) {
+        Failure::Terminated => Failure::Request,
+        other => other,
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::http2;
 use crate::scenario::Request;
 use crate::upstream::shown;
 
@@ -12,6 +13,9 @@ pub(crate) const REQUEST_ID: &str = "11111111-2222-4333-8444-555555555555";
 
 /// Sends a request on a connection of its own; the response as text. `logged` waits for a line in the proxy's log.
 pub(crate) fn send(address: SocketAddr, request: &Request, logged: &dyn Fn(&str)) -> String {
+    if request.http2 {
+        return http2::send(address, request, logged);
+    }
     let mut stream = match TcpStream::connect(address) {
         Ok(stream) => stream,
         Err(error) => return format!("no connection: {error}"),

@@ -181,7 +181,7 @@ impl Log {
     fn collect(&self, mut reader: impl BufRead) {
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            let text = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
             line.clear();
             let mut lines = self.0.lock().unwrap();
             let parsed = text.strip_prefix("[[").and_then(|text| text.split_once("]] ")).and_then(|(head, text)| {

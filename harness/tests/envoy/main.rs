@@ -9,10 +9,15 @@
 
 mod client;
 mod envoy;
+mod http2;
+mod http2_server;
 mod ours;
 mod probe;
 mod scenario;
 mod site;
+#[path = "../suite/tokens.rs"]
+#[expect(dead_code, reason = "the suite's own tests use more of it")]
+mod tokens;
 mod upstream;
 mod view;
 
@@ -25,7 +30,7 @@ use std::time::Duration;
 
 use harness::engine::{Engine, Limits};
 use scenario::{Scenario, Step};
-use serde_json::{Value, json};
+use serde_json::Value;
 use site::{Site, id};
 use view::{View, without_incidental};
 
@@ -70,18 +75,7 @@ fn bootstrap(site: &Site, index: usize, scenario: &Scenario) -> Value {
         let seconds = ms as f64 / 1000.0;
         text = text.replace("\"stream_idle_timeout\":\"300s\"", &format!("\"stream_idle_timeout\":\"{seconds}s\""));
     }
-    let mut bootstrap: Value = serde_json::from_str(&text).unwrap();
-    if scenario.trailers {
-        let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
-        bootstrap.pointer_mut(manager).unwrap()["http_protocol_options"] = json!({"enable_trailers": true});
-        for cluster in bootstrap["static_resources"]["clusters"].as_array_mut().unwrap() {
-            cluster["typed_extension_protocol_options"] = json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {"http_protocol_options": {"enable_trailers": true}},
-            }});
-        }
-    }
-    bootstrap
+    serde_json::from_str(&text).unwrap()
 }
 
 struct Outcome {
@@ -132,9 +126,10 @@ fn run(folder: &Path, scenarios: &[Scenario]) -> Vec<Outcome> {
         outcomes.into_iter().map(|outcome| outcome.into_inner().unwrap().unwrap()).collect();
     let mut views: Vec<View> = outcomes.iter().map(|outcome| outcome.envoy.clone()).collect();
     envoy.logs(&mut views);
-    for ((outcome, view), (site, _)) in outcomes.iter_mut().zip(views).zip(&sites) {
+    for ((outcome, view), (theirs, ours)) in outcomes.iter_mut().zip(views).zip(&sites) {
         outcome.envoy = view;
-        outcome.envoy.upstream.clone_from(&site.seen.lock().unwrap());
+        outcome.envoy.take_seen(theirs);
+        outcome.ours.take_seen(ours);
     }
     outcomes
 }
@@ -143,6 +138,7 @@ fn run(folder: &Path, scenarios: &[Scenario]) -> Vec<Outcome> {
 fn settle(scenario: &Scenario, view: &mut View) {
     if scenario.upstream_varies {
         view.upstream.clear();
+        view.called.clear();
     }
     // Of a request without a method or an answer.
     for line in &mut view.access {
@@ -215,6 +211,9 @@ fn the_harness_does_what_envoy_does() {
         match (&scenario.differs, agree) {
             (None, false) => {
                 failures.push(format!("{name}\n{}", outcome.envoy.difference(&outcome.ours)));
+            }
+            (Some(reason), false) if show => {
+                println!("{name} differs: {reason}\n{}", outcome.envoy.difference(&outcome.ours))
             }
             (Some(reason), true) => failures.push(format!("{name}: agrees now; it was to differ: {reason}")),
             _ => {}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use harness::abi::LogLevel;
 use harness::chain::Chain;
 use harness::engine::Engine;
-use harness::log::{RequestSummary, Sink};
+use harness::log::{ConnectionSummary, RequestSummary, Sink};
 use harness::server::{Options, Server};
 
 use crate::scenario::Scenario;
@@ -21,11 +21,17 @@ struct Recorder(Mutex<Lines>, Condvar);
 struct Lines {
     logs: Vec<(LogLevel, String)>,
     access: Vec<String>,
+    connections: usize,
 }
 
 impl Sink for Recorder {
     fn log(&self, level: LogLevel, line: &str) {
         self.0.lock().unwrap().logs.push((level, line.to_owned()));
+        self.1.notify_all();
+    }
+
+    fn connection(&self, _: &ConnectionSummary<'_>) {
+        self.0.lock().unwrap().connections += 1;
         self.1.notify_all();
     }
 
@@ -56,7 +62,12 @@ pub(crate) fn run(
     let log = Arc::new(Recorder::default());
     let mut view = View::default();
     let plan = &site.plan;
-    let chain = match Chain::load(engine, &plan.chain, plan, &plan.host_env, log.clone(), LogLevel::Info) {
+    let chain = Chain::load(engine, &plan.chain, plan, &plan.host_env, log.clone(), LogLevel::Info);
+    let chain = match (chain, &plan.network) {
+        (Ok(chain), Some(network)) => chain.in_front(engine, network, plan, &plan.host_env),
+        (chain, _) => chain,
+    };
+    let chain = match chain {
         Ok(chain) => chain,
         Err(error) => {
             view.refused = Some(chained(&error));
@@ -83,13 +94,16 @@ pub(crate) fn run(
     let logged = |text: &str| log.wait(|lines| lines.logs.iter().any(|(_, line)| line.contains(text)));
     view.responses = drive(server.address(), &logged);
     let requests = scenario.requests();
-    log.wait(|lines| lines.access.len() >= requests);
+    if !scenario.is_tcp() {
+        log.wait(|lines| lines.access.len() >= requests);
+    }
+    if scenario.has_network_filters() {
+        log.wait(|lines| lines.connections >= requests);
+    }
     let lines = log.0.lock().unwrap();
     let id = id(index);
     view.logs = lines.logs.iter().filter_map(|(level, line)| log_line(level.as_str(), line, &id)).collect();
     view.access.clone_from(&lines.access);
-    drop(lines);
-    view.upstream.clone_from(&site.seen.lock().unwrap());
     view
 }
 

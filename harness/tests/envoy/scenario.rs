@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use serde_json::json;
+
 use crate::probe::{Script, Word, unquote, words};
+use crate::tokens::KEY;
 
 /// One chain and what is done to it.
 #[derive(Debug, Clone, Default)]
@@ -19,12 +22,18 @@ pub(crate) struct Scenario {
     pub(crate) upstream: Vec<Answer>,
     /// Servers that filters may call.
     pub(crate) clusters: Vec<(String, Vec<Answer>)>,
+    /// The upstream when it speaks HTTP/2.
+    pub(crate) http2_upstream: Vec<Http2Answer>,
+    /// gRPC servers that filters may call.
+    pub(crate) grpc: Vec<(String, Vec<Http2Answer>)>,
+    /// `RequestAuthentication` and `AuthorizationPolicy` resources, for the built-in filters.
+    pub(crate) policies: String,
+    /// Signed tokens, by what stands for them in header values.
+    pub(crate) tokens: Vec<(String, String)>,
     pub(crate) steps: Vec<Step>,
     /// `stream_idle_timeout` in milliseconds.
     pub(crate) idle_ms: Option<u64>,
     pub(crate) gateway: bool,
-    /// HTTP/1 trailers are let through, which Istio does not do.
-    pub(crate) trailers: bool,
     /// What the upstream saw depends on who was quicker.
     pub(crate) upstream_varies: bool,
     /// Plugins' log lines that are not compared: those that contain one of these.
@@ -35,6 +44,8 @@ pub(crate) struct Scenario {
 pub(crate) enum Filter {
     Wasm(Box<Wasm>),
     Lua(String),
+    /// One of Envoy's own, by its name.
+    BuiltIn(String),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -63,6 +74,21 @@ pub(crate) struct Answer {
     pub(crate) hang: bool,
 }
 
+/// What a server that speaks HTTP/2 answers to one request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Http2Answer {
+    /// Pieces of the body are gRPC messages.
+    pub(crate) grpc: bool,
+    pub(crate) initial: Vec<(String, String)>,
+    pub(crate) messages: Vec<Vec<u8>>,
+    /// None: the stream stays open.
+    pub(crate) trailers: Option<Vec<(String, String)>>,
+    /// Each message of the client comes back.
+    pub(crate) echo: bool,
+    /// The stream is reset instead of ended.
+    pub(crate) reset: bool,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     Send(Request),
@@ -81,6 +107,8 @@ pub(crate) struct Request {
     /// Pieces, each written by itself.
     pub(crate) body: Vec<Vec<u8>>,
     pub(crate) chunked: bool,
+    /// Over HTTP/2, each piece of the body a frame.
+    pub(crate) http2: bool,
     pub(crate) trailers: Vec<(String, String)>,
     /// Written as they are, instead of all of the above.
     pub(crate) raw: Option<Vec<Vec<u8>>>,
@@ -126,6 +154,7 @@ enum Place {
     Filter,
     Lua,
     Raw,
+    Policies,
 }
 
 impl Scenario {
@@ -150,7 +179,6 @@ impl Scenario {
             "differs" => self.differs = Some(rest.to_owned()),
             "hazard" => self.hazard = Some(rest.to_owned()),
             "idle" => self.idle_ms = Some(rest.parse().map_err(|_| "not a number")?),
-            "trailers" => self.trailers = true,
             "upstream-varies" => self.upstream_varies = true,
             "gateway" => self.gateway = true,
             "ignore" => self.ignored.push(rest.to_owned()),
@@ -158,6 +186,14 @@ impl Scenario {
             "lua" => {
                 self.filters.push(Filter::Lua(String::new()));
                 *place = Place::Lua;
+            }
+            "builtin" => self.filters.push(Filter::BuiltIn(format!("envoy.filters.http.{rest}"))),
+            "policies" => *place = Place::Policies,
+            "token" => {
+                let (name, claims) = rest.split_once(' ').ok_or("NAME CLAIMS")?;
+                let claims = serde_json::from_str(claims).map_err(|_| "not JSON")?;
+                let token = KEY.token(&json!({"alg": "ES256"}), &claims);
+                self.tokens.push((format!("%{name}%"), token));
             }
             "upstream" => self.upstream.push(answer(&words(rest))?),
             "cluster" => {
@@ -169,7 +205,23 @@ impl Scenario {
                     None => self.clusters.push((name.clone(), vec![answer])),
                 }
             }
-            ">" | "raw>" | "tcp>" => self.steps.push(Step::Send(request(verb, &words(rest))?)),
+            "upstream2" => self.http2_upstream.push(http2_answer(&words(rest))?),
+            "grpc" => {
+                let words = words(rest);
+                let Some((Word::Bare(name), rest)) = words.split_first() else { return Err("no name".to_owned()) };
+                let answer = Http2Answer { grpc: true, ..http2_answer(rest)? };
+                match self.grpc.iter_mut().find(|(known, _)| known == name) {
+                    Some((_, answers)) => answers.push(answer),
+                    None => self.grpc.push((name.clone(), vec![answer])),
+                }
+            }
+            ">" | "h2>" | "raw>" | "tcp>" => {
+                let mut rest = rest.to_owned();
+                for (name, token) in &self.tokens {
+                    rest = rest.replace(name, token);
+                }
+                self.steps.push(Step::Send(request(verb, &words(&rest))?));
+            }
             "wait" => self.steps.push(Step::Wait(string(rest)?)),
             "sleep" => self.steps.push(Step::Sleep(rest.parse().map_err(|_| "not a number")?)),
             "refused" => self.steps.push(Step::Refused(string(rest)?)),
@@ -180,6 +232,10 @@ impl Scenario {
 
     fn inner(&mut self, line: &str, place: &Place) -> Result<(), String> {
         match (self.filters.last_mut(), place) {
+            (_, Place::Policies) => {
+                self.policies.push_str(&line.replace("KEY", &format!("'{}'", KEY.jwks())));
+                self.policies.push('\n');
+            }
             (Some(Filter::Lua(code)), Place::Lua) => {
                 code.push_str(line);
                 code.push('\n');
@@ -267,10 +323,38 @@ fn answer(words: &[Word]) -> Result<Answer, String> {
     Ok(answer)
 }
 
+fn http2_answer(words: &[Word]) -> Result<Http2Answer, String> {
+    let mut answer = Http2Answer::default();
+    let mut part = "";
+    for word in words {
+        match (word, part) {
+            (Word::Bare(word), _) => match word.as_str() {
+                "initial" | "message" => part = word,
+                "trailers" => {
+                    part = word;
+                    answer.trailers = Some(Vec::new());
+                }
+                "echo" => answer.echo = true,
+                "reset" => answer.reset = true,
+                other => return Err(format!("{other} is nothing that such a server does")),
+            },
+            (Word::Quoted(bytes), "message") => answer.messages.push(bytes.clone()),
+            (Word::Quoted(bytes), part) => {
+                let text = String::from_utf8(bytes.clone()).map_err(|_| "not text")?;
+                let (name, value) = text.split_once(": ").ok_or("NAME: VALUE")?;
+                let list =
+                    if part == "trailers" { answer.trailers.get_or_insert_default() } else { &mut answer.initial };
+                list.push((name.to_owned(), value.to_owned()));
+            }
+        }
+    }
+    Ok(answer)
+}
+
 fn request(verb: &str, words: &[Word]) -> Result<Request, String> {
-    let mut request = Request { patience_ms: 5000, ..Request::default() };
+    let mut request = Request { patience_ms: 5000, http2: verb == "h2>", ..Request::default() };
     let mut words = words.iter();
-    if verb == ">" {
+    if verb == ">" || verb == "h2>" {
         for field in [&mut request.method, &mut request.path] {
             let Some(Word::Bare(word)) = words.next() else { return Err("METHOD PATH".to_owned()) };
             field.clone_from(word);

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use mesh::model::{
-    Attach, EnvValue, EnvVar, Extension, ExtensionFilter, FailStrategy, Filter, FilterKind, Layer, Origin, Phase,
-    PullPolicy, WasmFilter,
+    Attach, Direction, EnvValue, EnvVar, Extension, ExtensionFilter, FailStrategy, Filter, FilterKind, Layer, Listener,
+    Origin, Phase, Proxy, PullPolicy, WasmFilter,
 };
 use mesh::plan::{Module, Plan};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use crate::http2_server;
 use crate::probe::compile;
 use crate::scenario::{self, Scenario, Wasm};
 use crate::upstream::{self, Seen};
@@ -23,6 +24,8 @@ pub(crate) const ON_HOST: (&str, &str) = ("ON_HOST", "from the host");
 pub(crate) struct Site {
     pub(crate) plan: Plan,
     pub(crate) seen: Seen,
+    /// What the clusters saw, by their names.
+    pub(crate) called: Vec<(String, Seen)>,
 }
 
 /// `s007`: in every log line of the scenario, as its plugins' namespace and root id.
@@ -33,16 +36,23 @@ pub(crate) fn id(index: usize) -> String {
 impl Site {
     pub(crate) fn new(folder: &Path, index: usize, scenario: &Scenario) -> Self {
         let id = id(index);
-        let network = scenario.filters.iter().any(|filter| matches!(filter, scenario::Filter::Wasm(w) if w.network));
-        let tcp = network && scenario.is_tcp();
-        let (address, seen) = upstream::start(&scenario.upstream, tcp);
+        let tcp = scenario.has_network_filters() && scenario.is_tcp();
+        let (address, seen) = match scenario.http2_upstream.as_slice() {
+            [] => upstream::start(&scenario.upstream, tcp),
+            answers => http2_server::start(answers),
+        };
         let mut modules = BTreeMap::new();
-        let mut filters = Vec::new();
+        let (mut filters, mut in_front) = (Vec::new(), Vec::new());
         for (at, filter) in scenario.filters.iter().enumerate() {
             let (name, filter) = match filter {
-                scenario::Filter::Lua(code) => {
-                    (format!("lua{at}"), ExtensionFilter::Lua { inline_code: code.replace('@', &id) })
+                scenario::Filter::BuiltIn(name) => {
+                    filters.push(FilterKind::BuiltIn(name.clone()));
+                    continue;
                 }
+                scenario::Filter::Lua(code) => (
+                    format!("lua{at}"),
+                    ExtensionFilter::Lua { inline_code: format!("-- {id}\n{}", code.replace('@', &id)) },
+                ),
                 scenario::Filter::Wasm(wasm) => {
                     (wasm.name.clone(), ExtensionFilter::Wasm(Box::new(wasm_filter(wasm, &id))))
                 }
@@ -51,49 +61,77 @@ impl Site {
             if let Some(scenario::Filter::Wasm(wasm)) = scenario.filters.get(at) {
                 modules.insert(extension.id(), module(folder, &id, wasm, scenario));
             }
-            filters.push(FilterKind::Extension(Box::new(extension)));
+            let before_http = !tcp && extension.wasm().is_some_and(|wasm| wasm.layer == Layer::Network);
+            let list = if before_http { &mut in_front } else { &mut filters };
+            list.push(FilterKind::Extension(Box::new(extension)));
         }
         let end = if tcp { "envoy.filters.network.tcp_proxy" } else { "envoy.filters.http.router" };
         filters.push(FilterKind::BuiltIn(end.to_owned()));
-        let filters: Vec<_> = filters.into_iter().map(|kind| Filter { kind, reason: String::new() }).collect();
-        let clusters: BTreeMap<String, String> = scenario
-            .clusters
-            .iter()
-            .map(|(name, answers)| {
-                let closed = answers.iter().all(|answer| answer.pieces.is_empty() && answer.close);
-                let address = if closed { upstream::nobody() } else { upstream::start(answers, false).0 };
-                (format!("{name}-{id}"), url(address))
+        let mut clusters = BTreeMap::new();
+        let mut called = Vec::new();
+        for (name, answers) in &scenario.clusters {
+            let closed = answers.iter().all(|answer| answer.pieces.is_empty() && answer.close);
+            let address = if closed {
+                upstream::nobody()
+            } else {
+                let (address, seen) = upstream::start(answers, false);
+                called.push((name.clone(), seen));
+                address
+            };
+            clusters.insert(format!("{name}-{id}"), url(address));
+        }
+        for (name, answers) in &scenario.grpc {
+            let (address, seen) = http2_server::start(answers);
+            called.push((name.clone(), seen));
+            clusters.insert(format!("{name}-{id}"), format!("h2c://{address}"));
+        }
+        let proxy = json!({
+            "name": "web",
+            "namespace": "default",
+            "labels": {"app": "web"},
+            "kind": if scenario.gateway { "gateway" } else { "sidecar" },
+        });
+        let chain = |layer: Layer, filters: Vec<FilterKind>| {
+            let filters: Vec<_> = filters.into_iter().map(|kind| Filter { kind, reason: String::new() }).collect();
+            json!({
+                "proxy": proxy,
+                "listener": {"direction": null, "port": 20_000 + index, "layer": layer},
+                "filters": filters,
+                "left_out": [],
+                "policies": policies(&scenario.policies, &proxy, index),
             })
-            .collect();
+        };
+        let scheme = match (tcp, scenario.http2_upstream.is_empty()) {
+            (true, _) => "tcp",
+            (false, true) => "http",
+            (false, false) => "h2c",
+        };
         let unreachable = scenario.upstream.iter().any(|answer| answer.pieces.is_empty() && answer.close);
         let address = if unreachable { upstream::nobody() } else { address };
         // As it travels to the harness: what a plan has beside this has its default.
         let plan = json!({
-            "chain": {
-                "proxy": {
-                    "name": "web",
-                    "namespace": "default",
-                    "labels": {"app": "web"},
-                    "kind": if scenario.gateway { "gateway" } else { "sidecar" },
-                },
-                "listener": {
-                    "direction": null,
-                    "port": 20_000 + index,
-                    "layer": if tcp { Layer::Network } else { Layer::Http },
-                },
-                "filters": filters,
-                "left_out": [],
-            },
+            "chain": chain(if tcp { Layer::Network } else { Layer::Http }, filters),
+            "network": (!in_front.is_empty()).then(|| chain(Layer::Network, in_front)),
             "modules": modules,
             "host_env": {ON_HOST.0: ON_HOST.1},
             "listen": "127.0.0.1:0",
-            "upstream": url(address),
+            "upstream": format!("{scheme}://{address}"),
             "clusters": clusters,
             "workers": 1,
         });
         let plan = serde_json::from_value(plan).unwrap();
-        Self { plan, seen }
+        Self { plan, seen, called }
     }
+}
+
+/// What the resources make for the built-in filters.
+fn policies(resources: &str, proxy: &serde_json::Value, index: usize) -> mesh::policy::Policies {
+    let reading = mesh::read(&[mesh::Source { file: "scenario".to_owned(), text: resources.to_owned() }]);
+    assert_eq!(reading.errors, [], "{resources}");
+    let proxy: Proxy = serde_json::from_value(proxy.clone()).unwrap();
+    let port = u16::try_from(20_000 + index).ok();
+    let listener = Listener { direction: Some(Direction::Inbound), port, layer: Layer::Http, protocol: None };
+    mesh::resolve(&reading.resources, &proxy, &listener, &mesh::MeshOptions::default()).policies
 }
 
 fn url(address: SocketAddr) -> String {
@@ -164,6 +202,10 @@ impl Scenario {
             _ => None,
         });
         found.unwrap_or_else(|| panic!("no filter {name}"))
+    }
+
+    pub(crate) fn has_network_filters(&self) -> bool {
+        self.filters.iter().any(|filter| matches!(filter, scenario::Filter::Wasm(wasm) if wasm.network))
     }
 
     /// Bare TCP instead of HTTP.

@@ -34,7 +34,7 @@ pub(crate) fn start(answers: &[Answer], network: bool) -> (SocketAddr, Seen) {
 
 /// An address that refuses connections: a free port would not be free for long among so many servers.
 pub(crate) fn nobody() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 1))
+    SocketAddr::from(([127, 77, 77, 77], 1))
 }
 
 fn serve_tcp(mut stream: TcpStream, answers: &[Answer], seen: &Seen) {
@@ -48,7 +48,11 @@ fn serve_tcp(mut stream: TcpStream, answers: &[Answer], seen: &Seen) {
         }
         all.extend_from_slice(&buffer[..got]);
         let Some(answer) = answers.next() else { continue };
-        for piece in &answer.pieces {
+        for (at, piece) in answer.pieces.iter().enumerate() {
+            if at > 0 {
+                // So that the proxy reads each piece, and the end, by itself.
+                std::thread::sleep(std::time::Duration::from_millis(30));
+            }
             let _ = stream.write_all(piece);
         }
         if answer.close {

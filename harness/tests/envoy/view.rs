@@ -1,6 +1,12 @@
 //! What was seen of one scenario in one of the proxies, freed of what is incidental.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::net::UdpSocket;
+use std::sync::LazyLock;
+
+use crate::client::REQUEST_ID;
+use crate::site::Site;
 
 /// Everything that is compared.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -9,18 +15,32 @@ pub(crate) struct View {
     pub(crate) refused: Option<String>,
     pub(crate) responses: Vec<String>,
     pub(crate) upstream: Vec<String>,
+    /// What clusters were asked, each question once: how many VMs ask is not what is compared.
+    pub(crate) called: Vec<String>,
     pub(crate) logs: Vec<String>,
     /// Method, status and response code details of each request.
     pub(crate) access: Vec<String>,
 }
 
 impl View {
+    /// Takes what the servers behind saw.
+    pub(crate) fn take_seen(&mut self, site: &Site) {
+        self.upstream = site.seen.lock().unwrap().iter().map(|request| without_incidental(request)).collect();
+        let called = site.called.iter().flat_map(|(name, seen)| {
+            let questions: BTreeSet<String> =
+                seen.lock().unwrap().iter().map(|question| without_incidental(question)).collect();
+            questions.into_iter().map(move |question| format!("{name} {question}"))
+        });
+        self.called = called.collect();
+    }
+
     /// Line by line, for a person; lines that only one has are marked.
     pub(crate) fn difference(&self, ours: &Self) -> String {
         let mut text = String::new();
         let sections = [
             ("responses", &self.responses, &ours.responses),
             ("upstream", &self.upstream, &ours.upstream),
+            ("called", &self.called, &ours.called),
             ("logs", &self.logs, &ours.logs),
             ("access", &self.access, &ours.access),
         ];
@@ -85,12 +105,40 @@ pub(crate) fn log_line(level: &str, line: &str, id: &str) -> Option<String> {
     Some(without_incidental(&text))
 }
 
-/// Times and ports that the system chose.
+/// Times, ports and identifiers that the system chose.
 pub(crate) fn without_incidental(text: &str) -> String {
     let text = after(text, "127.0.0.1:", "PORT");
+    let text = without_request_id(&text);
+    // In the place of a loopback address Envoy names this machine's own.
+    let text = OWN_ADDRESS.as_ref().map_or_else(|| text.clone(), |own| text.replace(own, "127.0.0.1"));
     let text = after(&text, "x-envoy-upstream-service-time=", "MS");
     let text = without_date(&text);
     after(&text, "x-envoy-upstream-service-time: ", "MS")
+}
+
+static OWN_ADDRESS: LazyLock<Option<String>> = LazyLock::new(|| {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent: it is only looked up where it would be sent from.
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip().to_string())
+});
+
+/// A request id that the proxy made.
+fn without_request_id(text: &str) -> String {
+    let mut out = text.to_owned();
+    for marker in ["x-request-id=", "x-request-id: "] {
+        let mut from = 0;
+        while let Some(at) = out[from..].find(marker) {
+            from += at + marker.len();
+            let random = out[from..].len() >= 36
+                && out[from..from + 36].bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+                && out[from..from + 36] != *REQUEST_ID;
+            if random {
+                out.replace_range(from..from + 36, "UUID");
+            }
+        }
+    }
+    out
 }
 
 /// The date of now, as a header in a plugin's log.

@@ -172,3 +172,50 @@ fn envoys_own_filter_state_takes_the_keys_it_knows() {
     assert_eq!(harness.get("/").status, 200);
     assert_eq!(harness.log.messages(), ["0", "", "1", "", "0", "c"]);
 }
+
+/// Fields of a message, each with bytes below 16 KiB.
+fn message(fields: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (number, bytes) in fields {
+        let (low, high) = (bytes.len() & 0x7f, bytes.len() >> 7);
+        out.extend([number << 3 | 2, 0x80 | u8::try_from(low).unwrap(), u8::try_from(high).unwrap()]);
+        out.extend_from_slice(bytes);
+    }
+    out
+}
+
+#[test]
+fn what_a_plugin_signs_it_can_verify() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let (private, public) = (key.serialize_pem(), key.public_key_pem());
+    let sign = |key: (u8, &[u8])| message(&[(1, b"sha256"), key, (3, b"text")]);
+    let verify = |key: (u8, &[u8]), text: &[u8]| message(&[(1, b"SHA256"), key, (4, text)]);
+    let (der, public_der) = (key.serialize_der(), rcgen::PublicKeyData::subject_public_key_info(&key));
+    for (sign, verify, answer) in [
+        (sign((4, private.as_bytes())), verify((5, public.as_bytes()), b"text"), "\u{8}\u{1}"),
+        (sign((2, &der)), verify((2, &public_der), b"text"), "\u{8}\u{1}"),
+        (sign((2, &der)), verify((2, &public_der), b"other"), "\u{12}\u{26}Failed to verify digest. Error code: 0"),
+    ] {
+        let guest = Guest::default().on("request_headers", |g| {
+            let (sign_name, sign_arguments) = (g.text("sign"), g.bytes(&sign));
+            let (verify_name, verify_arguments) = (g.text("verify_signature"), g.bytes(&verify));
+            let len = verify.len();
+            // The answer is `true` and the signature, as field 2. It becomes field 3 behind the other arguments.
+            format!(
+                "(call $number (call $proxy_call_foreign_function {sign_name} {sign_arguments} (i32.const 512) (i32.const 516)))
+                 (memory.copy (i32.const 251000) {verify_arguments})
+                 (memory.copy (i32.const {signature}) (i32.add (i32.load (i32.const 512)) (i32.const 2))
+                    (i32.sub (i32.load (i32.const 516)) (i32.const 2)))
+                 (i32.store8 (i32.const {signature}) (i32.const 0x1a))
+                 (call $number (call $proxy_call_foreign_function {verify_name} (i32.const 251000)
+                    (i32.add (i32.const {len}) (i32.sub (i32.load (i32.const 516)) (i32.const 2)))
+                    (i32.const 512) (i32.const 516)))
+                 (call $value) (i32.const 0)",
+                signature = 251_000 + len,
+            )
+        });
+        let harness = Harness::of(guest);
+        assert_eq!(harness.get("/").status, 200);
+        assert_eq!(harness.log.messages(), ["0", "0", answer]);
+    }
+}

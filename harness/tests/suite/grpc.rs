@@ -180,7 +180,7 @@ fn a_calls_answer_is_its_message_and_its_failure_its_status() {
         ("Echo", ["grpc_receive", "5", "5", "hello"].as_slice()),
         ("Fail", &["grpc_close", "5", "7", "7", "no{via_upstream}"]),
         ("Empty", &["grpc_close", "5", "13", "13", ""]),
-        ("None", &["grpc_close", "5", "12", "12", "{via_upstream}"]),
+        ("None", &["grpc_close", "5", "12", "12", "via_upstream"]),
         ("NoGrpc", &["grpc_close", "5", "12", "12", ""]),
         ("Compressed", &["grpc_close", "5", "13", "13", ""]),
         ("Unfinished", &["grpc_close", "5", "2", "2", ""]),
@@ -223,7 +223,7 @@ fn who_cannot_be_reached_or_does_not_answer_is_unavailable() {
     let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let by_name = |g: &mut Guest| g.text("backend");
     let text = "upstream connect error or disconnect/reset before headers. reset reason: remote connection \
-        failure{upstream_reset_before_response_started{remote_connection_failure}}";
+        failure{upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}}";
     check(&with_cluster(unary("Echo", by_name, 0), refused), &["0", "5", "grpc_close", "5", "14", "14", text]);
     let (address, _requests) = server();
     let text = "upstream request timeout{response_timeout}";
@@ -297,7 +297,7 @@ fn a_stream_has_all_callbacks_in_their_order() {
             "6",
             "12",
             "12",
-            "{via_upstream}",
+            "via_upstream",
         ],
     );
     check(

@@ -68,6 +68,22 @@ pub(crate) async fn answer(response: http::Response<RecvStream>) -> Result<Answe
     Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body, trailers })
 }
 
+/// A POST whose body comes in these frames and ends with a trailer.
+pub(crate) fn send_with_trailer(address: SocketAddr, body: &[&str], (name, value): (&'static str, &str)) -> Answer {
+    block_on(async {
+        let client = Client::new(address).await;
+        let mut send = client.send.ready().await.unwrap();
+        let (response, mut stream) = send.send_request(request("POST", "/path"), false).unwrap();
+        for chunk in body {
+            stream.send_data(Bytes::copy_from_slice(chunk.as_bytes()), false).unwrap();
+        }
+        let mut trailers = HeaderMap::new();
+        trailers.insert(name, value.parse().unwrap());
+        stream.send_trailers(trailers).unwrap();
+        answer(response.await.unwrap()).await.unwrap()
+    })
+}
+
 pub(crate) fn request(method: &str, path: &str) -> Request<()> {
     Request::builder().method(method).uri(format!("http://example.com{path}")).body(()).unwrap()
 }
@@ -152,16 +168,7 @@ fn trailers_pass_in_both_directions_and_plugins_add_to_them() {
     let harness = Harness::with(vec![wasm("a", |_| {})], &[("a", guest.build())], |options| {
         options.upstream = Some(format!("h2c://{}", upstream.server.address()));
     });
-    let answer = block_on(async {
-        let client = Client::new(harness.server.address()).await;
-        let mut send = client.send.ready().await.unwrap();
-        let (response, mut stream) = send.send_request(request("POST", "/"), false).unwrap();
-        stream.send_data(Bytes::from_static(b"body"), false).unwrap();
-        let mut trailers = HeaderMap::new();
-        trailers.insert("x-end", "1".parse().unwrap());
-        stream.send_trailers(trailers).unwrap();
-        answer(response.await.unwrap()).await.unwrap()
-    });
+    let answer = send_with_trailer(harness.server.address(), &["body"], ("x-end", "1"));
     assert_eq!(answer.echo()["trailers"], serde_json::json!([["x-end", "1"], ["x-more", "2"]]));
     let trailers = answer.trailers.unwrap();
     assert_eq!((&trailers["x-checksum"], &trailers["x-even-more"]), (&"42".parse().unwrap(), &"3".parse().unwrap()));

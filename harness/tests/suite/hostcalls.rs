@@ -195,7 +195,7 @@ fn buffers() {
             ("proxy_get_buffer_status 0 far @", MEMORY),
             ("proxy_set_buffer_bytes 0 0 0 long", MEMORY),
             ("proxy_set_buffer_bytes 1 0 0 \"x\"", BAD_ARGUMENT),
-            ("proxy_set_buffer_bytes 7 0 0 \"x\"", BAD_ARGUMENT),
+            ("proxy_set_buffer_bytes 7 0 0 \"x\"", NOT_FOUND),
         ],
     );
     check(

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use mesh::model::{ExtensionFilter, Filter};
 
+use crate::h2::send_with_trailer;
 use crate::support::{Guest, Harness, Recorder, Reply, add_header, exchange, extension, load, local_response, wasm};
 
 fn lua(name: &str, code: &str) -> Filter {
@@ -57,15 +58,24 @@ fn check_get(line: &str, expected: &[&str]) -> Reply {
     reply
 }
 
-/// A request whose body comes in chunks and ends with a trailer, and what the script logs.
+/// A request whose body comes in chunks, and what the script logs.
 #[track_caller]
 fn check_chunked(line: &str, expected: &[&str]) -> Reply {
     let harness = script(&on_request(line));
     let head = "POST /path HTTP/1.1\r\nhost: example.com\r\nconnection: close\r\ntransfer-encoding: chunked\r\n";
-    let request = format!("{head}trailer: x-t\r\n\r\n2\r\nab\r\n3\r\ncde\r\n0\r\nx-t: 1\r\n\r\n");
+    let request = format!("{head}\r\n2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n");
     let reply = exchange(harness.server.address(), request.as_bytes()).unwrap();
     assert_eq!(said(&harness), expected, "{line}");
     reply
+}
+
+/// The same over HTTP/2, with a trailer at the end; what the upstream got.
+#[track_caller]
+fn check_with_trailer(line: &str, expected: &[&str]) -> serde_json::Value {
+    let harness = script(&on_request(line));
+    let answer = send_with_trailer(harness.server.address(), &["ab", "cde"], ("x-t", "1"));
+    assert_eq!(said(&harness), expected, "{line}");
+    answer.echo()
 }
 
 #[test]
@@ -218,14 +228,14 @@ fn chunks_are_seen_and_changed_as_they_pass() {
 
 #[test]
 fn trailers_are_waited_for() {
-    let reply = check_chunked("local t = h:trailers() h:logInfo(t:get('x-t')) t:add('x-u', '2')", &["1"]);
-    assert_eq!(reply.echo()["trailers"], serde_json::json!([["x-t", "1"], ["x-u", "2"]]));
+    let echo = check_with_trailer("local t = h:trailers() h:logInfo(t:get('x-t')) t:add('x-u', '2')", &["1"]);
+    assert_eq!(echo["trailers"], serde_json::json!([["x-t", "1"], ["x-u", "2"]]));
     check(
         "h:logInfo(select('#', h:trailers())) h:headers():add('x', '1')",
         &["0", "error: @header map can no longer be modified"],
     );
     check_get("h:logInfo(select('#', h:trailers())) h:headers():add('x', '1')", &["0"]);
-    check_chunked("h:logInfo(h:body():length() .. h:trailers():get('x-t'))", &["51"]);
+    check_with_trailer("h:logInfo(h:body():length() .. h:trailers():get('x-t'))", &["51"]);
 }
 
 #[test]
@@ -280,7 +290,7 @@ fn check_call(method: &str, code: &str, expected: &[&str]) -> Reply {
     let clusters = BTreeMap::from([
         ("backend".to_owned(), url(backend.server.address())),
         ("slow".to_owned(), url(slow.local_addr().unwrap())),
-        ("dead".to_owned(), "http://127.0.0.1:1".to_owned()),
+        ("dead".to_owned(), "http://127.77.77.77:1".to_owned()),
     ]);
     let harness = Harness::with(vec![lua("l", code)], &[], |options| options.clusters = clusters);
     let reply = harness.send(method, "/path", &[], if method == "POST" { "hello" } else { "" });
@@ -299,7 +309,8 @@ fn http_call_waits_for_the_response() {
          h:logInfo(sent('x-m') .. ' ' .. sent('content-length') .. ' ' .. sent('x-envoy-internal') .. ' ' .. sent('x-forwarded-for') .. ' ' .. sent('x-envoy-expected-rq-timeout-ms', 1))
          h:headers():add('x-after', hd[':status'])",
     );
-    let reply = check_call("GET", &code, &["200bstring", "/incontentbk", "1 7 true 127.0.0.1 5000"]);
+    // Behind the call is a proxy, which takes `x-envoy-internal` and `x-envoy-expected-rq-timeout-ms` away.
+    let reply = check_call("GET", &code, &["200bstring", "/incontentbk", "1 7 none 127.0.0.1 none"]);
     assert_eq!(reply.echoed("x-after"), ["200"]);
     let respond =
         on_request(&format!("h:httpCall('backend', {TO}, nil, 1000) h:respond({{[':status'] = '401'}}, 'by call')"));

@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says so by failing")]
 
+mod any_input;
 mod binary;
+#[path = "../boundary/mod.rs"]
+mod boundary;
 mod callouts;
 mod code_cache;
 mod contexts;

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use crate::h2::send_with_trailer;
 use crate::support::{Guest, Harness, Reply, add_header, local_response, parse, replace_body, wasm};
 
 /// Asks for a tick every few milliseconds, in which `what` is done once for the context in `$count`.
@@ -170,16 +171,9 @@ fn trailers_made_at_the_end_of_the_body_follow_it() {
     assert_eq!(harness.log.messages()[..4], ["b rh", "b rb more 004", "b rb more 000", "b rt"]);
 }
 
-const CHUNKED: &str = "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\ntrailer: x-end\r\n\r\n\
-                       4\r\nbody\r\n0\r\nx-end: 1\r\n\r\n";
-
-fn raw(harness: &Harness, request: &str) -> Option<Reply> {
-    let mut client = TcpStream::connect(harness.server.address()).unwrap();
-    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    client.write_all(request.as_bytes()).unwrap();
-    let mut bytes = Vec::new();
-    let _ = client.read_to_end(&mut bytes);
-    parse(&bytes)
+/// A body that ends with a trailer, and what the upstream got of it.
+fn with_trailer(harness: &Harness) -> serde_json::Value {
+    send_with_trailer(harness.server.address(), &["body"], ("x-end", "1")).echo()
 }
 
 #[test]
@@ -188,7 +182,7 @@ fn paused_trailers_hold_the_body_that_is_held_too() {
         .on("request_body", |g| format!("{} (i32.const 1)", g.say_number("a rb", "(local.get 1)")))
         .on("request_trailers", |g| format!("{} {MARK} (i32.const 1)", g.say("a rt")));
     let harness = two(ticking(a, |g| format!("{} {}", g.say("tick"), resume(0))), observer("b"));
-    assert_eq!(raw(&harness, CHUNKED).unwrap().echo()["body"], "body");
+    assert_eq!(with_trailer(&harness)["body"], "body");
     assert_eq!(harness.log.messages()[..6], ["b rh", "a rb 004", "a rt", "tick", "b rb more 004", "b rt"]);
 }
 
@@ -198,7 +192,7 @@ fn trailers_that_continue_release_the_body() {
         .on("request_body", |_| "(i32.const 1)".to_owned())
         .on("request_trailers", |g| format!("{} (i32.const 0)", g.say("a rt")));
     let harness = two(a, observer("b"));
-    assert_eq!(raw(&harness, CHUNKED).unwrap().echo()["body"], "body");
+    assert_eq!(with_trailer(&harness)["body"], "body");
     assert_eq!(harness.log.messages()[..4], ["b rh", "a rt", "b rb more 004", "b rt"]);
 }
 

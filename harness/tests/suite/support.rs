@@ -121,9 +121,14 @@ const DATA: usize = 4096;
 impl Guest {
     /// Two constants: address and length of `text`.
     pub(crate) fn text(&mut self, text: &str) -> String {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Two constants: address and length of `bytes`.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> String {
         let at = DATA + self.data.len();
-        self.data.extend_from_slice(text.as_bytes());
-        format!("(i32.const {at}) (i32.const {})", text.len())
+        self.data.extend_from_slice(bytes);
+        format!("(i32.const {at}) (i32.const {})", bytes.len())
     }
 
     /// Adds a callback, or replaces it.

@@ -82,7 +82,7 @@ impl Web {
         for (name, value) in [(":method", "GET"), (":path", &target), (":authority", authority), ("accept", "*/*")] {
             headers.add(name.as_bytes(), value.as_bytes()).map_err(|_| "the URL is too long")?;
         }
-        let call = Call { headers, body: Bytes::new(), trailers: None, timeout: None };
+        let call = Call { headers, body: Bytes::new(), trailers: None, timeout: None, forwarded_for: None };
         let answer = clusters.call("", call).map_err(|error| error.to_string())?.await;
         let answer = answer.map_err(|_| "the answer broke off or is too long")?;
         match answer.headers.text(":status").and_then(|status| status.parse().ok()).unwrap_or(0_u16) {
