@@ -131,8 +131,12 @@ impl HeaderMap {
     }
 
     fn is_named(&self, entry: &Entry, name: &[u8]) -> bool {
-        // Lengths nearly always differ.
-        entry.name.1 as usize == name.len() && self.name(entry).eq_ignore_ascii_case(name)
+        // Other names nearly always differ in length, or at their end.
+        entry.name.1 as usize == name.len() && {
+            let own = self.name(entry);
+            own == name
+                || (own.last() == name.last().map(u8::to_ascii_lowercase).as_ref() && own.eq_ignore_ascii_case(name))
+        }
     }
 
     /// Where the first value of `name` is.
@@ -370,7 +374,9 @@ const TOKEN: [bool; 256] = {
 
 /// Whether `http` takes it for a value.
 fn is_value(value: &[u8]) -> bool {
-    value.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 127))
+    // Without an early end, so that many bytes are looked at together.
+    let control = |byte: u8| u8::from(byte < b' ') & u8::from(byte != b'\t') | u8::from(byte == 127);
+    value.iter().fold(0, |found, byte| found | control(*byte)) == 0
 }
 
 fn lossy(bytes: &[u8]) -> String {

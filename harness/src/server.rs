@@ -149,18 +149,21 @@ impl Server {
         let (balance, inboxes) = Balance::new(count.max(1));
         let chain = Arc::new(chain);
         let (reloader, commands) = Reloader::new(chain.clone(), options.clone(), count.max(1));
-        let common = Arc::new(Common { chain, peers, options, balance: Arc::new(balance) });
+        let common = Arc::new(Common { peers, options, balance: Arc::new(balance) });
         let mut server = Self { address, admin, shutdown, workers: Vec::new(), reloader };
         for (worker, (inbox, commands)) in inboxes.into_iter().zip(commands).enumerate() {
             let listener = listener.try_clone().map_err(ServeError::Worker)?;
             let (common, on_shutdown, ready) = (common.clone(), on_shutdown.clone(), ready.clone());
+            let chain = chain.clone();
             // The first worker has the administration endpoint too.
             let listeners = (listener, admin_listener.take());
             let thread = std::thread::Builder::new()
                 .name(format!("wrk:worker_{worker}"))
                 .stack_size(WORKER_STACK)
                 .spawn(move || {
-                    if let Err(error) = run_worker(&common, worker, listeners, (inbox, commands), on_shutdown, &ready) {
+                    if let Err(error) =
+                        run_worker(&common, chain, worker, listeners, (inbox, commands), on_shutdown, &ready)
+                    {
                         // The starter has gone away only when another worker failed before.
                         let _ = ready.send(Err(error));
                     }
@@ -263,7 +266,6 @@ impl Peers {
 }
 
 struct Common {
-    chain: Arc<Chain>,
     peers: Peers,
     options: Options,
     balance: Arc<Balance>,
@@ -271,6 +273,7 @@ struct Common {
 
 fn run_worker(
     common: &Arc<Common>,
+    chain: Arc<Chain>,
     worker: usize,
     (listener, admin): (TcpListener, Option<TcpListener>),
     (inbox, commands): (Inbox, UnboundedReceiver<Command>),
@@ -279,9 +282,8 @@ fn run_worker(
 ) -> Result<(), ServeError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(ServeError::Worker)?;
-    let chain = &common.chain;
-    LocalSet::new().block_on(&runtime, async {
-        let serving = Rc::new(Serving::start(chain, &common.peers, &common.options)?);
+    LocalSet::new().block_on(&runtime, async move {
+        let serving = Rc::new(Serving::start(&chain, &common.peers, &common.options)?);
         let drain = common.options.drain;
         if let Some(admin) = admin {
             let admin = tokio::net::TcpListener::from_std(admin).map_err(ServeError::Worker)?;
@@ -289,6 +291,8 @@ fn run_worker(
             tokio::task::spawn_local(admin::serve(admin, shared, on_shutdown.clone()));
         }
         let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Worker)?;
+        // Whatever is served later, this one is not to be kept.
+        drop(chain);
         let following = tokio::task::spawn_local(serving.clone().follow(commands));
         // The starter has gone away only when another worker failed.
         let _ = ready.send(Ok(()));

@@ -17,8 +17,8 @@
 //! assert!(clock.check(&claims).is_ok());
 //! ```
 //!
-//! In a module, everything here together is about 170 kB: check-header has 286 kB, of which basic-auth's 116 kB are the
-//! SDK and its JSON reader for the greater part.
+//! In a module, everything here together is about 170 kB: check-header has some 290 kB, where basic-auth, which has the
+//! same SDK and no cryptography, has 117.
 
 mod claims;
 pub mod json;

@@ -85,7 +85,7 @@ impl Run {
     /// Waits for a line of standard error that has this in it.
     #[track_caller]
     fn wait_for(&mut self, part: &str) -> String {
-        let until = Instant::now() + Duration::from_mins(1);
+        let until = Instant::now() + Duration::from_mins(5);
         loop {
             match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
@@ -156,7 +156,7 @@ fn a_module_that_is_built_anew_is_served_and_a_request_in_flight_is_not_dropped(
     let place = Place::new();
     let mut run = place.run(&[]);
     let mut client = TcpStream::connect(&run.address).unwrap();
-    client.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    client.set_read_timeout(Some(Duration::from_mins(5))).unwrap();
     client.write_all(b"POST / HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: 4\r\n\r\nha").unwrap();
     run.wait_for("body of one");
     // As compilers and editors do: another file of the same name.

@@ -22,6 +22,9 @@ static SCHEME: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"(?i)\b(bearer|basic|negotiate|digest)(\s+)([A-Za-z0-9._~+/-]{4,}=*)").ok());
 /// A header on a line of its own.
 static LINE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?m)^([A-Za-z0-9_-]+)(:[ \t]*)([^\r\n]+)").ok());
+/// A parameter of a URL.
+static PARAMETER: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"([?&])([A-Za-z0-9_.-]+)=([^&#\s"'<>]+)"#).ok());
 /// `name=value`, `name: value`, `"name": "value"`.
 static PAIR: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r#"([A-Za-z0-9_.-]+)("?\s*[=:]\s*)("(?:[^"\\]|\\.)*"?|[^\s"'&;,}<>\])]+)"#).ok());
@@ -49,6 +52,11 @@ pub fn is_secret_name(name: &str) -> bool {
     let within = ["authorization", "token", "secret", "passw", "apikey", "credential", "cookie", "jwt", "session"];
     let last = lower.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
     within.iter().any(|word| squashed.contains(word)) || ["key", "auth", "pwd", "signature", "sig"].contains(&last)
+}
+
+/// Whether a value of this name within a text is one. `key=user:4` has nothing to do with keys.
+fn is_secret_field(name: &str) -> bool {
+    is_secret_name(name) && !["key", "auth", "sig"].contains(&name.to_ascii_lowercase().as_str())
 }
 
 /// Whether a query parameter of this name is one.
@@ -90,14 +98,17 @@ impl Mask {
             let secret = is_secret_name(&found[1]) && found[1].contains(['-', '_']) || is_credential_header(&found[1]);
             secret.then(|| format!("{}{}{}", &found[1], &found[2], credentials(&found[1], &found[3])))
         });
+        let text = replaced(&PARAMETER, &text, |found| {
+            is_secret_parameter(&found[2]).then(|| format!("{}{}={REDACTED}", &found[1], &found[2]))
+        });
         replaced(&PAIR, &text, |found| {
             let (name, between, value) = (&found[1], &found[2], &found[3]);
             let quoted = value.starts_with('"');
             // `token: missing` is a sentence.
             let is_value = between.contains('=') || quoted || value.chars().any(|c| c.is_ascii_digit());
-            if !is_secret_parameter(name)
+            if !is_secret_field(name)
                 || !is_value
-                || value.starts_with('<')
+                || value.starts_with(REDACTED)
                 || SCHEMES.contains(&lower(value).as_str())
             {
                 return None;
@@ -310,6 +321,7 @@ mod tests {
         check("sent Basic b2s6dGVzdA== to it", "sent Basic <redacted> to it");
         check("Authorization: Bearer 0123456789abcdef", "Authorization: Bearer <redacted>");
         check("access_token=abc&x=1", "access_token=<redacted>&x=1");
+        check("at https://h/cb?code=abc&key=k", "at https://h/cb?code=<redacted>&key=<redacted>");
         check("{\"client_secret\": \"a b\", \"n\": 1}", "{\"client_secret\": \"<redacted>\", \"n\": 1}");
         check(
             "GET / HTTP/1.1\r\nCookie: a=b; c=d\r\nX-Api-Key: k\r\n",
@@ -319,9 +331,15 @@ mod tests {
 
     #[test]
     fn sentences_stay() {
-        for text in
-            ["Basic authentication failed", "token: missing", "the key differs", "Bearer realm=\"x\"", "a=1, b: 2"]
-        {
+        for text in [
+            "status code=403",
+            "key=user:4",
+            "Basic authentication failed",
+            "token: missing",
+            "the key differs",
+            "Bearer realm=\"x\"",
+            "a=1, b: 2",
+        ] {
             check(text, text);
         }
     }
