@@ -144,8 +144,8 @@ fn fill(headers: &mut HeaderMap, parts: &Parts, edge: Edge, ids: &RequestIds) ->
         headers.add(b":method", method.as_bytes())?;
         if scheme.is_none() {
             let forwarded = parts.headers.get("x-forwarded-proto").filter(|_| !edge.gateway);
-            let https = forwarded.is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
-            headers.add(b":scheme", if https { b"https" } else { b"http" })?;
+            let secure = forwarded.is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+            headers.add(b":scheme", if secure { b"https" } else { b"http" })?;
         }
     }
     let mut cookies: Vec<&[u8]> = Vec::new();

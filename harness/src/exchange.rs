@@ -294,17 +294,11 @@ async fn drive<B: Body<Data = Bytes> + Unpin>(
                 }
                 Err(frame) => {
                     request_ended = true;
-                    let mut trailers = HeaderMap::default();
-                    if let Ok(received) = frame.into_trailers()
-                        && trailers.extend_from_http(&received).is_err()
-                    {
-                        match admission::too_large(parts.version) {
-                            Rejection::Reply(reply) | Rejection::Early(reply) => stream.send_local_reply(None, reply),
-                            Rejection::Reset(details) => stream.reset(details),
-                        }
-                        continue;
+                    match trailers_of(frame, parts.version) {
+                        Ok(trailers) => stream.request_trailers(trailers),
+                        Err(Rejection::Reply(reply) | Rejection::Early(reply)) => stream.send_local_reply(None, reply),
+                        Err(Rejection::Reset(details)) => stream.reset(details),
                     }
-                    stream.request_trailers(trailers);
                 }
             },
             // The client is gone: what it cannot receive is not computed.
@@ -320,6 +314,14 @@ async fn drive<B: Body<Data = Bytes> + Unpin>(
                 from_upstream(&mut stream, exchange.as_mut(), event);
             }
         }
+    }
+}
+
+fn trailers_of(frame: HttpFrame<Bytes>, version: Version) -> Result<HeaderMap, Rejection> {
+    let mut trailers = HeaderMap::default();
+    match frame.into_trailers().map(|received| trailers.extend_from_http(&received)) {
+        Ok(Err(_)) => Err(admission::too_large(version)),
+        _ => Ok(trailers),
     }
 }
 

@@ -234,7 +234,6 @@ fn xds(path: &[&[u8]], scope: &Scope<'_>) -> Found {
         _ => match (scope.stream, path) {
             (None, _) => ABSENT,
             (_, [b"listener_direction"]) => Ok(Value::Int(proxy.direction)),
-            (_, [b"listener_metadata"]) => EMPTY,
             (_, [b"filter_chain_name"]) => text(""),
             (_, [b"cluster_name"]) => text(&proxy.cluster),
             (_, [b"route_name"]) => text("default"),
@@ -242,7 +241,7 @@ fn xds(path: &[&[u8]], scope: &Scope<'_>) -> Found {
                 text(&format!("inbound|http|{}", proxy.port.unwrap_or(80)))
             }
             (_, [b"virtual_host_name"]) => text("*:*"),
-            (_, [b"cluster_metadata" | b"route_metadata" | b"virtual_host_metadata"]) => EMPTY,
+            (_, [b"listener_metadata" | b"cluster_metadata" | b"route_metadata" | b"virtual_host_metadata"]) => EMPTY,
             _ => ABSENT,
         },
     }

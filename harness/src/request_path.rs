@@ -1,6 +1,8 @@
 //! Path normalisation as Istio configures it: RFC 3986 dot segments, unreserved octets decoded, others that a path may
 //! not have escaped, `\` is `/`.
 
+use std::fmt::Write as _;
+
 /// Whether a request target is seen at a glance to be normalised: as nearly all are.
 pub(crate) fn is_normal(target: &str) -> bool {
     let path = target.as_bytes().split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
@@ -51,7 +53,10 @@ fn escaped(path: &str) -> Option<String> {
                 continue;
             }
             ('\\', _) => out.push('/'),
-            ('"' | '<' | '>' | '^' | '`' | '{' | '|' | '}', _) => out.push_str(&format!("%{:02X}", u32::from(c))),
+            ('"' | '<' | '>' | '^' | '`' | '{' | '|' | '}', _) => {
+                // Writing to a text does not fail.
+                let _ = write!(out, "%{:02X}", u32::from(c));
+            }
             (c, _) => out.push(c),
         }
         rest = &rest[c.len_utf8()..];

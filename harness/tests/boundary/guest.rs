@@ -1,5 +1,7 @@
 //! The guest: each callback takes its program from a tape, byte by byte, and so does the allocator.
 
+#![expect(clippy::format_push_string, clippy::format_collect, reason = "short texts, put together once")]
+
 use std::fmt::Write as _;
 
 /// Hostcalls: name, and a letter for each parameter. `i` is any i32, `l` any i64, `o` a pointer to write to; of a pointer
@@ -220,8 +222,12 @@ fn serialized(lines: &str) -> Vec<u8> {
     let pairs: Vec<(&str, &str)> = lines.lines().filter_map(|line| line.split_once(": ")).collect();
     let size = |text: &str| u32::try_from(text.len()).unwrap().to_le_bytes();
     let mut out = size_of_list(pairs.len());
-    pairs.iter().for_each(|(name, value)| out.extend([size(name), size(value)].concat()));
-    pairs.iter().for_each(|(name, value)| out.extend([name.as_bytes(), b"\0", value.as_bytes(), b"\0"].concat()));
+    for (name, value) in &pairs {
+        out.extend([size(name), size(value)].concat());
+    }
+    for (name, value) in &pairs {
+        out.extend([name.as_bytes(), b"\0", value.as_bytes(), b"\0"].concat());
+    }
     out
 }
 

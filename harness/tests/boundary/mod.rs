@@ -3,6 +3,8 @@
 //! The fuzz target `fuzz/fuzz_targets/hostcalls.rs` and the suite's property test both call [`run`]. It panics when the
 //! host breaks one of its promises; that it panics anywhere else is what both look for.
 
+#![expect(clippy::format_push_string, reason = "short texts, put together once")]
+
 mod guest;
 
 use std::cell::RefCell;

@@ -213,7 +213,7 @@ fn the_harness_does_what_envoy_does() {
                 failures.push(format!("{name}\n{}", outcome.envoy.difference(&outcome.ours)));
             }
             (Some(reason), false) if show => {
-                println!("{name} differs: {reason}\n{}", outcome.envoy.difference(&outcome.ours))
+                println!("{name} differs: {reason}\n{}", outcome.envoy.difference(&outcome.ours));
             }
             (Some(reason), true) => failures.push(format!("{name}: agrees now; it was to differ: {reason}")),
             _ => {}
