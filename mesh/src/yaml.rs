@@ -146,6 +146,18 @@ impl Part<'_> {
         let columns_before = if line == 1 { self.columns_before } else { 0 };
         Mark { line: line + self.lines_before, column: marker.col() + 1 + columns_before }
     }
+
+    /// The same for an error, which the parser sees a line after the last where the text ends without a line break.
+    fn mark_of_error(self, marker: Marker) -> Mark {
+        let at = self.mark(marker);
+        let breaks = self.text.replace("\r\n", "\n").matches(['\n', '\r']).count();
+        let last = self.lines_before + breaks + 1;
+        if at.line <= last {
+            return at;
+        }
+        let columns = self.text.rsplit(['\n', '\r']).next().map_or(0, |line| line.chars().count());
+        Mark { line: last, column: columns + 1 }
+    }
 }
 
 /// Cuts a text before each `---` line, as kubectl does.
@@ -180,7 +192,7 @@ fn read_part(part: Part<'_>, found: &mut Vec<Document>) {
         match parser.next_event() {
             None | Some(Ok((Event::StreamEnd, _))) => return,
             Some(Err(error)) => {
-                let at = part.mark(*error.marker());
+                let at = part.mark_of_error(*error.marker());
                 let faults = builder.take().map_or_else(Vec::new, |builder: Builder<'_>| builder.faults);
                 found.push(Document { number, root: Err((at, Fault::Syntax(error.info().to_owned()))), faults });
                 return;
