@@ -91,6 +91,7 @@ pub struct Locator {
 }
 
 struct Resource {
+    document: usize,
     kind: String,
     namespace: String,
     name: String,
@@ -99,10 +100,10 @@ struct Resource {
 
 impl Locator {
     /// Keeps a document of a file.
-    pub(crate) fn keep(&mut self, file: &str, root: Node) {
+    pub(crate) fn keep(&mut self, file: &str, document: usize, root: Node) {
         match self.resources.get_mut(file) {
-            Some(resources) => collect(root, resources),
-            None => collect(root, self.resources.entry(file.to_owned()).or_default()),
+            Some(resources) => collect(document, root, resources),
+            None => collect(document, root, self.resources.entry(file.to_owned()).or_default()),
         }
     }
 
@@ -131,8 +132,9 @@ impl Locator {
     pub fn resource(&self, place: &Place) -> Option<String> {
         let resources = self.resources(&place.file);
         let after = resources.partition_point(|resource| resource.node.at.line <= place.line);
-        let Resource { kind, namespace, name, .. } = resources[..after].last()?;
-        (!kind.is_empty() && !name.is_empty()).then(|| format!("{kind} {namespace}/{name}"))
+        let Resource { document, kind, namespace, name, .. } = resources[..after].last()?;
+        (*document == place.document && !kind.is_empty() && !name.is_empty())
+            .then(|| format!("{kind} {namespace}/{name}"))
     }
 
     fn resources(&self, file: &str) -> &[Resource] {
@@ -141,7 +143,7 @@ impl Locator {
 }
 
 /// Takes the resources out of a document, those in lists too. An item of a typed list has no kind of its own.
-fn collect(node: Node, found: &mut Vec<Resource>) {
+fn collect(document: usize, node: Node, found: &mut Vec<Resource>) {
     let Value::Map(mut entries) = node.value else { return };
     let text = |entries: &[Entry], key: &str| match get(entries, key) {
         Some(Node { value: Value::String(text), .. }) => text.clone(),
@@ -152,7 +154,7 @@ fn collect(node: Node, found: &mut Vec<Resource>) {
         && let Some(items) = entries.iter_mut().find(|entry| entry.key == "items")
         && let Value::List(items) = std::mem::replace(&mut items.value.value, Value::Null)
     {
-        return items.into_iter().for_each(|item| collect(item, found));
+        return items.into_iter().for_each(|item| collect(document, item, found));
     }
     let (mut name, mut namespace) = (String::new(), String::new());
     if let Some(Node { value: Value::Map(metadata), .. }) = get(&entries, "metadata") {
@@ -161,7 +163,7 @@ fn collect(node: Node, found: &mut Vec<Resource>) {
     if namespace.is_empty() {
         "default".clone_into(&mut namespace);
     }
-    found.push(Resource { kind, namespace, name, node: Node { at: node.at, value: Value::Map(entries) } });
+    found.push(Resource { document, kind, namespace, name, node: Node { at: node.at, value: Value::Map(entries) } });
 }
 
 fn get<'n>(entries: &'n [Entry], key: &str) -> Option<&'n Node> {
@@ -241,10 +243,12 @@ metadata: {name: z}
     fn a_line_belongs_to_the_resource_that_starts_before_it() {
         let sources = [Source { file: "f".to_owned(), text: TEXT.to_owned() }];
         let locator = read_located(&sources).1;
-        let at = |line| locator.resource(&crate::fault::Place { file: "f".to_owned(), document: 0, line, column: 1 });
-        assert_eq!(at(8).as_deref(), Some("A default/x"));
-        assert_eq!(at(12).as_deref(), Some("A v/w"));
-        assert_eq!(at(15).as_deref(), Some("B default/z"));
-        assert_eq!(at(1), None);
+        let place = |document, line| crate::fault::Place { file: "f".to_owned(), document, line, column: 1 };
+        let at = |document, line| locator.resource(&place(document, line));
+        assert_eq!(at(0, 8).as_deref(), Some("A default/x"));
+        assert_eq!(at(0, 12).as_deref(), Some("A v/w"));
+        assert_eq!(at(1, 15).as_deref(), Some("B default/z"));
+        assert_eq!(at(0, 1), None);
+        assert_eq!(at(2, 15), None, "a document that could not be read has no resource");
     }
 }

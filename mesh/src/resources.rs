@@ -175,17 +175,17 @@ pub enum PolicyKind {
 /// );
 /// ```
 pub fn read(sources: &[Source]) -> Reading {
-    read_documents(sources, |_, _| {})
+    read_documents(sources, |_, _, _| {})
 }
 
 /// The same, with what finds the place of any field afterwards.
 pub fn read_located(sources: &[Source]) -> (Reading, Locator) {
     let mut locator = Locator::default();
-    let reading = read_documents(sources, |file, root| locator.keep(file, root));
+    let reading = read_documents(sources, |file, document, root| locator.keep(file, document, root));
     (reading, locator.sorted())
 }
 
-fn read_documents(sources: &[Source], mut done: impl FnMut(&str, yaml::Node)) -> Reading {
+fn read_documents(sources: &[Source], mut done: impl FnMut(&str, usize, yaml::Node)) -> Reading {
     let mut reader = Reader::default();
     for source in sources {
         for document in yaml::documents(&source.text) {
@@ -197,7 +197,7 @@ fn read_documents(sources: &[Source], mut done: impl FnMut(&str, yaml::Node)) ->
                 Ok(node) if node.value == Value::Null => {}
                 Ok(node) => {
                     reader.resource(&Field::root(&node), None, &mut report);
-                    done(&source.file, node);
+                    done(&source.file, document.number, node);
                 }
                 Err((at, fault)) => report.error(at, "", fault),
             }
