@@ -16,15 +16,15 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// Copy the SDK and the plugins, and nothing else, into a workspace of their own.
+/// Copy the plugins and what they are made of, and nothing else, into a workspace of their own.
 fn copy_plugins(to: &Path) {
     fs::create_dir_all(to).unwrap();
     let manifest = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
     let members = manifest.lines().find(|line| line.starts_with("members")).unwrap();
     let defaults = manifest.lines().find(|line| line.starts_with("default-members")).unwrap();
-    let manifest = manifest.replace(members, "members = [\"sdk\", \"plugins/*\"]").replace(defaults, "");
+    let manifest = manifest.replace(members, "members = [\"sdk\", \"jose\", \"plugins/*\"]").replace(defaults, "");
     fs::write(to.join("Cargo.toml"), manifest).unwrap();
-    for part in ["Cargo.lock", "sdk", "plugins"] {
+    for part in ["Cargo.lock", "sdk", "jose", "plugins"] {
         let status = Command::new("cp").arg("-r").arg(repository().join(part)).arg(to).status().unwrap();
         assert!(status.success());
     }
