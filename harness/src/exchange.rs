@@ -222,6 +222,7 @@ async fn drive<B: Body<Data = Bytes> + Unpin>(
     state.remote = remote::address(gateway, connection.source, &headers);
     state.peer.clone_from(&site.peer);
     state.request_headers = headers;
+    state.admitted = true;
     state.trace = site.recording(&state);
     // A request that is merely for nothing that there is leaves the connection as it was.
     let refused = rejected.as_ref().is_some_and(|rejection| !rejection.is_not_found());

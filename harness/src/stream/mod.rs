@@ -477,9 +477,8 @@ impl Stream {
         let state = self.state();
         let headers = &state.request_headers;
         // Without knowing how the request came Envoy finds no route for it, either.
-        if headers.get(b":path").is_none_or(|path| !path.starts_with(b"/"))
-            || headers.get(b"x-forwarded-proto").is_none_or(<[u8]>::is_empty)
-        {
+        let origin_lost = state.admitted && headers.get(b"x-forwarded-proto").is_none_or(<[u8]>::is_empty);
+        if origin_lost || headers.get(b":path").is_none_or(|path| !path.starts_with(b"/")) {
             return Err(LocalReply::new(404, "", "route_not_found"));
         }
         if headers.get(b":method").is_none() {

@@ -91,6 +91,8 @@ pub(crate) struct StreamState {
     pub(crate) connection: Option<Rc<RefCell<Self>>>,
     /// It is a connection that network filters see, not a request.
     pub(crate) network: bool,
+    /// A listener has completed the request's headers.
+    pub(crate) admitted: bool,
     pub(crate) protocol: &'static str,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
@@ -197,6 +199,7 @@ impl StreamState {
             connection_id: connection.id,
             connection: connection.state.clone(),
             network: false,
+            admitted: false,
             protocol: "",
             started: Instant::now(),
             started_at: SystemTime::now(),
