@@ -498,7 +498,8 @@ impl crate::cluster::Backends for Adapted {
     fn grpc(&self, cluster: &str, headers: &HeaderMap, message: Option<Bytes>, end: bool) -> Scripted {
         let own = |name: &[u8]| {
             name.starts_with(b":")
-                || [&b"te"[..], b"content-type", b"grpc-timeout", b"x-envoy-internal"].contains(&name)
+                || name.starts_with(b"x-envoy-")
+                || [&b"te"[..], b"content-type", b"grpc-timeout"].contains(&name)
         };
         let metadata = list(headers).into_iter().filter(|(name, _)| !own(name)).collect();
         let path = headers.text(":path").unwrap_or_default().to_owned();
