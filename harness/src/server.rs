@@ -49,7 +49,7 @@ pub struct Options {
     pub peer: Option<String>,
     /// How long in-flight requests may take to end at shutdown.
     pub drain: Duration,
-    /// Record requests and connections, for [`Sink::trace`]; `None`: not, and for nothing.
+    /// Record requests and connections, for [`Sink::trace`](crate::log::Sink::trace); `None`: not, and for nothing.
     pub trace: Option<trace::Settings>,
 }
 
