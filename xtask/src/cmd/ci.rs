@@ -20,8 +20,11 @@ pub(crate) struct Args {
 const STEPS: &[(&str, &[&str])] = &[
     ("format", &["fmt", "--all", "--check"]),
     ("lints", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]),
-    ("harness", &["test", "--no-fail-fast", "--package", "harness"]),
-    ("everything else", &["test", "--no-fail-fast", "--workspace", "--exclude", "harness"]),
+    ("harness", &["test", "--no-fail-fast", "--package", "harness", "--package", "suite-runner"]),
+    (
+        "everything else",
+        &["test", "--no-fail-fast", "--workspace", "--exclude", "harness", "--exclude", "suite-runner"],
+    ),
     // The command line's comments are its help texts, not Markdown.
     ("documentation", &["doc", "--workspace", "--exclude", "xtask", "--no-deps", "--quiet"]),
 ];
