@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use packager::build::{self, Built, CompileError, DiscoverError, Installer, Preference, ToolchainError, fresh};
+use packager::build::{
+    self, Built, CompileError, DiscoverError, Installer, Plugin, Preference, ToolchainError, Workspace, fresh,
+};
 
 use crate::environment;
 use crate::report::{Failure, data, note};
@@ -87,6 +89,17 @@ pub(crate) fn build(names: &[String], flags: &ToolchainFlags) -> Result<(PathBuf
     // Without a record the next build asks cargo, and is slower for it.
     let _ = fresh::remember(&question, &workspace, &toolchain, &built, started);
     Ok((workspace.root, built))
+}
+
+/// The workspace of the current folder, or of the manifest that was named.
+pub(crate) fn workspace(flags: &ToolchainFlags) -> Result<Workspace, Failure> {
+    let directory = std::env::current_dir().map_err(|e| Failure::environment(format!("no current folder: {e}")))?;
+    build::discover(&environment::cargo(), &directory, flags.manifest_path.as_deref()).map_err(discover_failure)
+}
+
+/// The named plugins of a workspace, or all of them.
+pub(crate) fn select(workspace: &Workspace, names: &[String]) -> Result<Vec<Plugin>, Failure> {
+    workspace.select(names).map_err(discover_failure)
 }
 
 fn discover_failure(error: DiscoverError) -> Failure {
