@@ -65,7 +65,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let place = place(args, &name, &here)?;
     let (target, staging) = match &place {
         // Whatever has a Cargo.toml below `plugins/` is a member at once, however short its life.
-        Place::Member(workspace) => (workspace.root.join(below(args.template)).join(name.as_str()), workspace.root.clone()),
+        Place::Member(workspace) => {
+            (workspace.root.join(below(args.template)).join(name.as_str()), workspace.root.clone())
+        }
         Place::Project(folder) => (folder.clone(), folder.parent().unwrap_or(folder).to_owned()),
     };
     refuse_existing(&target)?;
@@ -82,7 +84,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         (None, Place::Project(_)) => default_registry(),
     };
     let image = name.image(registry).map_err(|error| {
-        let hint = error.hint().unwrap_or_else(|| "give a registry and a path, such as ghcr.io/acme/plugins".to_owned());
+        let hint =
+            error.hint().unwrap_or_else(|| "give a registry and a path, such as ghcr.io/acme/plugins".to_owned());
         Failure::usage(error).context(&format!("--registry `{registry}`")).hint(hint)
     })?;
     let order = Order {
@@ -147,7 +150,8 @@ fn refuse_existing(target: &Path) -> Result<(), Failure> {
 
 /// Everything or nothing: the files are made in a folder beside the target, which takes its name when all are there.
 fn write(files: &BTreeMap<String, String>, target: &Path, staging: &Path) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::environment(error).context(&format!("failed to write {}", target.display()));
+    let failed =
+        |error: io::Error| Failure::environment(error).context(&format!("failed to write {}", target.display()));
     let parent = target.parent().unwrap_or(staging);
     std::fs::create_dir_all(staging).map_err(failed)?;
     let scratch = tempfile::Builder::new().prefix(".new-plugin-").tempdir_in(staging).map_err(failed)?;

@@ -21,8 +21,24 @@ const CARGO: &[&str] = &["alloc", "build", "core", "deps", "examples", "incremen
 
 /// What the plugin itself is made of: `cargo --package NAME` could not tell one from the other.
 const SDK: &[&str] = &[
-    "dyn-clone", "hashbrown", "hifijson", "itoa", "log", "memchr", "plugwright-sdk", "proc-macro2", "proxy-wasm", "quote",
-    "ref-cast", "ref-cast-impl", "schemars", "serde", "subtle", "syn", "unicode-ident", "zmij",
+    "dyn-clone",
+    "hashbrown",
+    "hifijson",
+    "itoa",
+    "log",
+    "memchr",
+    "plugwright-sdk",
+    "proc-macro2",
+    "proxy-wasm",
+    "quote",
+    "ref-cast",
+    "ref-cast-impl",
+    "schemars",
+    "serde",
+    "sha2",
+    "syn",
+    "unicode-ident",
+    "zmij",
 ];
 
 /// A name that was checked, in the spellings that files need.
@@ -71,7 +87,9 @@ impl NameError {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Label { suggestion, .. } => suggestion.as_ref().map(|name| format!("write `{name}`")),
-            Self::Keyword { name } | Self::Cargo { name } | Self::Sdk { name } => Some(format!("write `{name}-plugin`")),
+            Self::Keyword { name } | Self::Cargo { name } | Self::Sdk { name } => {
+                Some(format!("write `{name}-plugin`"))
+            }
             Self::Start { .. } | Self::Empty | Self::TooLong { .. } => None,
         }
     }
@@ -119,9 +137,9 @@ impl Name {
     pub(crate) fn type_name(&self, taken: &BTreeSet<&str>) -> String {
         let capital = |part: &str| {
             let mut characters = part.chars();
-            characters.next().map_or_else(String::new, |first| {
-                first.to_ascii_uppercase().to_string() + characters.as_str()
-            })
+            characters
+                .next()
+                .map_or_else(String::new, |first| first.to_ascii_uppercase().to_string() + characters.as_str())
         };
         let name: String = self.0.split('-').map(capital).collect();
         if taken.contains(name.as_str()) { format!("{name}Filter") } else { name }
@@ -144,7 +162,8 @@ fn is_label(name: &str) -> bool {
 
 /// The nearest label, when what is wrong is the letters' case or what stands between them.
 fn suggestion(name: &str) -> Option<String> {
-    let lower: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let lower: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
     let candidate = lower.trim_matches('-');
     Name::new(candidate).ok().map(|name| name.0)
 }
@@ -200,7 +219,7 @@ mod tests {
     #[test]
     fn no_crate_of_the_sdk_is_left_out() {
         let mut command = Command::new(env!("CARGO"));
-        command.args(["tree", "--offline", "--prefix", "none", "--edges", "normal", "--all-features", "--target", "all"]);
+        command.args(["tree", "--offline", "--prefix=none", "--edges=normal", "--all-features", "--target=all"]);
         let tree = command.args(["--package", "plugwright-sdk"]).output().unwrap();
         let tree = String::from_utf8(tree.stdout).unwrap();
         let names: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();

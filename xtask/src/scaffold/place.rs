@@ -114,13 +114,19 @@ fn read(file: &Path) -> Result<toml::Table, Failure> {
     let shown = file.display();
     let text = std::fs::read_to_string(file).map_err(|error| Failure::environment(format!("{shown}: {error}")))?;
     text.parse().map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
+        let line =
+            error.span().map_or(1, |span| 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
         Failure::bad(format!("{shown}:{line}: {}", error.message()))
     })
 }
 
 /// What cargo says of the packages, without resolving what they depend on.
 fn packages_of(root: &Path) -> Result<Vec<Value>, Failure> {
+    // Before its first plugin, cargo cannot read such a workspace.
+    let plugins = std::fs::read_dir(root.join("plugins")).ok();
+    if !plugins.into_iter().flatten().flatten().any(|entry| entry.path().join("Cargo.toml").is_file()) {
+        return Ok(Vec::new());
+    }
     let mut command = Command::new(environment::cargo());
     command.current_dir(root).args(["metadata", "--no-deps", "--format-version", "1", "--offline"]);
     let output = command.output().map_err(|error| Failure::environment(format!("failed to run cargo: {error}")))?;
@@ -178,7 +184,11 @@ impl Sdk {
 /// A word as a shell reads it.
 pub(crate) fn quoted(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@=+,%".contains(&byte);
-    if !word.is_empty() && word.bytes().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 /// The registry of a project of its own.

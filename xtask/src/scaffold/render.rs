@@ -111,7 +111,7 @@ impl Order<'_> {
         vec![
             format!("cargo test{}", self.package_flag()),
             format!("{program} package {name}"),
-            format!("{program} lint -f {folder}manifests/wasmplugin.yaml"),
+            format!("{program} lint -f {folder}manifests/trafficextension.yaml"),
         ]
     }
 
@@ -123,7 +123,7 @@ impl Order<'_> {
         }
         let (image, version, name) = (self.image, self.version(), self.name.as_str());
         let image = quoted(&format!("oci://{image}:{version}=oci:dist:{name}"));
-        format!("{program} run -f {folder}manifests/wasmplugin.yaml \\\n  --image {image}{flags}")
+        format!("{program} run -f {folder}manifests/trafficextension.yaml \\\n  --image {image}{flags}")
     }
 
     fn values(&self, parts: Option<&Parts>) -> BTreeMap<&'static str, String> {
@@ -150,8 +150,10 @@ impl Order<'_> {
         values.insert("{{where}}", if is_network { format!("A network filter. {place}") } else { place });
         values.insert("{{commands}}", self.commands().join("\n"));
         values.insert("{{run}}", self.run());
+        values.insert("{{served}}", self.template.served().to_owned());
         let (program, flag) = (self.program, self.package_flag());
-        let wasm = "PLUGWRIGHT_TEST_HOST=$(PROGRAM test-host) PLUGWRIGHT_TEST_MODULES=$PWD/target/plugins \\\n  cargo test";
+        let wasm =
+            "PLUGWRIGHT_TEST_HOST=$(PROGRAM test-host) PLUGWRIGHT_TEST_MODULES=$PWD/target/plugins \\\n  cargo test";
         let wasm = wasm.replace("PROGRAM", program);
         values.insert("{{wasm}}", format!("{program} build {}\n{wasm}{flag}", self.name.as_str()));
         if let Some(parts) = parts {
@@ -239,7 +241,10 @@ impl Order<'_> {
             Sdk::Git { url, at: Some((kind, value)) } => format!("{{ git = {}, {kind} = {} }}", text(url), text(value)),
         };
         let mut dependencies = vec![("plugwright-sdk".to_owned(), source)];
-        let rest = [SERDE].iter().chain(self.template.dependencies()).map(|(name, own)| ((*name).to_owned(), (*own).to_owned()));
+        let rest = [SERDE]
+            .iter()
+            .chain(self.template.dependencies())
+            .map(|(name, own)| ((*name).to_owned(), (*own).to_owned()));
         dependencies.extend(rest);
         dependencies
     }
@@ -325,8 +330,9 @@ fn inline(value: &Value) -> String {
 /// A string of YAML: plain where nothing could take it for something else.
 fn scalar(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
-    let starts = text.starts_with(|first: char| first.is_ascii_alphabetic());
-    let word = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&text.to_ascii_lowercase().as_str());
+    let starts = text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '/');
+    let word =
+        ["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&text.to_ascii_lowercase().as_str());
     if starts && !word && text.bytes().all(plain) { text.to_owned() } else { Value::from(text).to_string() }
 }
 
@@ -338,7 +344,10 @@ mod tests {
 
     #[test]
     fn values_are_put_in_once() {
-        let values = BTreeMap::from([("{{description}}", "plugin-name {{description}}".to_owned()), ("plugin-name", "x".to_owned())]);
+        let values = BTreeMap::from([
+            ("{{description}}", "plugin-name {{description}}".to_owned()),
+            ("plugin-name", "x".to_owned()),
+        ]);
         assert_eq!(fill("plugin-name: {{description}} é", &values), "x: plugin-name {{description}} é");
     }
 

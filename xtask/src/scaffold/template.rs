@@ -74,7 +74,7 @@ pub(super) const LICENSE: &str = include_str!("../../../LICENSE");
 
 /// A dependency beyond the SDK, and how a manifest outside of a workspace names it.
 pub(super) const SERDE: (&str, &str) = ("serde", r#"{ version = "1", features = ["derive"] }"#);
-const SUBTLE: (&str, &str) = ("subtle", r#"{ version = "2.6", default-features = false }"#);
+const SHA2: (&str, &str) = ("sha2", r#"{ version = "0.11", default-features = false }"#);
 
 impl Template {
     /// What it does, in a sentence without its end.
@@ -101,18 +101,27 @@ impl Template {
     /// What `run` needs to know beyond the resources.
     pub(super) fn run_flags(self) -> &'static str {
         match self {
-            Self::Callout => {
-                " \\\n  --cluster 'outbound|80||policy.default.svc.cluster.local=http://127.0.0.1:9000'"
-            }
+            Self::Callout => " \\\n  --cluster 'outbound|80||policy.default.svc.cluster.local=http://127.0.0.1:9000'",
             Self::Network => " \\\n  --upstream tcp://127.0.0.1:9000",
             Self::Headers | Self::Auth | Self::Body | Self::Lua => "",
+        }
+    }
+
+    /// Where `run` serves it.
+    pub(super) fn served(self) -> &'static str {
+        match self {
+            Self::Callout => "Served beside a policy server of yours, and before an upstream that echoes what it gets:",
+            Self::Network => "Served before a server of yours:",
+            Self::Headers | Self::Auth | Self::Body | Self::Lua => {
+                "Served before an upstream that echoes what it gets:"
+            }
         }
     }
 
     /// What it depends on beyond the SDK and serde.
     pub(super) fn dependencies(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Auth => &[SUBTLE],
+            Self::Auth => &[SHA2],
             Self::Headers | Self::Callout | Self::Body | Self::Network | Self::Lua => &[],
         }
     }

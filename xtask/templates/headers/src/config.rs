@@ -19,15 +19,15 @@ const NOT_TO_TOUCH: [&str; 4] = ["connection", "content-length", "host", "transf
 pub struct Config {
     /// Request headers by name. What the client sent under such a name is replaced.
     #[serde(default)]
-    set_on_request: BTreeMap<String, String>,
+    pub(crate) set_on_request: BTreeMap<String, String>,
     /// Names of response headers, in any case, that the client does not get.
     #[serde(default)]
-    remove_from_response: Vec<String>,
+    pub(crate) remove_from_response: Vec<String>,
 }
 
 impl Config {
-    /// Returns the headers to set and the names to remove, or says which of them HTTP does not allow.
-    pub(crate) fn checked(self) -> Result<(Vec<(String, String)>, Vec<String>), ConfigError> {
+    /// Says which header HTTP does not allow.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         for (name, value) in &self.set_on_request {
             let checked = check(name).and_then(|()| {
                 if is_field_value(value) { Ok(()) } else { Err(ConfigError::new("has a value with a control character")) }
@@ -37,7 +37,7 @@ impl Config {
         for (index, name) in self.remove_from_response.iter().enumerate() {
             check(name).map_err(|error| error.index(index).field("remove_from_response"))?;
         }
-        Ok((self.set_on_request.into_iter().collect(), self.remove_from_response))
+        Ok(())
     }
 }
 

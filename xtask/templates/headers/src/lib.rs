@@ -9,20 +9,19 @@ pub use self::config::Config;
 /// Sets its headers on every request, and removes others from every response.
 #[derive(Debug)]
 pub struct PluginName {
-    set: Vec<(String, String)>,
-    remove: Vec<String>,
+    config: Config,
 }
 
 impl Plugin for PluginName {
     type Config = Config;
 
     fn configure(config: Config, _: &mut impl Host) -> Result<Self, ConfigError> {
-        let (set, remove) = config.checked()?;
-        Ok(Self { set, remove })
+        config.check()?;
+        Ok(Self { config })
     }
 
     fn on_request_headers(&self, host: &mut impl Host, _end_of_stream: bool) -> Flow {
-        for (name, value) in &self.set {
+        for (name, value) in &self.config.set_on_request {
             // The upstream may trust these headers, so that a request does not go on without them.
             if let Err(error) = host.replace_header(MapType::RequestHeaders, name, value) {
                 return Flow::Respond(error.into());
@@ -32,7 +31,7 @@ impl Plugin for PluginName {
     }
 
     fn on_response_headers(&self, host: &mut impl Host, _end_of_stream: bool) -> Flow {
-        for name in &self.remove {
+        for name in &self.config.remove_from_response {
             if let Err(error) = host.remove_header(MapType::ResponseHeaders, name) {
                 host.error(&format!("{name} not removed: {error}"));
             }
