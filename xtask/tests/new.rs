@@ -1,7 +1,7 @@
 //! What `new` makes works as it is: every template, in a workspace and as a project of its own.
 //!
 //! The READMEs' blocks and the workflows' steps are run as they are written. All projects share one target folder, so that
-//! what they have in common is compiled once.
+//! what they have in common is compiled once. With `UPDATE_GOLDEN=1` the templates' schemas and tables are written anew.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
@@ -15,14 +15,21 @@ use support::{Ended, Server, finish, plugwright, repository, request};
 use tempfile::TempDir;
 
 /// Each template, and what a plain request to it is answered with; a network filter answers none.
-const TEMPLATES: [(&str, Option<u16>); 6] =
-    [("headers", Some(200)), ("auth", Some(401)), ("callout", Some(503)), ("body", Some(200)), ("network", None), ("lua", Some(400))];
+const TEMPLATES: [(&str, Option<u16>); 6] = [
+    ("headers", Some(200)),
+    ("auth", Some(401)),
+    ("callout", Some(503)),
+    ("body", Some(200)),
+    ("network", None),
+    ("lua", Some(400)),
+];
 
 /// A folder for projects whose cargo compiles as the repository's does, calls this program, and stays off the network.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join(".cargo")).unwrap();
-    let config = "[alias]\nxtask = \"plugwright\"\n[net]\noffline = true\n[profile.dev]\ndebug = \"line-tables-only\"\n";
+    let config =
+        "[alias]\nxtask = \"plugwright\"\n[net]\noffline = true\n[profile.dev]\ndebug = \"line-tables-only\"\n";
     fs::write(folder.path().join(".cargo/config.toml"), config).unwrap();
     folder
 }
@@ -124,6 +131,18 @@ fn names_its_tests(plugin: &Path) {
     }
 }
 
+/// Takes over into a template what `UPDATE_GOLDEN=1` had the plugin's own tests write.
+fn take_over(plugin: &Path, template: &str) {
+    let home = repository().join("xtask/templates").join(template);
+    let plain = |text: &str| text.replace(&format!("my-{template}"), "plugin-name");
+    let schema = fs::read_to_string(plugin.join("config.schema.json")).unwrap();
+    fs::write(home.join("config.schema.json"), plain(&schema)).unwrap();
+    let readme = fs::read_to_string(plugin.join("README.md")).unwrap();
+    let (_, after) = readme.split_once("<!-- begin configuration -->\n").unwrap();
+    let (table, _) = after.split_once("<!-- end configuration -->").unwrap();
+    fs::write(home.join("table.md"), plain(table)).unwrap();
+}
+
 #[test]
 fn every_template_works_in_a_workspace() {
     let folder = folder();
@@ -136,8 +155,8 @@ fn every_template_works_in_a_workspace() {
         assert!(made.stderr.contains("next:"), "{}", made.stderr);
     }
     let members = TEMPLATES.iter().filter(|(template, _)| *template != "lua");
-    let members: String = members.map(|(template, _)| format!(" --package my-{template}")).collect();
-    runs(&tree, &format!("cargo fmt --check{members}"));
+    let members: Vec<_> = members.map(|(template, _)| format!("--package my-{template}")).collect();
+    runs(&tree, &format!("cargo fmt --check {}", members.join(" ")));
     runs(&tree, "cargo clippy --quiet --workspace --all-targets -- --deny warnings");
     runs(&tree, "cargo test --quiet --workspace");
     for (template, answer) in TEMPLATES {
@@ -146,6 +165,9 @@ fn every_template_works_in_a_workspace() {
         follow(&tree, &plugin.join("README.md"), answer);
         if template != "lua" {
             names_its_tests(&plugin);
+            if std::env::var_os("UPDATE_GOLDEN").is_some() {
+                take_over(&plugin, template);
+            }
             for manifest in ["wasmplugin", "trafficextension"] {
                 let file = plugin.join("manifests").join(manifest).with_extension("yaml");
                 let file = file.to_str().unwrap();
@@ -191,7 +213,16 @@ fn every_template_works_as_a_project_of_its_own() {
 #[test]
 fn a_workflow_publishes_with_no_more_rights_than_that_takes() {
     let folder = folder();
-    let arguments = ["new", "x", "--standalone", "x", "--registry", "ghcr.io/acme/plugins", "--sdk", "https://git.example/a.git#0f1e"];
+    let arguments = [
+        "new",
+        "x",
+        "--standalone",
+        "x",
+        "--registry",
+        "ghcr.io/acme/plugins",
+        "--sdk",
+        "https://git.example/a.git#0f1e",
+    ];
     plugwright(folder.path(), &arguments).fine();
     let workflow = fs::read_to_string(folder.path().join("x/.github/workflows/plugin.yaml")).unwrap();
     assert!(!workflow.contains("{{cargo") && !workflow.contains("{{registry"), "{workflow}");

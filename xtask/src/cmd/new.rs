@@ -186,7 +186,8 @@ fn readable(_: &Path) -> io::Result<()> {
 
 /// Lines that have become longer or shorter with the name are broken as the folder's rustfmt has it.
 fn format(folder: &Path, files: &BTreeMap<String, String>) {
-    let sources: Vec<_> = files.keys().filter(|path| path.ends_with(".rs")).map(|path| folder.join(path)).collect();
+    let paths = files.keys().map(|path| folder.join(path));
+    let sources: Vec<_> = paths.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect();
     if sources.is_empty() {
         return;
     }

@@ -5,7 +5,7 @@ use crate::report::{Failure, data};
 
 /// Print where the program is that runs modules for plugins' own tests; it is built on first use.
 ///
-/// With PLUGWRIGHT_TEST_HOST set to it and PLUGWRIGHT_TEST_MODULES to a folder of modules, such as target/plugins,
+/// With `PLUGWRIGHT_TEST_HOST` set to it and `PLUGWRIGHT_TEST_MODULES` to a folder of modules, such as target/plugins,
 /// `cargo test` has a plugin's tests run on its module instead of natively.
 #[derive(clap::Args)]
 pub(crate) struct Args {}

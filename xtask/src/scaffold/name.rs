@@ -21,7 +21,10 @@ const CARGO: &[&str] = &["alloc", "build", "core", "deps", "examples", "incremen
 
 /// What the plugin itself is made of: `cargo --package NAME` could not tell one from the other.
 const SDK: &[&str] = &[
+    "allocator-api2",
     "dyn-clone",
+    "equivalent",
+    "foldhash",
     "hashbrown",
     "hifijson",
     "itoa",

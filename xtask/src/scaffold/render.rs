@@ -9,7 +9,8 @@ use super::Template;
 use super::name::Name;
 use super::place::{INHERITED, Sdk, Workspace, quoted};
 use super::template::{
-    GITIGNORE, LICENSE, LUA, LUA_WORKFLOW, Parts, README, SCHEMA_TEST, SERDE, TRAFFIC_EXTENSION, WASM_PLUGIN, WORKFLOW,
+    CLIPPY, GITIGNORE, LICENSE, LUA, LUA_WORKFLOW, Parts, README, SCHEMA_TEST, SERDE, TRAFFIC_EXTENSION, WASM_PLUGIN,
+    WORKFLOW,
 };
 
 /// The first version of a project of its own.
@@ -70,6 +71,9 @@ impl Order<'_> {
             add(".github/workflows/plugin.yaml", workflow);
             add(".gitignore", GITIGNORE);
             files.insert("LICENSE".to_owned(), LICENSE.to_owned());
+            if parts.is_some() {
+                files.insert("clippy.toml".to_owned(), CLIPPY.to_owned());
+            }
         }
         if parts.is_some() {
             files.insert("Cargo.toml".to_owned(), self.manifest());

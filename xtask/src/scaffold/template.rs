@@ -69,6 +69,7 @@ pub(super) const LUA: &[File] = &[
 /// What a project of its own has besides.
 pub(super) const WORKFLOW: &str = include_str!("../../templates/common/workflow.yaml");
 pub(super) const LUA_WORKFLOW: &str = include_str!("../../templates/lua/workflow.yaml");
+pub(super) const CLIPPY: &str = include_str!("../../templates/common/clippy.in");
 pub(super) const GITIGNORE: &str = include_str!("../../templates/common/gitignore");
 pub(super) const LICENSE: &str = include_str!("../../../LICENSE");
 

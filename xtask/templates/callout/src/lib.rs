@@ -51,8 +51,10 @@ impl PluginName {
             .timeout(self.policy.timeout);
         match request.header_values("authorization")?.as_slice() {
             [] => {}
-            [value] => call = call.header("authorization", &String::from_utf8_lossy(value)),
-            // The policy server could heed another one than the upstream.
+            // Envoy joins several with a comma. The policy server could heed another one than the upstream.
+            [value] if !value.contains(&b',') => {
+                call = call.header("authorization", &String::from_utf8_lossy(value));
+            }
             _ => return Err(LocalResponse::new(400).details("policy_malformed_request")),
         }
         Ok(call)

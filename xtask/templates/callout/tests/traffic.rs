@@ -82,6 +82,8 @@ fn without_an_answer_nothing_goes_on() {
 fn several_authorization_headers_are_a_bad_request() {
     let exchange = proxy().send(get("/open").header("authorization", "Bearer x").header("authorization", "Bearer y"));
     assert_eq!((exchange.status(), exchange.details()), (400, "policy_malformed_request"));
+    let exchange = proxy().send(get("/open").header("authorization", "Bearer x, Bearer y"));
+    assert_eq!(exchange.status(), 400);
 }
 
 #[test]
