@@ -177,7 +177,6 @@ mod tests {
     /// What is done with a request.
     #[derive(serde::Deserialize, schemars::JsonSchema)]
     #[serde(rename_all = "lowercase")]
-    #[expect(dead_code, reason = "only its schema is wanted")]
     enum Action {
         Allow,
         Deny,
