@@ -1,6 +1,7 @@
 //! Values written into a suite in place of others, everything else left as it is, byte for byte.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use crate::tree::{self, Format, Node, Scalar, Style, Value};
 
@@ -40,9 +41,8 @@ fn one(text: &str, format: Format, edit: &Edit) -> Result<String, String> {
     let node = walk(&mut tree, &edit.path).ok_or("it is not written there")?;
     let Value::Scalar(scalar) = &mut node.value else { return Err("it is no single value".to_owned()) };
     let mut span = node.span.clone();
-    // A block's ends where the next token is, which may be on a line of its own.
-    if let (Style::Block, Some(old)) = (scalar.style, text.get(span.clone())) {
-        span.end = old.rfind('\n').map_or(span.end, |at| span.start + at + 1);
+    if scalar.style == Style::Block {
+        span = block(text, span).ok_or("it is a block with a comment at its head")?;
     }
     let written = match format {
         Format::Textproto if scalar.style == Style::Plain => String::from_utf8_lossy(&edit.value).into_owned(),
@@ -65,6 +65,19 @@ fn one(text: &str, format: Format, edit: &Edit) -> Result<String, String> {
         Ok(changed) if same(&tree, &changed) => Ok(after),
         _ => Err("it cannot be written there without changing something else".to_owned()),
     }
+}
+
+/// Where a whole block is: the parser says where its content begins, and where the token after it does.
+fn block(text: &str, content: Range<usize>) -> Option<Range<usize>> {
+    let before = text.get(..content.start)?.trim_end();
+    let line = before.rfind('\n').map_or(0, |at| at + 1);
+    let head = before.get(line..)?;
+    if head.contains('#') {
+        return None;
+    }
+    let start = line + head.rfind(['|', '>'])?;
+    let end = text.get(content.clone())?.rfind('\n').map_or(content.end, |at| content.start + at + 1);
+    Some(start..end)
 }
 
 /// The node at a path; fields that repeat count as a list.

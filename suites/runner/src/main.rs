@@ -47,7 +47,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
 
 /// A suite whose tests can be run, in any order and from any thread.
 enum Suites {
-    Plugin(plugin::Suite),
+    Plugin(Box<plugin::Suite>),
     Chain(chain::Suite),
     Broken(Vec<String>),
 }
@@ -55,7 +55,7 @@ enum Suites {
 impl Suites {
     fn prepare(task: &Task, job: &Job, modules: &plugin::Modules) -> Self {
         match &task.kind {
-            Kind::Plugin(task) => Self::Plugin(plugin::Suite::prepare(task, job, modules)),
+            Kind::Plugin(task) => Self::Plugin(Box::new(plugin::Suite::prepare(task, job, modules))),
             Kind::Chain(task) => Self::Chain(chain::Suite::prepare(task)),
             Kind::Broken(problems) => Self::Broken(problems.clone()),
         }

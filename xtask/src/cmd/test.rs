@@ -21,7 +21,6 @@ use crate::{environment, handover};
 /// A suite is a YAML, JSON or textproto file in a plugin's folder `tests`. docs/testing.md says what is in one. Suites of
 /// Google's Service Extensions plugin tester run as they are, and its flags are known here.
 #[derive(clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Args {
     /// Plugins whose suites are run, suites, or folders of them; all plugins of the workspace by default.
     #[arg(value_name = "PLUGIN|FILE")]
@@ -44,7 +43,7 @@ pub(crate) struct Args {
     /// Print the results as one JSON document.
     #[arg(long)]
     json: bool,
-    /// Write the results as JUnit XML.
+    /// Write the results as XML, as CI services read it from `JUnit`.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
     /// Write what was seen into the suites, where an exact value was expected and another was seen.
@@ -141,7 +140,7 @@ fn logs(args: &Args, job: &Job, answer: &Answer) -> Result<bool, Failure> {
         }
         let mut text = String::new();
         for case in &suite.cases {
-            text.push_str(&format!("--- {}\n", case.name));
+            text.extend(["--- ", &case.name, "\n"]);
             for line in &case.logs {
                 text.push_str(line);
                 text.push('\n');

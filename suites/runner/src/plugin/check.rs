@@ -164,12 +164,12 @@ impl Checker<'_> {
                     (None, Some(expression), format!("/{pattern}/"))
                 }
             };
-            let matches = |text: &Vec<u8>| match (exact, &expression) {
+            let fits = |text: &Vec<u8>| match (exact, &expression) {
                 (Some(exact), _) => text == exact,
                 (None, Some(expression)) => expression.is_match(text),
                 (None, None) => false,
             };
-            let found = texts.iter().find(|text| matches(text));
+            let found = texts.iter().find(|text| fits(text));
             if found.is_some() != matcher.invert {
                 continue;
             }

@@ -22,9 +22,11 @@ struct Found {
 
 /// Everything that the arguments name.
 pub(super) fn find(args: &Args) -> Result<Vec<Task>, Failure> {
-    let named: Vec<&String> = args.targets.iter().chain(&args.proto).chain(&args.yaml).collect();
-    let (paths, names): (Vec<&String>, Vec<&String>) =
-        named.iter().copied().partition(|name| is_path(name) || args.proto.contains(name) || args.yaml.contains(name));
+    let targets: Vec<&String> = args.targets.iter().chain(&args.proto).chain(&args.yaml).collect();
+    let (paths, plugins): (Vec<&String>, Vec<&String>) = targets
+        .iter()
+        .copied()
+        .partition(|name| is_path(name) || args.proto.contains(name) || args.yaml.contains(name));
     let mut workspace = None;
     let mut found = Vec::new();
     for path in paths {
@@ -40,9 +42,9 @@ pub(super) fn find(args: &Args) -> Result<Vec<Task>, Failure> {
             found.extend(suite);
         }
     }
-    if named.is_empty() || !names.is_empty() {
+    if targets.is_empty() || !plugins.is_empty() {
         let all = build::workspace(&args.toolchain)?;
-        let names: Vec<String> = names.into_iter().cloned().collect();
+        let names: Vec<String> = plugins.into_iter().cloned().collect();
         let plugins = build::select(&all, &names)?;
         let mut looked = Vec::new();
         for plugin in plugins {
@@ -203,9 +205,6 @@ fn owner(args: &Args, file: &Path, workspace: &mut Option<Workspace>) -> Result<
     if workspace.is_none() && in_project {
         *workspace = Some(build::workspace(&args.toolchain)?);
     }
-    let plugins = workspace.iter().flat_map(|workspace| workspace.plugins.values());
-    Ok(plugins
-        .filter(|plugin| plugin.root.canonicalize().is_ok_and(|root| file.starts_with(root)))
-        .next_back()
-        .cloned())
+    let mut plugins = workspace.iter().flat_map(|workspace| workspace.plugins.values());
+    Ok(plugins.rfind(|plugin| plugin.root.canonicalize().is_ok_and(|root| file.starts_with(root))).cloned())
 }
