@@ -1,4 +1,4 @@
-//! Plugins in other languages than Rust, from their sources to a response: Go, and AssemblyScript.
+//! Plugins in other languages than Rust, from their sources to a response: Go, and `AssemblyScript`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
@@ -76,8 +76,9 @@ fn a_plugin_in_go_is_built_packaged_inspected_and_served() {
     let server = serve(&plugin, "go-tag");
     let response = request(server.address(), "GET", "/from/go", &[("x-tag", "mine")]);
     assert_eq!((response.status, values(&response.headers, "x-served")), (200, vec!["/from/go"]));
-    let echoed = String::from_utf8(response.body).unwrap();
-    assert!(echoed.contains("x-tag: blue") && !echoed.contains("mine"), "{echoed}");
+    let echoed: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+    let tags = echoed["headers"].as_array().unwrap().iter().filter(|header| header[0] == "x-tag");
+    assert_eq!(tags.map(|header| &header[1]).collect::<Vec<_>>(), ["blue"]);
     assert_eq!(server.stop("TERM").code, 0);
 }
 
@@ -96,6 +97,14 @@ fn a_plugin_in_assemblyscript_is_built_packaged_inspected_and_served() {
     let passed = request(server.address(), "GET", "/public", &[]);
     assert_eq!((passed.status, values(&passed.headers, "x-served-by")), (200, vec!["assemblyscript"]));
     assert_eq!(server.stop("TERM").code, 0);
+}
+
+#[test]
+fn a_go_program_that_is_no_library_is_refused_by_name() {
+    let (_folder, plugin) = example("go");
+    let text = fs::read_to_string(plugin.join("plugin.toml")).unwrap();
+    fs::write(plugin.join("plugin.toml"), text.replace("\"-buildmode=c-shared\", ", "")).unwrap();
+    with_go(&plugin, &["package"]).refused(1, &["is a Go program", "hint: build it with -buildmode=c-shared"]);
 }
 
 #[test]

@@ -139,6 +139,9 @@ pub enum Problem {
     /// Neither `malloc` nor `proxy_on_memory_allocate` is exported.
     #[error("exports no allocator: neither `malloc` nor `proxy_on_memory_allocate`")]
     NoAllocator,
+    /// Go's own compiler made a program of it, which exits when its `main` ends; Envoy traps there, and takes no such VM.
+    #[error("is a Go program and not a library: its `_start` exits before the first callback")]
+    GoProgram,
     /// Asks for more memory than Envoy gives.
     #[error("starts with {pages} pages of memory; Envoy gives at most {limit} (1 GiB)")]
     Memory {
@@ -190,6 +193,7 @@ impl Problem {
                 "declare it as the proxy-wasm specification does".to_owned()
             }
             Self::NoAllocator => "build against proxy-wasm's SDK, which exports one".to_owned(),
+            Self::GoProgram => "build it with -buildmode=c-shared, with Go 1.24 or newer".to_owned(),
             Self::Memory { .. } => "lower the initial memory (`-Clink-arg=--initial-memory=…`)".to_owned(),
             Self::ImportKind { .. } | Self::Invalid { .. } => return None,
         })

@@ -70,7 +70,7 @@ pub(crate) fn build(names: &[String], flags: &ToolchainFlags) -> Result<(PathBuf
     let asked = Asked::new(names, &directory, flags)?;
     let (mut root, mut built) = (asked.root, Vec::new());
     if let Some(crates) = &asked.crates {
-        let (workspace, modules) = build_crates(crates, flags, directory)?;
+        let (workspace, modules) = build_crates(crates, flags, &directory)?;
         root = workspace;
         built = modules;
     }
@@ -157,14 +157,10 @@ pub(crate) fn foreign_failure(error: ForeignError) -> Failure {
     }
 }
 
-fn build_crates(
-    names: &[String],
-    flags: &ToolchainFlags,
-    directory: PathBuf,
-) -> Result<(PathBuf, Vec<Built>), Failure> {
+fn build_crates(names: &[String], flags: &ToolchainFlags, directory: &Path) -> Result<(PathBuf, Vec<Built>), Failure> {
     let cargo = environment::cargo();
     let question = fresh::Question {
-        directory: directory.clone(),
+        directory: directory.to_owned(),
         manifest: flags.manifest_path.clone(),
         cargo: cargo.clone(),
         preference: flags.toolchain.into(),
@@ -173,7 +169,7 @@ fn build_crates(
     if let Some(built) = fresh::up_to_date(&question, names) {
         return Ok(built);
     }
-    let workspace = build::discover(&cargo, &directory, flags.manifest_path.as_deref()).map_err(discover_failure)?;
+    let workspace = build::discover(&cargo, directory, flags.manifest_path.as_deref()).map_err(discover_failure)?;
     let plugins = workspace.select(names).map_err(discover_failure)?;
 
     let tools = environment::tools(&workspace.root);

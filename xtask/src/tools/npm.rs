@@ -1,4 +1,4 @@
-//! Programs of npm: the OpenID provider that the suites sign in at, and AssemblyScript's compiler.
+//! Programs of npm: the OpenID provider that the suites sign in at, and the compiler of `AssemblyScript`.
 
 use std::path::Path;
 use std::process::Command;
