@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use packager::build::{Plugin, Workspace};
+use packager::build::Plugin;
 use suites::job::{Kind, Task};
 use suites::plugin;
 use suites::tree::{self, Format, Node, Value};
@@ -27,7 +27,7 @@ pub(super) fn find(args: &Args) -> Result<Vec<Task>, Failure> {
         .iter()
         .copied()
         .partition(|name| is_path(name) || args.proto.contains(name) || args.yaml.contains(name));
-    let mut workspace = None;
+    let mut known = None;
     let mut found = Vec::new();
     for path in paths {
         let path = Path::new(path);
@@ -43,15 +43,14 @@ pub(super) fn find(args: &Args) -> Result<Vec<Task>, Failure> {
         }
     }
     if targets.is_empty() || !plugins.is_empty() {
-        let all = build::workspace(&args.toolchain)?;
         let names: Vec<String> = plugins.into_iter().cloned().collect();
-        let plugins = build::select(&all, &names)?;
+        let plugins = build::plugins(&names, &args.toolchain)?;
         let mut looked = Vec::new();
-        for plugin in plugins {
+        for plugin in &plugins {
             let folder = plugin.root.join("tests");
             let before = found.len();
             if folder.is_dir() {
-                found.extend(suites_in(&folder, Some(&plugin))?);
+                found.extend(suites_in(&folder, Some(plugin))?);
             }
             if found.len() == before {
                 looked.push(folder.display().to_string());
@@ -62,9 +61,9 @@ pub(super) fn find(args: &Args) -> Result<Vec<Task>, Failure> {
             return Err(Failure::usage(format!("no suites in {} (looked for {formats})", looked.join(", ")))
                 .hint("docs/testing.md says what a suite is; a file in another place can be named"));
         }
-        workspace = Some(all);
+        known = Some(plugins);
     }
-    tasks(args, found, workspace)
+    tasks(args, found, known)
 }
 
 /// Something that is there, and could not be a plugin's name.
@@ -147,14 +146,14 @@ fn shown(file: &Path) -> PathBuf {
 }
 
 /// Gives each suite its module: the one on the command line, its own, or that of the plugin in whose folder it is.
-fn tasks(args: &Args, found: Vec<Found>, mut workspace: Option<Workspace>) -> Result<Vec<Task>, Failure> {
+fn tasks(args: &Args, found: Vec<Found>, mut known: Option<Vec<Plugin>>) -> Result<Vec<Task>, Failure> {
     let mut owners = Vec::new();
     for found in &found {
         let needs = args.plugin.is_none() && found.read.as_ref().is_ok_and(|suite| suite.env.wasm_path.is_none());
         let owner = match &found.plugin {
             _ if !needs => None,
             Some(plugin) => Some(plugin.clone()),
-            None => owner(args, &found.file, &mut workspace)?,
+            None => owner(args, &found.file, &mut known),
         };
         owners.push(owner);
     }
@@ -197,14 +196,13 @@ fn beside(path: &str, folder: &Path) -> PathBuf {
 }
 
 /// The plugin in whose folder a suite is, if there is a workspace around it.
-fn owner(args: &Args, file: &Path, workspace: &mut Option<Workspace>) -> Result<Option<Plugin>, Failure> {
-    let Ok(file) = file.canonicalize() else { return Ok(None) };
-    let current = std::env::current_dir().unwrap_or_default();
-    let in_project =
-        args.toolchain.manifest_path.is_some() || current.ancestors().any(|it| it.join("Cargo.toml").is_file());
-    if workspace.is_none() && in_project {
-        *workspace = Some(build::workspace(&args.toolchain)?);
-    }
-    let mut plugins = workspace.iter().flat_map(|workspace| workspace.plugins.values());
-    Ok(plugins.rfind(|plugin| plugin.root.canonicalize().is_ok_and(|root| file.starts_with(root))).cloned())
+fn owner(args: &Args, file: &Path, known: &mut Option<Vec<Plugin>>) -> Option<Plugin> {
+    let file = file.canonicalize().ok()?;
+    // Outside of any project, a suite brings its own module.
+    let plugins = match known {
+        Some(plugins) => plugins,
+        None => known.insert(build::plugins(&[], &args.toolchain).unwrap_or_default()),
+    };
+    let is_in = |plugin: &&Plugin| plugin.root.canonicalize().is_ok_and(|root| file.starts_with(root));
+    plugins.iter().rfind(is_in).cloned()
 }
