@@ -58,7 +58,10 @@ fn main() -> ExitCode {
         Command::TestHost(args) => cmd::test_host::run(&args),
         Command::Migrate(args) => cmd::migrate::run(&args),
         Command::Envoy(args) => cmd::envoy::run(&args),
-        Command::Completions(args) => cmd::completions::run(&args, installed()),
+        Command::Completions(args) => {
+            cmd::completions::run(&args, installed());
+            Ok(())
+        }
         Command::Man(args) => cmd::man::run(&args, installed()),
         Command::Ci(args) => cmd::ci::run(&args),
         Command::Bench(args) => cmd::bench::run(&args),

@@ -44,8 +44,10 @@ fn completions_have_every_command_and_bash_reads_them() {
         }
         if shell == "bash" {
             fs::write(folder.path().join("completions"), &script).unwrap();
+            // As the shell does it: the function that was registered gets the command, the word, and the one before.
             let completes = "source ./completions; COMP_WORDS=(cargo-plugwright pack); COMP_CWORD=1; \
-                             _cargo-plugwright cargo-plugwright pack cargo-plugwright; echo \"${COMPREPLY[@]}\"";
+                             function=$(complete -p cargo-plugwright | sed 's/.*-F \\([^ ]*\\).*/\\1/'); \
+                             $function cargo-plugwright pack cargo-plugwright; echo \"${COMPREPLY[@]}\"";
             let said = finish(Command::new("bash").current_dir(folder.path()).args(["-c", completes])).fine();
             assert_eq!(said.stdout, "package\n");
         }

@@ -2,7 +2,7 @@
 
 use clap_complete::{Shell, generate};
 
-use crate::report::{Failure, data};
+use crate::report::data;
 
 /// Print a shell's completions for `cargo-plugwright`.
 #[derive(clap::Args)]
@@ -12,9 +12,8 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-pub(crate) fn run(args: &Args, mut command: clap::Command) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args, mut command: clap::Command) {
     let mut script = Vec::new();
     generate(args.shell, &mut command, "cargo-plugwright", &mut script);
     data(String::from_utf8_lossy(&script).trim_end());
-    Ok(())
 }
