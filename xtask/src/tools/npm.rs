@@ -1,4 +1,4 @@
-//! Programs of npm: the OpenID provider that the suites sign in at.
+//! Programs of npm: the OpenID provider that the suites sign in at, and the compiler of `AssemblyScript`.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,16 +11,25 @@ const FILES: [&str; 2] = ["package.json", "package-lock.json"];
 
 /// The modules of `examples/openid/provider` in `folder`, as its lock file names them.
 pub(super) fn openid_provider(root: &Path, folder: &Path) -> Result<(), Failure> {
-    let sources = root.join("examples/openid/provider");
-    let home = folder.join("openid-provider");
-    let io = |error: std::io::Error| Failure::environment(error).context("install the OpenID provider");
+    install(&root.join("examples/openid/provider"), folder, "openid-provider")
+}
+
+/// The compiler of `examples/assemblyscript` in `folder`, as its lock file names it.
+pub(super) fn assemblyscript(root: &Path, folder: &Path) -> Result<(), Failure> {
+    install(&root.join("examples/assemblyscript"), folder, "assemblyscript")
+}
+
+fn install(sources: &Path, folder: &Path, name: &str) -> Result<(), Failure> {
+    let home = folder.join(name);
+    let doing = format!("install {name}");
+    let io = |error: std::io::Error| Failure::environment(error).context(&doing);
     let same = |file: &&str| matches!((std::fs::read(sources.join(file)), std::fs::read(home.join(file))), (Ok(a), Ok(b)) if a == b);
     if FILES.iter().all(same) {
         return Ok(());
     }
-    note("installing the OpenID provider with npm");
+    note(format!("installing {name} with npm"));
     std::fs::create_dir_all(folder).map_err(io)?;
-    let partial = tempfile::Builder::new().prefix(".openid-provider-").tempdir_in(folder).map_err(io)?;
+    let partial = tempfile::Builder::new().prefix(&format!(".{name}-")).tempdir_in(folder).map_err(io)?;
     for file in FILES {
         std::fs::copy(sources.join(file), partial.path().join(file)).map_err(io)?;
     }
