@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_block_is_compressed_with_what_is_before_it() {
-        let phrase = noise(WINDOW / 2);
+        let phrase = noise(WINDOW / 4);
         let content: Vec<u8> =
             text(BLOCK - phrase.len()).into_iter().chain(phrase.clone()).chain(phrase.clone()).collect();
         let without = compressed(1, &content[..BLOCK], BLOCK).len();
