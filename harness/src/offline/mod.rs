@@ -33,6 +33,7 @@ use crate::vm::{StartError, Surroundings};
 use crate::worker::{Vms, WorkerFilter, canary};
 
 pub use world::World;
+pub(crate) use world::random;
 
 const VIA_UPSTREAM: &str = "via_upstream";
 /// For how long a held stream may wait for something before it counts as held for ever.
