@@ -21,6 +21,7 @@ pub(crate) mod registry_flags;
 pub(crate) mod requests;
 pub(crate) mod run;
 pub(crate) mod surroundings;
+pub(crate) mod test;
 pub(crate) mod test_host;
 pub(crate) mod toolchain;
 pub(crate) mod verify;
