@@ -397,6 +397,16 @@ impl Vm {
         }
     }
 
+    /// [`Self::stop`] for whoever does not wait: what is not done is deleted, and nothing under way arrives any more.
+    pub(crate) fn end(&mut self) {
+        self.stop();
+        let roots: Vec<u32> = self.roots.iter().map(|(_, root)| *root).collect();
+        for root in roots {
+            self.delete_root(root);
+        }
+        self.store.data_mut().callouts.cancel_all();
+    }
+
     /// `on_done` of a root context, if it is still there and has not been told.
     pub(crate) fn stop_root(&mut self, root: u32) {
         if self.store.data_mut().root_by_id(root).is_none_or(|root| root.pending_done) {
