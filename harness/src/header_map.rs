@@ -177,7 +177,8 @@ impl HeaderMap {
         entry.name.1 as usize == name.len() && {
             let own = self.name(entry);
             own == name
-                || (own.last() == name.last().map(u8::to_ascii_lowercase).as_ref() && own.eq_ignore_ascii_case(name))
+                || ((self.sorted || own.last() == name.last().map(u8::to_ascii_lowercase).as_ref())
+                    && own.eq_ignore_ascii_case(name))
         }
     }
 
@@ -541,6 +542,19 @@ mod tests {
         for headers in [map(&[("x-bad", "a\nb")]), map(&[("x bad", "")]), map(&[("te", "\n"), ("x", "1")])] {
             assert_eq!(headers.check().err(), headers.to_http().err());
         }
+    }
+
+    #[test]
+    fn a_sorted_map_keeps_names_as_they_are_and_joins_values() {
+        let mut headers = HeaderMap::sorted();
+        for (name, value) in [("b", "2"), ("Host", "h"), ("A", "1"), ("B", "3"), ("c", "")] {
+            headers.add(name.as_bytes(), value.as_bytes()).unwrap();
+        }
+        check(&headers, &[("A", "1"), ("b", "2, 3"), ("c", ""), ("Host", "h")]);
+        assert_eq!((headers.told_size(), headers.get(b":authority")), (4, None));
+        headers.replace(b"a", b"longer").unwrap();
+        headers.remove(b"HOST");
+        check(&headers, &[("A", "longer"), ("b", "2, 3"), ("c", "")]);
     }
 
     #[test]
