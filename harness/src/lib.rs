@@ -4,7 +4,7 @@
 //! instance and its callbacks), `hostcalls` and `wasi` (what a guest may ask), `stream` (one request in the filter
 //! chain), `network` (one connection in the network chain), [`chain`] (a resolved chain made executable), `upstream`
 //! (where requests go), [`server`] (worker threads, each with its own VMs). [`hazard`] is what none of them imitates,
-//! [`trace`] what each request met, [`offline`] a proxy without sockets, for the tests of plugins.
+//! [`trace`] what each request met, [`page`](mod@page) shows it, [`offline`] a proxy without sockets, for the tests of plugins.
 //!
 //! ```
 //! use harness::engine::{Engine, Limits};
@@ -45,6 +45,7 @@ mod native;
 pub mod nature;
 mod network;
 pub mod offline;
+pub mod page;
 pub mod plugin;
 mod properties;
 mod proto;
