@@ -1,11 +1,13 @@
 //! Plugin crates to wasm modules: discovery, toolchain, cargo.
 
 mod compile;
+mod develop;
 mod discover;
 pub mod fresh;
 mod toolchain;
 
 pub use compile::{CompileError, Profile, compile, compile_examples};
+pub use develop::{Developed, develop};
 pub use discover::{DiscoverError, Workspace, discover};
 pub use toolchain::{Installer, Kind, Preference, Probe, Toolchain, ToolchainError, Tools, prepare};
 
