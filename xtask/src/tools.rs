@@ -32,6 +32,11 @@ pub(crate) fn openid_provider(root: &Path, folder: &Path) -> Result<(), Failure>
     npm::openid_provider(root, folder)
 }
 
+/// Get what drives the machine's Chromium, in `folder`.
+pub(crate) fn browser(root: &Path, folder: &Path) -> Result<(), Failure> {
+    npm::browser(root, folder)
+}
+
 /// Where programs of a newer Debian are, below `folder`.
 pub(crate) fn newer_programs(folder: &Path) -> PathBuf {
     debian::newer_programs(folder)

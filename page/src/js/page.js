@@ -46,7 +46,8 @@ const detail = el("div.detail", { id: "detail", role: "region", tabindex: "-1", 
 const input = el("input", { id: "filter", type: "search", placeholder: "Filter  ( / )", "aria-label": LIVE ? "Filter requests" : "Filter tests", autocomplete: "off", spellcheck: "false" });
 const pause = LIVE && el("button.button", { type: "button", "aria-pressed": "false", title: "Stop adding requests (p)" }, "Pause");
 const clear = LIVE && el("button.button", { type: "button", title: "Forget the requests here (c)" }, "Clear");
-const panes = el("div.panes", null, el("div.list", null, el("div.tools", null, input, pause, clear), rows), detail);
+const nothing = el("div.rows", { id: "nothing" });
+const panes = el("div.panes", null, el("div.list", null, el("div.tools", null, input, pause, clear), nothing, rows), detail);
 
 function rowOf(entry) {
   const option = el("div.row", { id: `row-${entry.key}`, role: "option", "aria-selected": "false" });
@@ -58,7 +59,7 @@ function rowOf(entry) {
   } else {
     const { trace, found } = entry;
     add(option, [statusOf(trace), el("span.what.mono", null, title(trace)), el("span.took.num", null, duration(trace.took_us)),
-      el("span.under", null, el("span", null, shown(outcome(trace))),
+      el("span.under", null, el("span", null, shown(isRequest(trace) && trace.answered_by ? `by ${trace.answered_by}` : outcome(trace))),
         found.changes > 0 && el("span", null, `±${found.changes}`, el("span.hidden", null, " changes")), found.calls > 0 && el("span", null, count(found.calls, "callout")), found.logs > 0 && el("span", null, count(found.logs, "log")),
         found.hazards > 0 && el("span.tag.bad", null, count(found.hazards, "hazard")), el("span.grow"), el("span.num", null, clock(trace.started)))]);
   }
@@ -71,8 +72,11 @@ function drawList() {
   const at = rows.scrollTop;
   const before = new Map([...rows.querySelectorAll(".row")].map((row) => [row.id, row]));
   const row = (entry) => before.get(`row-${entry.key}`) ?? rowOf(entry);
+  nothing.hidden = entries.length > 0;
+  rows.hidden = !nothing.hidden;
   if (!entries.length) {
-    rows.replaceChildren(state.entries.length ? emptiness("Nothing matches", `None of ${state.entries.length} has all of these words.`) : LIVE
+    rows.replaceChildren();
+    nothing.replaceChildren(state.entries.length ? emptiness("Nothing matches", `None of ${state.entries.length} has all of these words.`) : LIVE
       ? emptiness("No requests yet", "What comes to the listener is shown here as soon as it is over.", example()) : emptiness("No tests", "The run had none."));
   } else if (!LIVE) {
     const groups = Map.groupBy ? Map.groupBy(entries, (entry) => entry.suite) : entries.reduce((map, entry) => map.set(entry.suite, [...(map.get(entry.suite) ?? []), entry]), new Map());
@@ -115,7 +119,7 @@ function choose(key, opens) {
 
 function drawDetail() {
   const entry = state.entries.find((one) => one.key === state.chosen);
-  const back = el("button.button.back", { type: "button", on: { click: leave } }, "← Back");
+  const back = el("button.button.return", { type: "button", on: { click: leave } }, "← Back");
   detail.replaceChildren();
   if (!entry) {
     const any = state.entries.length > 0;
@@ -190,7 +194,7 @@ function drawPills() {
   const { build, tests } = state.known;
   const pill = ([kind, word], text) => el("button.pill", { class: kind, type: "button", on: { click: () => show("build") } }, text ?? word);
   const one = BUILD[build?.state];
-  const times = build?.state === "served" ? `served ${duration((build.build_ms + build.swap_ms) * 1000)} after the save` : null;
+  const times = build?.state === "served" && list(build.files).length ? `served ${duration((build.build_ms + build.swap_ms) * 1000)} after the save` : null;
   id("pills").replaceChildren(...[one && pill(one, times), tests && TESTS[tests.state] && pill(TESTS[tests.state])].filter(Boolean));
 }
 

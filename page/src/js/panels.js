@@ -32,7 +32,7 @@ function configurationView(chain, checks) {
     extensions.map((filter) => {
       const check = checks && checks[filter.id];
       const wrong = list(check && check.problems);
-      const verdict = !check ? ["tag", "no schema to check against"] : check.bad_schema ? ["tag.warn", "its schema cannot be used"] : wrong.length ? ["tag.bad", count(wrong.length, "problem")] : ["tag.good", "fits its schema"];
+      const verdict = !check ? ["tag", "not checked against a schema"] : check.bad_schema ? ["tag.warn", "its schema cannot be used"] : wrong.length ? ["tag.bad", count(wrong.length, "problem")] : ["tag.good", "fits its schema"];
       return el("article.block", null, el("header", null, el("h3", null, shown(filter.title)), el(`span.${verdict[0]}`, null, verdict[1])),
         check && check.bad_schema && el("div.in.any", null, shown(check.bad_schema)),
         wrong.length > 0 && el("div.in", null, el("ul.problems", null, wrong.map((problem) =>
