@@ -15,14 +15,14 @@ function around(from, to) {
 }
 
 /** One line that became another, with what differs marked. */
-function changed(from, to, key) {
+function changed(from, to, key, [was, is] = ["before", "after"]) {
   const { start, end } = around(from, to);
   const alike = start + end >= Math.min(from.length, to.length) * 0.3;
   const part = (text, tag) =>
     alike && text.length < LONG
       ? [shown(text.slice(0, start)), el(tag, null, shown(text.slice(start, text.length - end))), shown(text.slice(text.length - end))]
       : clipped(text);
-  return [sign("del", "−", "before", key, part(from, "del")), sign("add", "+", "after", key, part(to, "ins"))];
+  return [sign("del", "−", was, key, part(from, "del")), sign("add", "+", is, key, part(to, "ins"))];
 }
 
 function sign(kind, mark, word, key, text) {
@@ -48,12 +48,12 @@ function headerChanges(changes) {
 }
 
 /** Line by line: the longest common subsequence, within bounds. */
-function lines(from, to) {
+function lines(from, to, [was, is] = ["before", "after"]) {
   const a = from.split("\n");
   const b = to.split("\n");
-  if (a.length === 1 && b.length === 1) return changed(from, to);
+  if (a.length === 1 && b.length === 1) return changed(from, to, null, [was, is]);
   if (a.length > MOST_LINES || b.length > MOST_LINES) {
-    return [...a.map((line) => sign("del", "−", "before", null, clipped(line))), ...b.map((line) => sign("add", "+", "after", null, clipped(line)))].slice(0, 2 * MOST_LINES);
+    return [...a.map((line) => sign("del", "−", was, null, clipped(line))), ...b.map((line) => sign("add", "+", is, null, clipped(line)))].slice(0, 2 * MOST_LINES);
   }
   const longest = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
   for (let i = a.length - 1; i >= 0; i -= 1) {
@@ -68,11 +68,11 @@ function lines(from, to) {
     else if (j >= b.length || (i < a.length && longest[i + 1][j] >= longest[i][j + 1])) { rows.push(["del", a[i]]); i += 1; }
     else { rows.push(["add", b[j]]); j += 1; }
   }
-  return folded(rows);
+  return folded(rows, [was, is]);
 }
 
 /** Runs of equal lines, but for two on each side. */
-function folded(rows) {
+function folded(rows, [was, is]) {
   const near = (at) => rows.slice(Math.max(0, at - 2), at + 3).some(([kind]) => kind !== "same");
   const out = [];
   let left = 0;
@@ -80,7 +80,7 @@ function folded(rows) {
     if (kind === "same" && !near(at)) { left += 1; return; }
     if (left) out.push(sign("gap", "", "", null, el("span.gap", null, `… ${count(left, "equal line")}`)));
     left = 0;
-    out.push(kind === "same" ? sign("", " ", "", null, clipped(line)) : sign(kind, kind === "add" ? "+" : "−", kind === "add" ? "after" : "before", null, clipped(line)));
+    out.push(kind === "same" ? sign("", " ", "", null, clipped(line)) : sign(kind, kind === "add" ? "+" : "−", kind === "add" ? is : was, null, clipped(line)));
   });
   if (left) out.push(sign("gap", "", "", null, el("span.gap", null, `… ${count(left, "equal line")}`)));
   return out;

@@ -346,7 +346,6 @@ function start() {
   drawDetail();
   drawPills();
   if (LIVE) follow();
-  rows.focus();
 }
 
 start();

@@ -88,11 +88,11 @@ function caseView(suite, test) {
     el("div.head", null, el("h2", null, shown(test.name)), el("span.status", { class: kind }, word)),
     facts([["suite", suite.file], ["took", duration(taken(test.took))], ["traces", list(test.traces).length || null]]),
     verdict === "broken" && el("div.card.said", null, clipped(test.verdict.broken)),
-    mismatches.length > 0 && el("section", null, el("h3", null, count(mismatches.length, "expectation"), " not met"), mismatches.map((mismatch) =>
+    mismatches.length > 0 && el("section", null, el("h3", null, count(mismatches.length, "expectation"), " not met", el("span.faint", null, "− expected, + seen")), mismatches.map((mismatch) =>
       el("div.card", null, el("div.cap", null, el("strong", null, shown(mismatch.what)), " ", el("code.faint", null, shown(mismatch.path))),
         el("div.diff", null, mismatch.actual === null || mismatch.actual === undefined
           ? [sign("del", "−", "expected", null, clipped(mismatch.expected)), sign("gap", "", "", null, el("span.gap", null, "there was nothing"))]
-          : lines(mismatch.expected, mismatch.actual))))),
+          : lines(mismatch.expected, mismatch.actual, ["expected", "seen"]))))),
     logs.length > 0 && el("section", null, el("h3", null, "Logs"), el("div.card.said.mono", null, logs.map((log) => el("div", null, clipped(log))))),
     list(test.traces).map((trace, at) => el("section", null, el("div.h3", null, `Request ${at + 1}`), traceView(trace, "h3"))),
   ];

@@ -22,7 +22,7 @@ use project::Project;
 
 /// Serve a plugin while you work on it: on each save it is built, swapped into the running chain and tested.
 ///
-/// Without `-f` the chain is the plugin alone: as the WasmPlugin manifest in its folder has it, else as its Cargo.toml and
+/// Without `-f` the chain is the plugin alone: as the manifest of kind `WasmPlugin` in its folder has it, else as its Cargo.toml and
 /// tests/config.example.json do. A page at /__plugwright shows what the filters did to each request.
 #[derive(clap::Args)]
 pub(crate) struct Args {

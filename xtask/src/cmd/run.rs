@@ -163,14 +163,14 @@ pub(crate) fn harness_arguments(
     page: Option<PageAt>,
     more: &[&str],
 ) -> Result<Vec<OsString>, Failure> {
-    let mode = match args.trace {
+    let told = match args.trace {
         _ if args.quiet => "off",
         Trace::Off => "off",
         Trace::Line => "line",
         Trace::Full => "full",
         Trace::Json => "json",
     };
-    let mut arguments: Vec<OsString> = ["serve", "--trace", mode].map(OsString::from).into();
+    let mut arguments: Vec<OsString> = ["serve", "--trace", told].map(OsString::from).into();
     for (flag, given) in [("--show-secrets", args.show_secrets), ("--strict", args.strict)] {
         if given {
             arguments.push(flag.into());

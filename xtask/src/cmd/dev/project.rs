@@ -1,5 +1,6 @@
 //! The plugin that is worked on: what it is built from, its module, and the chain that it is in.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -25,9 +26,9 @@ pub(super) struct Project {
     pub(super) plugin: Plugin,
     toolchain: Toolchain,
     /// What the compiler read the last time.
-    sources: std::cell::RefCell<BTreeSet<PathBuf>>,
+    sources: RefCell<BTreeSet<PathBuf>>,
     /// What it said the last time.
-    pub(super) diagnostics: std::cell::RefCell<String>,
+    pub(super) diagnostics: RefCell<String>,
 }
 
 impl Project {
@@ -43,7 +44,7 @@ impl Project {
         let mut talk = |sentence: &str| note(sentence);
         let mut installer = Installer { allowed: !flags.no_install, talk: &mut talk };
         let toolchain = build::prepare(&tools, flags.toolchain.into(), &mut installer).map_err(toolchain_failure)?;
-        Ok(Self { cargo, workspace, plugin, toolchain, sources: Default::default(), diagnostics: Default::default() })
+        Ok(Self { cargo, workspace, plugin, toolchain, sources: RefCell::default(), diagnostics: RefCell::default() })
     }
 
     pub(super) fn module(&self) -> PathBuf {
@@ -57,8 +58,8 @@ impl Project {
         for file in &args.files {
             watched.note(file);
         }
-        for path in ["Cargo.toml", "Cargo.lock"].map(|name| self.workspace.root.join(name)).iter() {
-            watched.note_alone(path);
+        for name in ["Cargo.toml", "Cargo.lock"] {
+            watched.note_alone(&self.workspace.root.join(name));
         }
         for path in self.sources.borrow().iter().chain(&self.plugin.config_schema) {
             watched.note_alone(path);

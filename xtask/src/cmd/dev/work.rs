@@ -169,7 +169,9 @@ impl Work<'_> {
             note("nothing changes in the chain");
         } else {
             note(format!("served {swap_ms} ms later"));
-            changes.iter().for_each(|change| note(format!("  {change}")));
+            for change in &changes {
+                note(format!("  {change}"));
+            }
         }
         self.tell(json!({
             "state": "served", "files": files, "build_ms": built.took_ms, "swap_ms": swap_ms, "before": before,
