@@ -56,10 +56,11 @@ function buildView(build, tests) {
     el("h2", null, shown(build.plugin), " ", el("span.tag", { class: kind === "busy" ? "warn" : kind }, word)),
     el("p.soft", null, list(build.files).length ? ["Changed: ", shown(build.files.join(", "))] : "The first build."),
     el("dl.figures", null,
-      [["Built in", build.build_ms === undefined ? null : duration(build.build_ms * 1000)], ["Swapped in", build.swap_ms === undefined ? null : duration(build.swap_ms * 1000)],
+      [["Built in", build.build_ms === undefined ? null : duration(build.build_ms * 1000)], ["Swapped in", build.swap_ms === undefined || !list(build.changes).length ? null : duration(build.swap_ms * 1000)],
         ["Module", build.after ? [size(build.after), build.before && grown ? el("small", null, ` ${grown > 0 ? "+" : "−"}${size(Math.abs(grown))}`) : ""] : null]]
         .filter(([, value]) => value !== null).map(([name, value]) => el("div", null, el("dt", null, name), el("dd", null, value)))),
     build.error && el("div.block", null, el("header", null, el("h3", null, build.state === "failed" ? "The compiler says" : "Why it is not served"), el("span.soft", null, "what was served before still is")), el("div.in", null, el("pre.code", { tabindex: "0", "aria-label": "errors" }, shown(build.error)))),
+    build.state === "served" && list(build.files).length > 0 && !list(build.changes).length && el("p.soft", null, "Nothing changes in the chain."),
     list(build.changes).length > 0 && el("div.block", null, el("header", null, el("h3", null, "What changed in the chain")), el("div.in", null, el("pre", null, shown(build.changes.join("\n"))))),
     tests && el("div.block", null, el("header", null, el("h3", null, "Tests"), el("span.tag", { class: (TESTS[tests.state] ?? [""])[0].replace("busy", "warn") }, (TESTS[tests.state] ?? ["", tests.state])[1]),
       tests.state !== "running" && el("span.soft", null, `${tests.passed} passed, ${tests.failed} failed, ${duration(tests.took_ms * 1000)}`)),

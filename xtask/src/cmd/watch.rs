@@ -75,7 +75,12 @@ impl Watched {
         changed.map(|(path, _)| path.as_path()).collect()
     }
 
-    /// A file, or a folder and the names in it, and nothing beneath.
+    /// Those of another one that this one has not.
+    pub(super) fn unknown<'w>(&self, other: &'w Self) -> Vec<&'w Path> {
+        other.0.keys().filter(|path| !self.0.contains_key(*path)).map(PathBuf::as_path).collect()
+    }
+
+    /// A file, or a folder as such, and nothing beneath.
     pub(super) fn note_alone(&mut self, path: &Path) {
         self.0.insert(path.to_owned(), Stamp::of(path));
     }

@@ -193,9 +193,8 @@ fn resource_name(name: &str) -> String {
     name.replace('_', "-").to_ascii_lowercase()
 }
 
-/// A folder and everything beneath it but what is built or hidden.
+/// Every file beneath a folder but what is built or hidden.
 fn note_all(folder: &Path, watched: &mut Watched) {
-    watched.note_alone(folder);
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_string_lossy();

@@ -68,7 +68,8 @@ fn summary(passed: bool, output: &str, took_ms: u64) -> Value {
         "passed": counted("passed"),
         "failed": counted("failed"),
         "took_ms": took_ms,
-        "output": shown,
+        // What passed has nothing to say.
+        "output": if passed { "" } else { shown },
     })
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::BufRead as _;
-use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Instant;
 
@@ -78,13 +77,14 @@ impl Work<'_> {
         loop {
             self.folders.watch(&watched);
             // What changed before the folders were watched is seen here.
-            if watched.is_current() {
+            let files = self.changed(&watched);
+            if files.is_empty() {
                 match self.wait() {
                     Ok(()) => continue,
                     Err(Ended) => return Ok(()),
                 }
             }
-            match self.change(&watched) {
+            match self.change(&watched, &files) {
                 Ok(next) => watched = next,
                 Err(Ended) => return Ok(()),
             }
@@ -114,12 +114,11 @@ impl Work<'_> {
     }
 
     /// Something has changed: what it comes to, and what is to be watched from now on.
-    fn change(&mut self, watched: &Watched) -> Result<Watched, Ended> {
+    fn change(&mut self, watched: &Watched, files: &[String]) -> Result<Watched, Ended> {
         self.number += 1;
         if let Some(tests) = self.tests.take() {
             tests.stop();
         }
-        let files = self.named(watched);
         note(format!("{} changed", files.join(", ")));
         let mut next = self.project.inputs(self.args);
         self.tell(json!({"state": "building", "files": files}))?;
@@ -134,14 +133,14 @@ impl Work<'_> {
                 return Ok(next);
             }
             Err(failure) => {
-                self.refuse(&failure.text(), &files)?;
+                self.refuse(&failure.text(), files)?;
                 return Ok(next);
             }
         };
         let plan = match self.project.plan(self.args, &mut next) {
             Ok(plan) => plan,
             Err(failure) => {
-                self.refuse(&failure.text(), &files)?;
+                self.refuse(&failure.text(), files)?;
                 // What could not be read does not make the rest unimportant.
                 next.add(watched.renewed());
                 return Ok(next);
@@ -157,7 +156,7 @@ impl Work<'_> {
             match self.answer()? {
                 Answer::Served { took_ms, changes } => (took_ms, changes),
                 Answer::Refused { error } => {
-                    self.refuse(&error, &files)?;
+                    self.refuse(&error, files)?;
                     return Ok(next);
                 }
             }
@@ -201,14 +200,12 @@ impl Work<'_> {
         self.tell(json!({"state": "refused", "files": files, "error": error}))
     }
 
-    /// The files that changed, as the workspace has them.
-    fn named(&self, watched: &Watched) -> Vec<String> {
+    /// The files that changed, came or went, as the workspace has them.
+    fn changed(&self, watched: &Watched) -> Vec<String> {
         let root = &self.project.workspace.root;
-        let changed = watched.changed();
-        // That a folder's names changed is said by the names.
-        let files: Vec<&Path> = changed.iter().copied().filter(|path| !path.is_dir()).collect();
-        let files = if files.is_empty() { changed } else { files };
-        files.into_iter().map(|path| path.strip_prefix(root).unwrap_or(path).display().to_string()).collect()
+        let now = self.project.inputs(self.args);
+        let files = watched.changed().into_iter().chain(watched.unknown(&now));
+        files.map(|path| path.strip_prefix(root).unwrap_or(path).display().to_string()).collect()
     }
 
     /// Shows the build on the page.
