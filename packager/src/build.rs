@@ -1,14 +1,16 @@
-//! Plugin crates to wasm modules: discovery, toolchain, cargo.
+//! Plugins to wasm modules: crates by discovery, toolchain and cargo, others by what their `plugin.toml` names.
 
 mod compile;
 mod develop;
 mod discover;
+mod foreign;
 pub mod fresh;
 mod toolchain;
 
 pub use compile::{CompileError, Profile, compile, compile_examples};
 pub use develop::{Developed, develop};
 pub use discover::{DiscoverError, Workspace, discover};
+pub use foreign::{Foreign, ForeignError, Found, find_foreign};
 pub use toolchain::{Installer, Kind, Preference, Probe, Toolchain, ToolchainError, Tools, prepare};
 
 use std::path::PathBuf;
@@ -18,7 +20,7 @@ use serde::{Deserialize, Serialize};
 /// The target every plugin is built for: a WASI preview 1 reactor.
 pub const TARGET: &str = "wasm32-wasip1";
 
-/// What `[package]` and `[package.metadata.plugin]` say about a plugin crate.
+/// What `[package]` and `[package.metadata.plugin]` say about a plugin crate, or `plugin.toml` about another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plugin {
     /// Package name; also the plugin's name.
@@ -46,14 +48,14 @@ pub struct Plugin {
     pub config_schema: Option<PathBuf>,
 }
 
-/// A module that cargo has built.
+/// A module that was built.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Built {
     /// Whose it is.
     pub plugin: Plugin,
-    /// `target/plugins/<name>.wasm`.
+    /// `target/plugins/<name>.wasm`, or where `plugin.toml` says.
     pub module: PathBuf,
-    /// Where cargo left it.
+    /// Where whatever built it left it.
     pub(crate) artifact: PathBuf,
     /// What built it, for example `rustc 1.95.0 (59807616e 2026-04-14), prebuilt std`, when that is known.
     pub toolchain: Option<String>,

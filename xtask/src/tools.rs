@@ -37,6 +37,12 @@ pub(crate) fn browser(root: &Path, folder: &Path) -> Result<(), Failure> {
     npm::browser(root, folder)
 }
 
+/// Get what the examples in other languages are built with.
+pub(crate) fn other_languages(root: &Path, folder: &Path) -> Result<(), Failure> {
+    go::example(root, folder)?;
+    npm::assemblyscript(root, folder)
+}
+
 /// Where programs of a newer Debian are, below `folder`.
 pub(crate) fn newer_programs(folder: &Path) -> PathBuf {
     debian::newer_programs(folder)

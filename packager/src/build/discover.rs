@@ -93,14 +93,14 @@ struct Table {
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-enum PluginPhase {
+pub(super) enum PluginPhase {
     Authn,
     Authz,
     Stats,
 }
 
 impl PluginPhase {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Authn => "AUTHN",
             Self::Authz => "AUTHZ",

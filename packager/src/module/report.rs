@@ -139,6 +139,9 @@ pub enum Problem {
     /// Neither `malloc` nor `proxy_on_memory_allocate` is exported.
     #[error("exports no allocator: neither `malloc` nor `proxy_on_memory_allocate`")]
     NoAllocator,
+    /// Go's own compiler made a program of it, which exits when its `main` ends; Envoy traps there, and takes no such VM.
+    #[error("is a Go program and not a library: its `_start` exits before the first callback")]
+    GoProgram,
     /// Asks for more memory than Envoy gives.
     #[error("starts with {pages} pages of memory; Envoy gives at most {limit} (1 GiB)")]
     Memory {
@@ -161,10 +164,24 @@ impl Problem {
             Self::Unreadable(error) => return error.hint().map(str::to_owned),
             Self::Feature { .. } | Self::Memory64 { .. } => "build with the target's default features".to_owned(),
             Self::NoAbiVersion { .. } => {
-                "call `proxy_wasm::main!` in the crate's root, and build it as `cdylib`".to_owned()
+                "call `proxy_wasm::main!` in the crate's root, and build it as `cdylib`; in another language, export \
+                 `proxy_abi_version_0_2_1`"
+                    .to_owned()
             }
             Self::MissingImport { module, .. } if module.contains("wbindgen") => {
                 "a dependency expects a browser: disable its wasm-bindgen feature".to_owned()
+            }
+            Self::MissingImport { module, name }
+                if module == "env" && ["abort", "seed", "trace"].contains(&&**name) =>
+            {
+                format!("AssemblyScript imports it unless `asc --use {name}=FILE/FUNCTION` names another")
+            }
+            Self::MissingImport { module, .. } if ["go", "gojs"].contains(&&**module) => {
+                "Go built it for a browser: set GOOS=wasip1 and GOARCH=wasm, and build with -buildmode=c-shared"
+                    .to_owned()
+            }
+            Self::MissingImport { name, .. } if name.starts_with("emscripten_") || name.starts_with("invoke_") => {
+                "Emscripten built it for JavaScript: link with -sSTANDALONE_WASM and without exceptions".to_owned()
             }
             Self::MissingImport { .. } => "find which dependency calls it and do without".to_owned(),
             Self::ImportTooNew { since, .. } => format!("run it on Envoy {since} or newer, or do without the call"),
@@ -176,6 +193,7 @@ impl Problem {
                 "declare it as the proxy-wasm specification does".to_owned()
             }
             Self::NoAllocator => "build against proxy-wasm's SDK, which exports one".to_owned(),
+            Self::GoProgram => "build it with -buildmode=c-shared, with Go 1.24 or newer".to_owned(),
             Self::Memory { .. } => "lower the initial memory (`-Clink-arg=--initial-memory=…`)".to_owned(),
             Self::ImportKind { .. } | Self::Invalid { .. } => return None,
         })

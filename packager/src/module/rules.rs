@@ -218,6 +218,14 @@ fn exports(info: &ModuleInfo, problems: &mut Vec<Problem>) {
     if !allocator {
         problems.push(Problem::NoAllocator);
     }
+    // TinyGo's `_start` returns; it does not call itself Go.
+    let is_go = info
+        .producers
+        .iter()
+        .any(|field| field.field == "language" && field.tools.iter().any(|tool| tool.name == "Go"));
+    if is_go && info.exported_function("_start").is_some() && info.exported_function("_initialize").is_none() {
+        problems.push(Problem::GoProgram);
+    }
 }
 
 fn notes(info: &ModuleInfo, notes: &mut Vec<Note>) {

@@ -264,6 +264,17 @@ fn a_module_without_start_up_or_traffic_gets_notes() {
 }
 
 #[test]
+fn a_go_program_is_told_from_a_library() {
+    let problems = |start: &str, language: &str| {
+        let allocator = r#"(func (export "malloc") (param i32) (result i32) i32.const 0)"#;
+        let text = format!(r#"(module {ABI} {allocator} {start} (@producers (language "{language}" "1")))"#);
+        check(&wat::parse_str(text).unwrap(), EnvoyVersion::NEWEST).problems.len()
+    };
+    let (program, library) = (r#"(func (export "_start"))"#, r#"(func (export "_initialize"))"#);
+    assert_eq!((problems(program, "Go"), problems(library, "Go"), problems(program, "C11")), (1, 0, 0));
+}
+
+#[test]
 fn webassembly_proposals_are_refused_by_name() {
     for accepted in [
         "(func (param v128) (result v128) local.get 0)",

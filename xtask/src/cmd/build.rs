@@ -1,17 +1,20 @@
 //! `cargo xtask build`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use packager::build::{self, Built, CompileError, DiscoverError, Installer, Preference, ToolchainError, fresh};
+use packager::build::{
+    self, Built, CompileError, DiscoverError, Foreign, ForeignError, Installer, Preference, ToolchainError, fresh,
+};
 
 use crate::environment;
 use crate::report::{Failure, data, note};
+use crate::scaffold::place::quoted;
 
-/// Build plugin crates into wasm modules, target/plugins/NAME.wasm.
+/// Build plugins into wasm modules: crates into target/plugins/NAME.wasm, others as their plugin.toml says.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Plugins to build; all of the workspace's when none is named.
+    /// Plugins to build, by name or, where they have a plugin.toml, by its folder; all of the workspace's when none is named.
     #[arg(value_name = "PLUGIN")]
     pub(crate) plugins: Vec<String>,
     #[command(flatten)]
@@ -63,10 +66,101 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Build the named plugins, and say which workspace's root they are under.
 pub(crate) fn build(names: &[String], flags: &ToolchainFlags) -> Result<(PathBuf, Vec<Built>), Failure> {
-    let cargo = environment::cargo();
     let directory = std::env::current_dir().map_err(|e| Failure::environment(format!("no current folder: {e}")))?;
+    let asked = Asked::new(names, &directory, flags)?;
+    let (mut root, mut built) = (asked.root, Vec::new());
+    if let Some(crates) = &asked.crates {
+        let (workspace, modules) = build_crates(crates, flags, &directory)?;
+        root = workspace;
+        built = modules;
+    }
+    for foreign in &asked.foreign {
+        built.push(build_foreign(foreign)?);
+    }
+    Ok((root, built))
+}
+
+/// Which plugins are meant, by what builds them.
+struct Asked {
+    foreign: Vec<Foreign>,
+    /// Names of crates, none of them being all; nothing when no crate is meant.
+    crates: Option<Vec<String>>,
+    /// The folder that plugins without a crate are in.
+    root: PathBuf,
+}
+
+impl Asked {
+    fn new(names: &[String], directory: &Path, flags: &ToolchainFlags) -> Result<Self, Failure> {
+        let (paths, names): (Vec<_>, Vec<_>) = names.iter().partition(|name| is_path(name));
+        let mut foreign = Vec::new();
+        for path in &paths {
+            foreign.push(Foreign::read(Path::new(path)).map_err(foreign_failure)?);
+        }
+        let (mut root, mut crates) = (directory.to_owned(), Vec::new());
+        // With a manifest or a path, what is meant has been said.
+        let found = if flags.manifest_path.is_none() && (paths.is_empty() || !names.is_empty()) {
+            build::find_foreign(directory).map_err(foreign_failure)?
+        } else {
+            None
+        };
+        let is_project = |folder: &Path| folder.ancestors().any(|folder| folder.join("Cargo.toml").is_file());
+        let Some(found) = found else {
+            let crates = (paths.is_empty() || !names.is_empty()).then(|| names.into_iter().cloned().collect());
+            return Ok(Self { foreign, crates, root });
+        };
+        root.clone_from(&found.root);
+        if names.is_empty() {
+            foreign.extend(found.plugins);
+            let crates = (!found.is_own && is_project(directory)).then(Vec::new);
+            return Ok(Self { foreign, crates, root });
+        }
+        for name in names {
+            match found.plugins.iter().find(|foreign| foreign.plugin.name == *name) {
+                Some(plugin) => foreign.push(plugin.clone()),
+                None if is_project(directory) => crates.push(name.clone()),
+                None => {
+                    let known = found.plugins.iter().map(|foreign| foreign.plugin.name.clone()).collect();
+                    let (name, root) = (name.clone(), found.root);
+                    return Err(discover_failure(DiscoverError::Unknown { name, root, known }));
+                }
+            }
+        }
+        Ok(Self { foreign, crates: (!crates.is_empty()).then_some(crates), root })
+    }
+}
+
+/// Whether an argument is the folder of a plugin.toml, or the file, rather than a plugin's name.
+fn is_path(text: &str) -> bool {
+    text == "." || text.contains(std::path::is_separator) || text.ends_with("plugin.toml")
+}
+
+fn build_foreign(foreign: &Foreign) -> Result<Built, Failure> {
+    if !foreign.build.is_empty() {
+        let (name, folder) = (&foreign.plugin.name, foreign.plugin.root.display());
+        let variables = foreign.env.iter().map(|(name, value)| format!("{name}={}", quoted(value)));
+        let command: Vec<_> = variables.chain(foreign.build.iter().map(|word| quoted(word))).collect();
+        note(format!("{name}: running `{}` in {folder}", command.join(" ")));
+    }
+    foreign.build().map_err(foreign_failure)
+}
+
+pub(crate) fn foreign_failure(error: ForeignError) -> Failure {
+    match error {
+        ForeignError::NoModule { built: true, .. } => {
+            Failure::bad(error).hint("`build` in plugin.toml ran, and made another file than `module` says")
+        }
+        ForeignError::NoModule { built: false, .. } => {
+            Failure::bad(error).hint("build it, or name the program that does as `build` in plugin.toml")
+        }
+        ForeignError::Read { .. } | ForeignError::Spawn { .. } => Failure::environment(error),
+        ForeignError::File { .. } | ForeignError::Twice { .. } | ForeignError::Failed { .. } => Failure::bad(error),
+    }
+}
+
+fn build_crates(names: &[String], flags: &ToolchainFlags, directory: &Path) -> Result<(PathBuf, Vec<Built>), Failure> {
+    let cargo = environment::cargo();
     let question = fresh::Question {
-        directory: directory.clone(),
+        directory: directory.to_owned(),
         manifest: flags.manifest_path.clone(),
         cargo: cargo.clone(),
         preference: flags.toolchain.into(),
@@ -75,7 +169,7 @@ pub(crate) fn build(names: &[String], flags: &ToolchainFlags) -> Result<(PathBuf
     if let Some(built) = fresh::up_to_date(&question, names) {
         return Ok(built);
     }
-    let workspace = build::discover(&cargo, &directory, flags.manifest_path.as_deref()).map_err(discover_failure)?;
+    let workspace = build::discover(&cargo, directory, flags.manifest_path.as_deref()).map_err(discover_failure)?;
     let plugins = workspace.select(names).map_err(discover_failure)?;
 
     let tools = environment::tools(&workspace.root);
@@ -94,9 +188,9 @@ pub(super) fn discover_failure(error: DiscoverError) -> Failure {
         DiscoverError::Unknown { .. } => Failure::usage(error),
         DiscoverError::NoPlugins { .. } => Failure::usage(error)
             .hint("add a `[package.metadata.plugin]` table to the Cargo.toml of each plugin crate; it may be empty"),
-        DiscoverError::NoProject { .. } => {
-            Failure::usage(error).hint("run this in a cargo project, or name one with --manifest-path")
-        }
+        DiscoverError::NoProject { .. } => Failure::usage(error).hint(
+            "run this in a cargo project or beside a plugin.toml, or name one with --manifest-path or by its folder",
+        ),
         // Cargo's own words say whether it is the manifest, the compiler or the network.
         DiscoverError::Metadata(_) => Failure::environment(error),
         DiscoverError::Table { .. } | DiscoverError::NotCdylib { .. } => Failure::bad(error),

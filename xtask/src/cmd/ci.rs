@@ -39,6 +39,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     tools::envoy(&folder)?;
     tools::openid_provider(root, &folder)?;
     tools::browser(root, &folder)?;
+    tools::other_languages(root, &folder)?;
     let deny = tools::cargo_deny(&folder)?;
     if args.prepare {
         return Ok(());

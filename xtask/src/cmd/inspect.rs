@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use packager::build::Foreign;
 use packager::inspect::{Finding, Inspection, inspect};
 use packager::reference::Reference;
 
+use super::build::foreign_failure;
 use super::registry_flags::{self, RegistryFlags, fetch_failure};
-use crate::report::{Failure, data, printable};
+use crate::report::{Failure, data, printable, program};
 
 mod sheet;
 mod text;
@@ -16,7 +18,7 @@ mod text;
 /// Whatever can be said is printed. Exit code 1 when Istio would not take it, or when no Envoy known here loads it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// What to inspect: REGISTRY/REPOSITORY[:TAG][@DIGEST], oci:DIR:NAME, a file or a URL.
+    /// What to inspect: REGISTRY/REPOSITORY[:TAG][@DIGEST], oci:DIR:NAME, a file, a URL, or the folder of a plugin.toml.
     #[arg(value_name = "REF|FILE")]
     reference: String,
     /// Print JSON: sizes in bytes, memory in pages of 64 KiB; absent values are null.
@@ -44,6 +46,19 @@ fn reference(text: &str) -> Result<Reference, Failure> {
     let path = Path::new(text);
     if path.is_file() {
         return Ok(Reference::File(path.to_owned()));
+    }
+    if path.join("plugin.toml").is_file() {
+        let plugin = Foreign::read(path).map_err(foreign_failure)?;
+        return if plugin.module.is_file() {
+            Ok(Reference::File(plugin.module))
+        } else {
+            Err(Failure::environment(format!(
+                "`{}` has no module yet: {}",
+                plugin.plugin.name,
+                plugin.module.display()
+            ))
+            .hint(format!("{} build {text}/", program())))
+        };
     }
     if path.join("oci-layout").is_file() {
         return Err(Failure::usage(format!("`{text}` is a layout: name an image in it"))

@@ -25,7 +25,8 @@ use crate::report::{Failure, data, note, program};
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("foreign").args(["module", "from"]))]
 pub(crate) struct Args {
-    /// Plugins to package; all of the workspace's when none is named.
+    /// Plugins to package, by name or, where they have a plugin.toml, by its folder; all of the workspace's when none is
+    /// named.
     #[arg(value_name = "PLUGIN")]
     plugins: Vec<String>,
     /// Package this module, from any language, instead of building one; needs --name. A `runtime-config.json` beside it,
@@ -145,6 +146,11 @@ fn crates(args: &Args, destination: Option<&Destination>) -> Result<(), Failure>
     let (folder, built) = build(&args.plugins, &args.toolchain)?;
     let epoch = environment::source_date_epoch()?;
     let revision = args.revision.clone().or_else(|| commit(&folder));
+    // What has no crate may be anywhere.
+    let revision_of = |built: &Built| match built.toolchain {
+        None => args.revision.clone().or_else(|| commit(&built.plugin.root)),
+        Some(_) => revision.clone(),
+    };
     let root = args.layout.clone().unwrap_or_else(|| folder.join("dist"));
     let layout = Layout::open_or_create(&root).map_err(layout_failure)?;
     let mut changed = false;
@@ -152,7 +158,7 @@ fn crates(args: &Args, destination: Option<&Destination>) -> Result<(), Failure>
         let subject = Subject {
             name: built.plugin.name.clone(),
             origin: built.module.display().to_string(),
-            metadata: Metadata::of(built, revision.clone(), epoch).map_err(Failure::bad)?,
+            metadata: Metadata::of(built, revision_of(built), epoch).map_err(Failure::bad)?,
             module: Module::File(built.module.clone()),
         };
         changed |= write(args, &subject, &subject.checked(args.envoy)?, &layout, destination)?;

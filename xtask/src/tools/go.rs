@@ -1,6 +1,6 @@
 //! Programs compiled from Go modules: Istio's own fetcher, and a registry that Debian does not have.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{debian, run};
@@ -17,10 +17,7 @@ const GO: (u32, u32) = (1, 26);
 pub(super) fn build(root: &Path, folder: &Path) -> Result<(), Failure> {
     let folder =
         std::path::absolute(folder).map_err(|error| Failure::environment(format!("{}: {error}", folder.display())))?;
-    let go = match environment::on_path("go").filter(|program| is_recent(program.as_path())) {
-        Some(program) => program,
-        None => debian::go(&folder)?,
-    };
+    let go = program(&folder)?;
     // Go's own cache knows whether the sources changed since.
     let sources = root.join("registry-tests/istio-fetch");
     let fetcher = folder.join("istio-fetch");
@@ -39,6 +36,19 @@ pub(super) fn build(root: &Path, folder: &Path) -> Result<(), Failure> {
         run(command.env("GOBIN", &home).args(["install", "-trimpath", "-ldflags=-s -w", &module]))?;
     }
     Ok(())
+}
+
+/// Fetch what the plugin in `examples/go` is made of, so that it builds without a network.
+pub(super) fn example(root: &Path, folder: &Path) -> Result<(), Failure> {
+    let mut command = command(&program(folder)?);
+    run(command.current_dir(root.join("examples/go")).args(["mod", "download"]))
+}
+
+fn program(folder: &Path) -> Result<PathBuf, Failure> {
+    match environment::on_path("go").filter(|program| is_recent(program.as_path())) {
+        Some(program) => Ok(program),
+        None => debian::go(folder),
+    }
 }
 
 /// Without a C compiler, whatever the environment says of flags.

@@ -1,4 +1,4 @@
-//! Modules of npm: the OpenID provider that the suites sign in at, and what drives a browser.
+//! Programs of npm: the OpenID provider that the suites sign in at, the compiler of `AssemblyScript`, and what drives a browser.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,23 +11,28 @@ const FILES: [&str; 2] = ["package.json", "package-lock.json"];
 
 /// The modules of `examples/openid/provider` in `folder`.
 pub(super) fn openid_provider(root: &Path, folder: &Path) -> Result<(), Failure> {
-    modules("the OpenID provider", &root.join("examples/openid/provider"), folder, "openid-provider")
+    install(&root.join("examples/openid/provider"), folder, "openid-provider")
 }
 
-/// The modules of `page/tests/browser` in `folder`.
+/// The compiler of `examples/assemblyscript` in `folder`, as its lock file names it.
+pub(super) fn assemblyscript(root: &Path, folder: &Path) -> Result<(), Failure> {
+    install(&root.join("examples/assemblyscript"), folder, "assemblyscript")
+}
+
+/// What drives a browser, as the lock file of `page/tests/browser` names it, in `folder`.
 pub(super) fn browser(root: &Path, folder: &Path) -> Result<(), Failure> {
-    modules("the browser's driver", &root.join("page/tests/browser"), folder, "browser")
+    install(&root.join("page/tests/browser"), folder, "browser")
 }
 
-/// The modules that the lock file in `sources` names, in a folder of this name.
-fn modules(what: &str, sources: &Path, folder: &Path, name: &str) -> Result<(), Failure> {
+fn install(sources: &Path, folder: &Path, name: &str) -> Result<(), Failure> {
     let home = folder.join(name);
-    let io = |error: std::io::Error| Failure::environment(error).context(&format!("install {what}"));
+    let doing = format!("install {name}");
+    let io = |error: std::io::Error| Failure::environment(error).context(&doing);
     let same = |file: &&str| matches!((std::fs::read(sources.join(file)), std::fs::read(home.join(file))), (Ok(a), Ok(b)) if a == b);
     if FILES.iter().all(same) {
         return Ok(());
     }
-    note(format!("installing {what} with npm"));
+    note(format!("installing {name} with npm"));
     std::fs::create_dir_all(folder).map_err(io)?;
     let partial = tempfile::Builder::new().prefix(&format!(".{name}-")).tempdir_in(folder).map_err(io)?;
     for file in FILES {
