@@ -159,7 +159,7 @@ impl Page {
         drop(shown);
         let viewer = Viewer {
             page: self.clone(),
-            viewer,
+            number: viewer,
             hello: Some(hello.into()),
             next: seen.map_or(0, |seen| seen.saturating_add(1)).min(end),
             started: seen.is_some(),
@@ -176,7 +176,7 @@ impl Page {
 
 impl Shown {
     fn wake(&mut self) {
-        for waker in self.viewers.values_mut().filter_map(Option::take) {
+        for waker in self.numbers.values_mut().filter_map(Option::take) {
             waker.wake();
         }
     }
@@ -271,7 +271,7 @@ impl Body for PageBody {
 /// One that follows the page, and how far it has come.
 pub(crate) struct Viewer {
     page: Page,
-    viewer: u64,
+    number: u64,
     hello: Option<Bytes>,
     /// The trace that comes next.
     next: u64,
@@ -313,17 +313,17 @@ impl Viewer {
             self.heartbeat.as_mut().reset(Instant::now() + HEARTBEAT);
             // Registers the task; a timer that was just set is not over.
             let _ = self.heartbeat.as_mut().poll(cx);
-            shown.viewers.insert(self.viewer, Some(cx.waker().clone()));
+            shown.viewers.insert(self.number, Some(cx.waker().clone()));
             return Poll::Ready(Some(Bytes::from_static(b":\n\n")));
         }
-        shown.viewers.insert(self.viewer, Some(cx.waker().clone()));
+        shown.viewers.insert(self.number, Some(cx.waker().clone()));
         Poll::Pending
     }
 }
 
 impl Drop for Viewer {
     fn drop(&mut self) {
-        self.page.lock().viewers.remove(&self.viewer);
+        self.page.lock().viewers.remove(&self.number);
     }
 }
 
