@@ -69,6 +69,20 @@ impl Buffer {
         self.first = all.freeze();
     }
 
+    /// Writes `content` over `len` bytes from anywhere.
+    pub(crate) fn splice(&mut self, start: usize, len: usize, content: &[u8]) -> Result<(), SetError> {
+        let whole = self.contiguous();
+        let start = start.min(whole.len());
+        let after = start.saturating_add(len).min(whole.len());
+        let (before, after) = (&whole[..start], &whole[after..]);
+        if before.len() + content.len() + after.len() > MAX_SIZE {
+            return Err(SetError::TooLarge);
+        }
+        *self = Self::default();
+        self.push([before, content, after].concat().into());
+        Ok(())
+    }
+
     /// Writes `content` over `len` bytes from `start`, with the ranges Envoy supports: prepend, replace a prefix or
     /// everything, append.
     pub(crate) fn set(&mut self, start: usize, len: usize, content: &[u8]) -> Result<(), SetError> {

@@ -1,4 +1,4 @@
-//! The upstream when there is none: it answers with the request that reached it.
+//! The upstream when there is none: it answers with the request that reached it, or always the same.
 //!
 //! The answer is 200 and JSON: `method`, `path`, `authority`, `headers` (pairs in order, without pseudo-headers),
 //! `trailers`, `body_size`, and `body` as text, of which the first 64 KiB are kept.
@@ -6,11 +6,20 @@
 use bytes::Bytes;
 
 use crate::header_map::HeaderMap;
+use crate::stream::state::VIA_UPSTREAM;
 
 const MAX_BODY: usize = 64 << 10;
 
+/// The same answer to all requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fixed {
+    pub(crate) status: u16,
+    pub(crate) body: Bytes,
+}
+
 #[derive(Debug)]
 pub(crate) struct Echo {
+    fixed: Option<Fixed>,
     headers: HeaderMap,
     trailers: HeaderMap,
     body: Vec<u8>,
@@ -18,11 +27,14 @@ pub(crate) struct Echo {
 }
 
 impl Echo {
-    pub(crate) fn new(headers: HeaderMap) -> Self {
-        Self { headers, trailers: HeaderMap::default(), body: Vec::new(), size: 0 }
+    pub(crate) fn new(headers: HeaderMap, fixed: Option<Fixed>) -> Self {
+        Self { fixed, headers, trailers: HeaderMap::default(), body: Vec::new(), size: 0 }
     }
 
     pub(crate) fn data(&mut self, bytes: &[u8]) {
+        if self.fixed.is_some() {
+            return;
+        }
         self.size += bytes.len() as u64;
         self.body.extend_from_slice(&bytes[..bytes.len().min(MAX_BODY - self.body.len())]);
     }
@@ -35,8 +47,24 @@ impl Echo {
         self.headers.text(":method") == Some("HEAD")
     }
 
+    pub(crate) fn status(&self) -> u16 {
+        self.fixed.as_ref().map_or(200, |fixed| fixed.status)
+    }
+
+    pub(crate) fn content_type(&self) -> &'static str {
+        if self.fixed.is_some() { "text/plain" } else { "application/json" }
+    }
+
+    /// Envoy's response code details.
+    pub(crate) fn details(&self) -> &'static str {
+        if self.fixed.is_some() { "direct_response" } else { VIA_UPSTREAM }
+    }
+
     /// The body of the answer.
     pub(crate) fn answer(&self) -> Bytes {
+        if let Some(fixed) = &self.fixed {
+            return fixed.body.clone();
+        }
         let head = |name: &str| self.headers.text(name).unwrap_or_default().as_bytes();
         let mut json = Vec::with_capacity(1024 + self.body.len());
         for (key, value) in [("{\n  \"authority\": ", head(":authority")), (",\n  \"body\": ", &self.body)] {
@@ -100,7 +128,7 @@ mod tests {
             map
         };
         let head = [(":method", "POST"), (":path", "/a?b=\"c\""), (":authority", "host")];
-        let mut echo = Echo::new(map(&[&head, headers].concat()));
+        let mut echo = Echo::new(map(&[&head, headers].concat()), None);
         echo.data(body);
         echo.trailers(map(trailers));
         let expected = json!({
@@ -115,5 +143,16 @@ mod tests {
         check(&[], &[], b"");
         check(&[("x-a", "1"), ("x-b", "\\ \" \t ü \u{7f}")], &[("x-t", "")], b"line\none\x00\xff");
         check(&[("x-a", "1")], &[("x-t", "1"), ("x-u", "2")], b"plain");
+    }
+
+    #[test]
+    fn a_fixed_answer_has_nothing_of_the_request() {
+        let fixed = Fixed { status: 404, body: Bytes::from_static(b"none") };
+        let mut echo = Echo::new(HeaderMap::default(), Some(fixed));
+        echo.data(b"body");
+        assert_eq!(
+            (echo.status(), echo.content_type(), echo.answer()),
+            (404, "text/plain", Bytes::from_static(b"none"))
+        );
     }
 }

@@ -438,8 +438,9 @@ fn report_unseen(site: &Site, state: &StreamState, details: &str) {
 fn from_upstream(stream: &mut Stream, exchange: Option<&mut Exchange>, event: UpstreamEvent) {
     match event {
         UpstreamEvent::Headers { headers, end } => {
+            let details = exchange.as_ref().map_or(VIA_UPSTREAM, |exchange| exchange.details());
             stream.state_mut().upstream = exchange.and_then(|exchange| exchange.peer());
-            stream.response_headers(headers, VIA_UPSTREAM, end);
+            stream.response_headers(headers, details, end);
         }
         UpstreamEvent::Data(bytes) => {
             let end = exchange.is_some_and(Exchange::ended_with_data);

@@ -83,6 +83,9 @@ pub(crate) struct HeaderMap {
     text: Vec<u8>,
     /// How much of `text` is in use.
     bytes: usize,
+    /// Another kind of map, for callbacks that are driven by hand: sorted, names as they were first written, one value
+    /// each, nothing renamed.
+    sorted: bool,
 }
 
 /// Where a header is in the text: the name's place and length, the value's place and length.
@@ -110,6 +113,44 @@ pub(crate) enum InvalidHeader {
 }
 
 impl HeaderMap {
+    /// A map that is sorted and has one value for each name.
+    pub(crate) fn sorted() -> Self {
+        Self { sorted: true, ..Self::default() }
+    }
+
+    /// What a guest is told of its size: the bytes, as Envoy does, or of a sorted map the number of its entries.
+    pub(crate) fn told_size(&self) -> usize {
+        if self.sorted { self.entries.len() } else { self.bytes }
+    }
+
+    fn canonical<'n>(&self, name: &'n [u8]) -> &'n [u8] {
+        if self.sorted { name } else { canonical(name) }
+    }
+
+    /// Adds to a sorted map: a second value is joined with the first.
+    fn add_sorted(&mut self, name: &[u8], value: &[u8]) {
+        if let Some(at) = self.position(name) {
+            let joined = match self.value(&self.entries[at]) {
+                [] => value.to_vec(),
+                first => [first, b", ", value].concat(),
+            };
+            self.give(at, &joined);
+            return;
+        }
+        let lower = name.to_ascii_lowercase();
+        let at = self.entries.partition_point(|entry| self.name(entry).to_ascii_lowercase() < lower);
+        let entry = Entry { name: self.append(name), value: self.append(value) };
+        self.bytes += name.len() + value.len();
+        self.entries.insert(at, entry);
+    }
+
+    /// Gives an entry another value.
+    fn give(&mut self, at: usize, value: &[u8]) {
+        self.make_room();
+        self.bytes = self.bytes - self.entries[at].value.1 as usize + value.len();
+        self.entries[at].value = self.append(value);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -147,7 +188,7 @@ impl HeaderMap {
 
     /// The first value of `name`, which is matched whatever its case.
     pub(crate) fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        let name = canonical(name);
+        let name = self.canonical(name);
         self.entries.iter().find(|entry| self.is_named(entry, name)).map(|entry| self.value(entry))
     }
 
@@ -158,7 +199,7 @@ impl HeaderMap {
 
     /// The values of `name`, in order.
     pub(crate) fn values(&self, name: &[u8]) -> impl Iterator<Item = &[u8]> {
-        let name = canonical(name);
+        let name = self.canonical(name);
         self.entries.iter().filter(move |entry| self.is_named(entry, name)).map(|entry| self.value(entry))
     }
 
@@ -180,11 +221,15 @@ impl HeaderMap {
     }
 
     pub(crate) fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), TooLarge> {
-        let name = canonical(name);
+        let name = self.canonical(name);
         if self.bytes + name.len() + value.len() > MAX_BYTES || self.entries.len() >= MAX_ENTRIES {
             return Err(TooLarge);
         }
         self.make_room();
+        if self.sorted {
+            self.add_sorted(name, value);
+            return Ok(());
+        }
         let name = self.append(name);
         self.text[range(name)].make_ascii_lowercase();
         let key = &self.text[range(name)];
@@ -247,13 +292,19 @@ impl HeaderMap {
         if self.bytes + name.len() + value.len() > MAX_BYTES {
             return Err(TooLarge);
         }
+        if self.sorted
+            && let Some(at) = self.position(name)
+        {
+            self.give(at, value);
+            return Ok(());
+        }
         self.remove(name);
         self.add(name, value)
     }
 
     /// Gives a single-valued header its value where it stands, or adds it.
     pub(crate) fn set(&mut self, name: &[u8], value: &[u8]) -> Result<(), TooLarge> {
-        let Some(entry) = self.position(canonical(name)) else { return self.add(name, value) };
+        let Some(entry) = self.position(self.canonical(name)) else { return self.add(name, value) };
         let bytes = self.bytes - self.entries[entry].value.1 as usize + value.len();
         if bytes > MAX_BYTES {
             return Err(TooLarge);
@@ -265,12 +316,12 @@ impl HeaderMap {
     }
 
     pub(crate) fn remove(&mut self, name: &[u8]) {
-        let name = canonical(name);
+        let name = self.canonical(name);
         self.retain(|key, _| !key.eq_ignore_ascii_case(name));
     }
 
     fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
-        let Self { entries, text, bytes } = self;
+        let Self { entries, text, bytes, .. } = self;
         entries.retain(|entry| {
             let keep = keep(&text[range(entry.name)], &text[range(entry.value)]);
             if !keep {

@@ -176,7 +176,7 @@ impl Page {
 
 impl Shown {
     fn wake(&mut self) {
-        for waker in self.numbers.values_mut().filter_map(Option::take) {
+        for waker in self.viewers.values_mut().filter_map(Option::take) {
             waker.wake();
         }
     }

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
@@ -15,6 +16,7 @@ use tokio::task::LocalSet;
 use crate::admin;
 use crate::admission::RequestIds;
 use crate::chain::{Chain, ChainFilter, NetworkFilter};
+use crate::echo::Fixed;
 use crate::exchange::Site;
 use crate::listener::{Accepting, Balance, Inbox};
 use crate::native::Services;
@@ -32,8 +34,8 @@ use crate::worker::{PluginHandle, Vms, WorkerFilter};
 pub struct Options {
     /// Address to listen on; port 0 picks one.
     pub listen: String,
-    /// `http://`, `h2c://` or `https://HOST[:PORT]`, or `tcp://HOST:PORT` for a network chain; `None` is the built-in
-    /// echo.
+    /// `http://`, `h2c://` or `https://HOST[:PORT]`, or `tcp://HOST:PORT` for a network chain;
+    /// [`fixed:STATUS[:BODY]`](mesh::plan::fixed_response); `None` is the built-in echo.
     pub upstream: Option<String>,
     /// Clusters that filters may call, by name: `http://`, `h2c://` or `https://HOST[:PORT]`.
     pub clusters: BTreeMap<String, String>,
@@ -249,13 +251,18 @@ fn refused(what: &str, upstream: &str, tcp: bool) -> ServeError {
 /// Whom a server's workers connect to.
 pub(crate) struct Peers {
     upstream: Option<Address>,
+    fixed: Option<Fixed>,
     pub(crate) clusters: BTreeMap<String, Address>,
     tls: Option<Tls>,
 }
 
 impl Peers {
     pub(crate) fn of(chain: &Chain, options: &Options) -> Result<Self, ServeError> {
-        let upstream = options.upstream.as_deref().map(|url| address("the upstream", url, chain.is_tcp)).transpose()?;
+        let given = options.upstream.as_deref();
+        let fixed = given.filter(|_| !chain.is_tcp).and_then(mesh::plan::fixed_response);
+        let fixed = fixed.map(|(status, body)| Fixed { status, body: Bytes::copy_from_slice(body.as_bytes()) });
+        let upstream =
+            given.filter(|_| fixed.is_none()).map(|url| address("the upstream", url, chain.is_tcp)).transpose()?;
         if chain.is_tcp && upstream.is_none() {
             return Err(refused("the upstream", "(none)", chain.is_tcp));
         }
@@ -267,7 +274,7 @@ impl Peers {
         let encrypted = upstream.iter().chain(clusters.values()).any(|address| address.scheme == Scheme::Https);
         let tls =
             encrypted.then(|| Tls::new(&options.ca_certificates)).transpose().map_err(ServeError::Certificates)?;
-        Ok(Self { upstream, clusters, tls })
+        Ok(Self { upstream, fixed, clusters, tls })
     }
 
     pub(crate) fn dialer(&self, chain: &Chain) -> Dialer {
@@ -337,7 +344,7 @@ pub(crate) fn site(
         // It keeps its connections.
         (Some(before), _) => before.upstream.clone(),
         (None, Some(address)) if !chain.is_tcp => Upstream::new(address.clone(), peers.dialer(chain)),
-        _ => Upstream::Echo,
+        _ => peers.fixed.clone().map_or(Upstream::Echo, Upstream::Fixed),
     };
     let trace = options.trace.clone();
     Ok(Rc::new(Site {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use wasmtime::{Memory, ResourceLimiter, TypedFunc};
 
 use crate::abi::LogLevel;
+use crate::callbacks::ByHand;
 use crate::callouts::{Callouts, Host, Received};
 use crate::cel::Expressions;
 use crate::hazard::{self, Hazard, HazardKind};
@@ -111,6 +112,8 @@ pub(crate) struct HostState {
     /// The recorded streams that the VM has something to tell of.
     pub(crate) visits: Visits,
     pub(crate) limits: Limits,
+    /// Callbacks are driven by hand, by other rules than Envoy's.
+    pub(crate) by_hand: Option<Box<ByHand>>,
 }
 
 impl HostState {
@@ -136,6 +139,7 @@ impl HostState {
             last_error: None,
             visits: Visits::default(),
             limits,
+            by_hand: None,
         }
     }
 
@@ -209,6 +213,11 @@ impl HostState {
             self.last_error = Some(message.to_owned());
         }
         if level < self.log_level {
+            return;
+        }
+        let context = self.context_id();
+        if let Some(by_hand) = &mut self.by_hand {
+            by_hand.lines.push((context, level, message.to_owned()));
             return;
         }
         self.check_secrets(message);

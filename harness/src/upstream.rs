@@ -20,9 +20,10 @@ pub(crate) use pool::{Dialer, Pool, broken, dial};
 pub(crate) use tls::Tls;
 
 use crate::body::{self, QueueBody, Writer};
-use crate::echo::Echo;
+use crate::echo::{Echo, Fixed};
 use crate::header_map::HeaderMap;
 use crate::stream::flags;
+use crate::stream::state::VIA_UPSTREAM;
 use pool::{Answer, Idle};
 
 /// The two ends of a connection to an upstream.
@@ -36,6 +37,7 @@ pub(crate) struct Peer {
 #[derive(Clone)]
 pub(crate) enum Upstream {
     Echo,
+    Fixed(Fixed),
     Http(Pool),
 }
 
@@ -158,8 +160,9 @@ impl Upstream {
     /// Sends a request's headers; `end` when nothing follows.
     pub(crate) fn start(&self, headers: &HeaderMap, end: bool) -> Result<Exchange, Failure> {
         let pool = match self {
-            Self::Echo => {
-                let echo = Echo::new(headers.clone());
+            Self::Echo | Self::Fixed(_) => {
+                let fixed = if let Self::Fixed(fixed) = self { Some(fixed.clone()) } else { None };
+                let echo = Echo::new(headers.clone(), fixed);
                 return Ok(Exchange::Echo { echo, complete: end, answer: None, headers_sent: false, ended: false });
             }
             Self::Http(pool) => pool.clone(),
@@ -226,6 +229,14 @@ impl Exchange {
         }
     }
 
+    /// Envoy's response code details of its answer.
+    pub(crate) fn details(&self) -> &'static str {
+        match self {
+            Self::Echo { echo, .. } => echo.details(),
+            Self::Http { .. } => VIA_UPSTREAM,
+        }
+    }
+
     /// Whom the response came from, once it has.
     pub(crate) fn peer(&self) -> Option<Peer> {
         match self {
@@ -258,16 +269,17 @@ impl Exchange {
                 *headers_sent = true;
                 let body = echo.answer();
                 let mut headers = HeaderMap::default();
-                for (name, value) in [
-                    (":status", "200"),
-                    ("content-type", "application/json"),
-                    ("content-length", &body.len().to_string()),
-                ] {
+                // A response without content has neither type nor length (RFC 9110, section 8.6).
+                let has_content = !body.is_empty() && ![204, 304].contains(&echo.status());
+                let (status, length) = (echo.status().to_string(), body.len().to_string());
+                let all = [(":status", &*status), ("content-type", echo.content_type()), ("content-length", &length)];
+                for (name, value) in all.into_iter().take(if has_content { 3 } else { 1 }) {
                     // Three short headers fit any map.
                     let _ = headers.add(name.as_bytes(), value.as_bytes());
                 }
+                let end = echo.is_head() || !has_content;
                 *answer = Some(body);
-                Poll::Ready(Event::Headers { headers, end: echo.is_head() })
+                Poll::Ready(Event::Headers { headers, end })
             }
             Self::Echo { ended: true, .. } => Poll::Pending,
             Self::Echo { answer, ended, .. } => Poll::Ready(answer.take().map_or_else(

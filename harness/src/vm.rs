@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use wasmtime::{Extern, ExternType, Instance, Memory, Store, Table, Trap, TypedFunc, WasmParams, WasmResults};
 
 use crate::abi::{AbiVersion, LogLevel};
+use crate::callbacks::ByHand;
 use crate::callouts::Host;
 use crate::engine::epochs;
 use crate::hazard::{Hazard, HazardKind, MemoryWatch};
@@ -116,6 +117,16 @@ impl Vm {
     /// Gives the VM the worker it lives on, without which its callouts come to nothing.
     pub(crate) fn attach(&mut self, host: Host) {
         self.store.data_mut().host = Some(host);
+    }
+
+    /// From now on its hostcalls follow the rules of callbacks that are driven by hand.
+    pub(crate) fn drive_by_hand(&mut self, by_hand: ByHand) {
+        self.store.data_mut().by_hand = Some(Box::new(by_hand));
+    }
+
+    /// What they have left there.
+    pub(crate) fn by_hand(&mut self) -> &mut ByHand {
+        self.store.data_mut().by_hand.get_or_insert_default()
     }
 
     /// Its number on the worker it lives on.
@@ -384,6 +395,16 @@ impl Vm {
         for root in roots {
             self.stop_root(root);
         }
+    }
+
+    /// [`Self::stop`] for whoever does not wait: what is not done is deleted, and nothing under way arrives any more.
+    pub(crate) fn end(&mut self) {
+        self.stop();
+        let roots: Vec<u32> = self.roots.iter().map(|(_, root)| *root).collect();
+        for root in roots {
+            self.delete_root(root);
+        }
+        self.store.data_mut().callouts.cancel_all();
     }
 
     /// `on_done` of a root context, if it is still there and has not been told.

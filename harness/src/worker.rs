@@ -154,6 +154,13 @@ impl Vms {
         self.all.borrow().iter().all(|vm| vm.borrow().stopped())
     }
 
+    /// Ends all plugins at once, whether they are done or not: nothing of them runs after this, and no answer reaches them.
+    pub(crate) fn end(&self) {
+        for vm in self.all.borrow().iter() {
+            vm.borrow_mut().end();
+        }
+    }
+
     /// `on_done` and `on_delete` of all root contexts. Those that are not done yet have `patience` to say so.
     pub(crate) async fn stop(&self, patience: Duration) {
         let vms = self.all.borrow().clone();

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use crate::model::{Direction, FilterKind, Layer, ProxyKind};
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use upstream::Endpoint;
 
 /// A request on which nothing happens for this long is answered with 504: Envoy's default and the harness's.
@@ -68,7 +68,9 @@ pub fn bootstrap(plan: &Plan) -> Result<Value, EnvoyError> {
     }
     let mut listeners = vec![listener(plan, &mut clusters)?];
     let upstream = upstream_cluster(plan);
-    if let Some(url) = &plan.upstream {
+    if fixed_response(plan).is_some() {
+        // It is the route's own.
+    } else if let Some(url) = &plan.upstream {
         clusters.push(Endpoint::parse("the upstream", url)?.cluster(&upstream));
     } else if plan.chain.listener.layer == Layer::Network {
         return Err(EnvoyError::NoUpstream);
@@ -120,6 +122,12 @@ fn port(plan: &Plan) -> u16 {
 /// The upstream's name in the properties that plugins read: Istio's for the port.
 fn upstream_cluster(plan: &Plan) -> String {
     format!("{}|{}||", if is_inbound(plan) { "inbound" } else { "outbound" }, port(plan))
+}
+
+/// The upstream's answer when it is the same to everything. A network chain needs a server.
+fn fixed_response(plan: &Plan) -> Option<(u16, &str)> {
+    let upstream = plan.upstream.as_deref().filter(|_| plan.chain.listener.layer == Layer::Http)?;
+    plan::fixed_response(upstream)
 }
 
 /// Adds the clusters that its filters need.
@@ -175,6 +183,12 @@ fn listener(plan: &Plan, clusters: &mut Vec<Value>) -> Result<Value, EnvoyError>
 /// The HTTP connection manager with what Istio sets and the harness does alike.
 fn connection_manager(plan: &Plan, http_filters: &[Value]) -> Value {
     let port = port(plan);
+    let mut route = json!({"name": "default", "match": {"prefix": "/"}});
+    match fixed_response(plan) {
+        Some((status, "")) => route["direct_response"] = json!({"status": status}),
+        Some((status, body)) => route["direct_response"] = json!({"status": status, "body": {"inline_string": body}}),
+        None => route["route"] = json!({"cluster": upstream_cluster(plan), "timeout": "0s"}),
+    }
     let virtual_host = if is_inbound(plan) { format!("inbound|http|{port}") } else { "*:*".to_owned() };
     filter(
         "envoy.filters.network.http_connection_manager",
@@ -189,11 +203,7 @@ fn connection_manager(plan: &Plan, http_filters: &[Value]) -> Value {
             "route_config": {
                 "name": upstream_cluster(plan),
                 "validate_clusters": false,
-                "virtual_hosts": [{"name": virtual_host, "domains": ["*"], "routes": [{
-                    "name": "default",
-                    "match": {"prefix": "/"},
-                    "route": {"cluster": upstream_cluster(plan), "timeout": "0s"},
-                }]}],
+                "virtual_hosts": [{"name": virtual_host, "domains": ["*"], "routes": [route]}],
             },
             "access_log": [access_log()],
         }),

@@ -22,7 +22,7 @@ pub struct Plan {
     /// Address to listen on, for example `127.0.0.1:8080`; port 0 picks one.
     pub listen: String,
     /// The upstream: `http://`, `h2c://` or `https://HOST[:PORT]`, or `tcp://HOST:PORT` when `chain` is a network
-    /// chain; `None` is the built-in echo.
+    /// chain; [`fixed_response`]'s form is the same answer to all; `None` is the built-in echo.
     pub upstream: Option<String>,
     /// Clusters that filters may call, by name, each `http://`, `h2c://` or `https://HOST[:PORT]`.
     #[serde(default)]
@@ -89,4 +89,27 @@ pub enum Module {
         /// What went wrong, for the log.
         reason: String,
     },
+}
+
+/// Reads `fixed:STATUS[:BODY]`, an upstream that is no server but one answer to everything: its status, 200 to 599, and
+/// its body.
+pub fn fixed_response(upstream: &str) -> Option<(u16, &str)> {
+    let rest = upstream.strip_prefix("fixed:")?;
+    let (status, body) = rest.split_once(':').unwrap_or((rest, ""));
+    let status = status.parse().ok().filter(|code| status.len() == 3 && (200..600).contains(code))?;
+    Some((status, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fixed_response_is_a_status_and_perhaps_a_body() {
+        assert_eq!(fixed_response("fixed:204"), Some((204, "")));
+        assert_eq!(fixed_response("fixed:200:a:b"), Some((200, "a:b")));
+        for no in ["fixed:", "fixed:20", "fixed:+20", "fixed:100", "fixed:600", "http://fixed:200", "fixed:0200"] {
+            assert_eq!(fixed_response(no), None, "{no}");
+        }
+    }
 }

@@ -5,11 +5,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bytes::Bytes;
+
 /// One suite after its run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suite {
     /// The file it is from.
     pub file: PathBuf,
+    /// Why it could not be run at all; it has no tests then.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// Its tests, in the file's order.
     pub cases: Vec<Case>,
 }
@@ -23,10 +28,46 @@ pub struct Case {
     pub verdict: Verdict,
     /// How long it took.
     pub took: Duration,
+    /// How fast it is, when that was measured.
+    #[serde(default)]
+    pub measured: Option<Measured>,
     /// What the plugins logged, in order, level first.
     pub logs: Vec<String>,
     /// What each request met, as `harness::trace::json` writes it, for the report's page.
     pub traces: Vec<serde_json::Value>,
+}
+
+/// A benchmark's figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measured {
+    /// How often it ran.
+    pub iterations: u64,
+    /// Half of them took no longer.
+    pub median: Duration,
+}
+
+/// What of a module was reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// The module.
+    pub module: PathBuf,
+    /// Its functions' number.
+    pub functions: usize,
+    /// How many of them were reached.
+    pub reached: usize,
+    /// The same of the plugin's own crate, where it is known.
+    pub own: Option<Own>,
+}
+
+/// What of a plugin's own code was reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Own {
+    /// The crate.
+    pub name: String,
+    /// Its functions' number.
+    pub functions: usize,
+    /// Those that were not reached, by name.
+    pub unreached: Vec<String>,
 }
 
 /// How a test went.
@@ -52,4 +93,44 @@ pub struct Mismatch {
     pub expected: String,
     /// What was seen; nothing where there was nothing.
     pub actual: Option<String>,
+    /// What would have to be written for it to be met, where that can be said.
+    #[serde(default)]
+    pub golden: Option<Golden>,
+}
+
+/// A value to be written in place of one that was not met.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Golden {
+    /// Into the suite, at this field.
+    Field(String, Bytes),
+    /// Into this file.
+    File(PathBuf, Bytes),
+}
+
+impl Mismatch {
+    /// An expectation that cannot be written anew.
+    pub fn new(path: impl Into<String>, what: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self { path: path.into(), what: what.into(), expected: expected.into(), actual: None, golden: None }
+    }
+
+    /// With what was seen instead.
+    #[must_use]
+    pub fn actual(mut self, actual: impl Into<String>) -> Self {
+        self.actual = Some(actual.into());
+        self
+    }
+
+    /// With what would have to be written.
+    #[must_use]
+    pub fn golden(mut self, golden: Golden) -> Self {
+        self.golden = Some(golden);
+        self
+    }
+}
+
+impl Suite {
+    /// Whether all of it went well.
+    pub fn passed(&self) -> bool {
+        self.problems.is_empty() && self.cases.iter().all(|case| case.verdict == Verdict::Passed)
+    }
 }

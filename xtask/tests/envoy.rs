@@ -7,10 +7,11 @@ mod support;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{command, finish, plugwright, repository, request};
+use support::{Server, command, finish, plugwright, repository, request};
 
 const SCRIPT: &str = "apiVersion: extensions.istio.io/v1alpha1\nkind: TrafficExtension\nmetadata: {name: script}\nspec:\n  \
                       lua: {inlineCode: \"function envoy_on_request(handle) handle:headers():add('x-lua', '1') end\"}\n";
@@ -79,20 +80,31 @@ fn what_cannot_be_written_is_said() {
     refused(&["--out", "no/such/folder.json"], 3, &["write no/such/folder.json"]);
 }
 
-#[test]
-fn exec_serves_the_chain_and_goes_away_with_its_configuration() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("all.yaml"), format!("{SCRIPT}{NOBODY}")).unwrap();
+/// An Envoy that serves the resources in `folder`, and its address.
+fn envoy(folder: &Path, arguments: &[&str]) -> (Child, String) {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let mut envoy =
-        command(folder.path(), &["envoy", "-f", "all.yaml", "--exec", "--workers", "1", "--listen", &address]);
-    envoy.env("ENVOY", support::envoy::program()).env("TMPDIR", folder.path());
-    let mut child = envoy.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let start = ["envoy", "-f", "all.yaml", "--exec", "--workers", "1", "--listen", &address];
+    let mut envoy = command(folder, &[&start, arguments].concat());
+    envoy.env("ENVOY", support::envoy::program()).env("TMPDIR", folder);
+    let mut child = envoy.stderr(Stdio::null()).spawn().unwrap();
     let started = Instant::now();
     while std::net::TcpStream::connect(&address).is_err() {
         assert!(started.elapsed() < Duration::from_mins(1) && child.try_wait().unwrap().is_none());
         std::thread::sleep(Duration::from_millis(20));
     }
+    (child, address)
+}
+
+fn end(mut child: Child) {
+    finish(Command::new("kill").arg(child.id().to_string())).fine();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn exec_serves_the_chain_and_goes_away_with_its_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("all.yaml"), format!("{SCRIPT}{NOBODY}")).unwrap();
+    let (child, address) = envoy(folder.path(), &[]);
     let denied = request(&address, "GET", "/", &[]);
     assert_eq!((denied.status, denied.body.as_slice()), (403, "RBAC: access denied".as_bytes()));
     let allowed = request(&address, "GET", "/open", &[]);
@@ -100,7 +112,29 @@ fn exec_serves_the_chain_and_goes_away_with_its_configuration() {
     let echo: serde_json::Value = serde_json::from_slice(&allowed.body).unwrap();
     assert_eq!(echo["path"], "/open");
     assert!(echo["headers"].as_array().unwrap().contains(&serde_json::json!(["x-lua", "1"])), "{echo}");
-    finish(Command::new("kill").arg(child.id().to_string())).fine();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    end(child);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the bootstrap is still there");
+}
+
+#[test]
+fn a_fixed_response_is_the_same_from_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let add = SCRIPT.replace("on_request", "on_response");
+    fs::write(folder.path().join("all.yaml"), add).unwrap();
+    for upstream in ["fixed:203:so be it", "fixed:404", "fixed:204"] {
+        let seen = |address: &str| {
+            let response = request(address, "GET", "/", &[]);
+            let own = |(name, _): &&(String, String)| !["date", "server"].contains(&name.as_str());
+            let mut headers: Vec<_> = response.headers.iter().filter(own).cloned().collect();
+            headers.sort();
+            (response.status, headers, response.body)
+        };
+        let (child, address) = envoy(folder.path(), &["--upstream", upstream]);
+        let theirs = seen(&address);
+        end(child);
+        let run = ["run", "-f", "all.yaml", "--quiet", "--upstream", upstream, "--listen", "127.0.0.1:0"];
+        let ours = Server::start(&mut command(folder.path(), &run));
+        assert_eq!(seen(ours.address()), theirs, "{upstream}");
+        assert!(theirs.1.contains(&("x-lua".to_owned(), "1".to_owned())), "{theirs:?}");
+    }
 }

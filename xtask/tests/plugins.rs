@@ -38,9 +38,6 @@ fn passed_in_the_harness(modules: &Path, arguments: &[&str]) -> usize {
     ended.stdout.lines().filter_map(passed).sum()
 }
 
-/// Passes in the harness too, but not each time: once in three runs the keys were fetched once more. Why is not known yet.
-const UNSURE: &str = "rotated_keys_are_fetched_once_when_a_token_names_an_unknown_one";
-
 #[test]
 fn plugins_pass_their_tests_as_modules() {
     plugwright(repository(), &["build"]).fine();
@@ -48,7 +45,7 @@ fn plugins_pass_their_tests_as_modules() {
     for (plugin, at_least) in
         [("basic-auth", 15), ("header-append", 9), ("acl-check", 15), ("check-header", 10), ("openid", 30)]
     {
-        let passed = passed_in_the_harness(&modules, &["--package", plugin, "--tests", "--", "--skip", UNSURE]);
+        let passed = passed_in_the_harness(&modules, &["--package", plugin, "--tests"]);
         assert!(passed >= at_least, "{plugin}: {passed}");
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Call, Fault, memory};
 use crate::abi::{BufferType, Status};
-use crate::buffer::SetError;
+use crate::buffer::{Buffer, SetError};
 use crate::callouts::Received;
 use crate::state::HostState;
 use crate::stream::state::{Body, View};
@@ -26,6 +26,9 @@ fn content(state: &HostState, buffer: BufferType) -> Result<Bytes, Fault> {
             let Some((stream, filter)) = state.stream() else { return Ok(Bytes::new()) };
             let mut stream = stream.borrow_mut();
             let body = stream.view(filter).and_then(|view| body(view, buffer));
+            if body.is_none() && state.by_hand.is_some() {
+                return Err(Status::NotFound.into());
+            }
             Ok(body.map(|body| body.buffer.contiguous()).unwrap_or_default())
         }
         BufferType::HttpCallResponseBody => match state.received() {
@@ -42,7 +45,7 @@ fn content(state: &HostState, buffer: BufferType) -> Result<Bytes, Fault> {
         },
         BufferType::VmConfiguration => Ok(state.vm.configuration.clone()),
         BufferType::PluginConfiguration => match state.root() {
-            Some(root) if root.configuring => Ok(root.plugin.configuration.clone()),
+            Some(root) if root.configuring || state.by_hand.is_some() => Ok(root.plugin.configuration.clone()),
             _ => Err(Status::NotFound.into()),
         },
     }
@@ -72,10 +75,12 @@ pub(super) fn set(call: &mut Call<'_>, buffer: u32, start: u32, len: u32, ptr: u
     }
     let (memory, state) = memory::split(call)?;
     let bytes = memory::range(memory, ptr, size)?;
+    let by_hand = state.by_hand.is_some();
     let (stream, filter) = state.stream().ok_or(Status::BadArgument)?;
     let mut stream = stream.borrow_mut();
     let body = stream.view(filter).and_then(|view| body(view, buffer)).ok_or(Status::BadArgument)?;
-    body.buffer.set(start as usize, len as usize, bytes).map_err(|error| match error {
+    let set = if by_hand { Buffer::splice } else { Buffer::set };
+    set(&mut body.buffer, start as usize, len as usize, bytes).map_err(|error| match error {
         SetError::Start => Status::BadArgument,
         SetError::TooLarge => Status::InternalFailure,
     })?;

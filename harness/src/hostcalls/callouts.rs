@@ -43,10 +43,12 @@ fn map(pairs: &[(Bytes, Bytes)]) -> Result<HeaderMap, TooLarge> {
 fn report(state: &HostState, cluster: &str, refusal: Refusal) -> Refusal {
     if refusal == Refusal::UnknownCluster && state.shared.report_missing_cluster(cluster) {
         let plugin = state.root().map_or("", |root| &root.plugin.name);
-        let line = format!(
-            "plugin {plugin} calls the cluster `{cluster}`, which is not there; give it with \
-             --cluster '{cluster}=http://HOST:PORT'"
-        );
+        let advice = if state.by_hand.is_some() {
+            "a plugin test has no clusters, a chain test has".to_owned()
+        } else {
+            format!("give it with --cluster '{cluster}=http://HOST:PORT'")
+        };
+        let line = format!("plugin {plugin} calls the cluster `{cluster}`, which is not there; {advice}");
         state.sink.log(LogLevel::Warn, &line);
     }
     refusal
@@ -86,7 +88,10 @@ pub(super) fn http_call(
         forwarded_for: None,
     };
     let described = state.describe_call("http", &cluster, &request.headers, request.body.len());
-    let started = state.callouts.http(state.host.as_ref(), root, &cluster, request);
+    let started = match state.by_hand {
+        Some(_) => Err(Refusal::UnknownCluster),
+        None => state.callouts.http(state.host.as_ref(), root, &cluster, request),
+    };
     if let Some(callout) = described {
         state.record_call(callout, started.ok());
     }
@@ -218,7 +223,10 @@ fn start(
     let cluster = &target.service.cluster;
     let kind = if message.is_some() { "grpc_call" } else { "grpc_stream" };
     let described = state.describe_call(kind, cluster, &target.headers, message.map_or(0, <[u8]>::len));
-    let started = state.callouts.grpc(state.host.as_ref(), root, cluster, target.headers, message, timeout);
+    let started = match state.by_hand {
+        Some(_) => Err(Refusal::UnknownCluster),
+        None => state.callouts.grpc(state.host.as_ref(), root, cluster, target.headers, message, timeout),
+    };
     if let Some(callout) = described {
         state.record_call(callout, started.ok());
     }

@@ -129,6 +129,9 @@ pub(super) fn get_pairs(call: &mut Call<'_>, map: u32, ptr: u32, size: u32) -> R
     });
     if unavailable {
         out_of_phase(call.data(), "proxy_get_header_map_pairs", map);
+        if call.data().by_hand.is_some() {
+            return Err(Status::BadArgument.into());
+        }
     }
     memory::give(call, &bytes, ptr, size)
 }
@@ -229,7 +232,7 @@ pub(super) fn remove(call: &mut Call<'_>, map: u32, k: u32, k_len: u32) -> Resul
 pub(super) fn size(call: &mut Call<'_>, map: u32, out: u32) -> Result<(), Fault> {
     let map = map_type(map)?;
     let mut bytes = read(call.data(), map, |found, logging| match found {
-        Readable::Map(headers) if !logging => Some(headers.byte_size()),
+        Readable::Map(headers) if !logging => Some(headers.told_size()),
         _ => None,
     });
     if bytes.is_none() && matches!(map, MapType::RequestTrailers | MapType::ResponseTrailers) {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::{Call, Fault, memory};
 use crate::abi::{Status, pairs};
 use crate::buffer;
+use crate::callbacks::Reply;
 use crate::hazard::{self, HazardKind};
 use crate::state::HostState;
 use crate::stream::state::{Direction, LocalReply};
@@ -29,6 +30,15 @@ pub(super) fn send_local_response(
     let headers = pairs::deserialize(memory::range(memory, headers, headers_len)?);
     if body.len() > buffer::MAX_SIZE {
         return Err(Status::InternalFailure.into());
+    }
+    if let Some(mut by_hand) = state.by_hand.take() {
+        let (details, body) = (details.to_vec(), body.to_vec());
+        let reply = Reply { status: code, grpc_status: grpc_status.cast_unsigned(), details, body };
+        if let Some((stream, _)) = state.stream() {
+            by_hand.answer(&mut stream.borrow_mut(), reply, &headers);
+        }
+        state.by_hand = Some(by_hand);
+        return Ok(());
     }
     let details = String::from_utf8_lossy(&details[..details.len().min(MAX_DETAILS)])
         .replace(|c: char| c.is_ascii_whitespace(), "_");

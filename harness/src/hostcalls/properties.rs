@@ -22,6 +22,15 @@ pub(super) fn get(call: &mut Call<'_>, path: u32, len: u32, ptr: u32, size: u32)
     if path.len() > MAX_PATH {
         return Err(Status::NotFound.into());
     }
+    if let Some(by_hand) = &state.by_hand
+        && let Some((stream, _)) = state.stream()
+    {
+        let stream = stream.borrow();
+        let kept = || stream.filter_state.get(path.strip_suffix(b"\0").unwrap_or(path));
+        let value = by_hand.property(path).map(<[u8]>::to_vec).or_else(|| kept().map(|kept| kept.to_vec()));
+        drop(stream);
+        return memory::give(call, &value.ok_or(Status::NotFound)?, ptr, size);
+    }
     if let Some(value) = state.nature.property(path) {
         return memory::give(call, &value, ptr, size);
     }

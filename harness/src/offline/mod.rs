@@ -33,6 +33,7 @@ use crate::vm::{StartError, Surroundings};
 use crate::worker::{Vms, WorkerFilter, canary};
 
 pub use world::World;
+pub(crate) use world::random;
 
 const VIA_UPSTREAM: &str = "via_upstream";
 /// For how long a held stream may wait for something before it counts as held for ever.
@@ -165,10 +166,13 @@ struct Running {
     filters: Vec<WorkerFilter>,
     network: Vec<network::Filter>,
     task: tokio::task::JoinHandle<()>,
+    vms: Vms,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // A task that is aborted is there until tasks have their turn, and by then somebody else's test may have begun.
+        self.vms.end();
         self.task.abort();
     }
 }
@@ -211,14 +215,14 @@ impl Proxy {
         let (vms, on_queue_ready): (Vms, mpsc::Receiver<QueueReady>) =
             Vms::new(self.surroundings.clone(), self.services.clone());
         let handle = vms.start(&self.plugin)?;
-        let task = tokio::task::spawn_local(vms.run(on_queue_ready));
+        let task = tokio::task::spawn_local(vms.clone().run(on_queue_ready));
         let (mut filters, mut network) = (Vec::new(), Vec::new());
         if self.network {
             network.push(network::Filter::Wasm(handle));
         } else {
             filters.push(WorkerFilter::Wasm(handle));
         }
-        self.running = Some(Running { filters, network, task });
+        self.running = Some(Running { filters, network, task, vms });
         Ok(())
     }
 

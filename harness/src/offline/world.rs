@@ -59,20 +59,22 @@ impl Nature for World {
         Some(self.since_epoch())
     }
 
-    /// The sequence `SplitMix64`, a byte of each number: the same that the SDK gives plugins in native tests.
     fn random(&self, bytes: &mut [u8]) -> bool {
-        let state = &mut *self.state();
-        for byte in bytes {
-            state.random = state.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let next = state.random;
-            let mixed = (next ^ (next >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            *byte = mixed.to_be_bytes()[0];
-        }
+        random(&mut self.state().random, bytes);
         true
     }
 
     fn property(&self, path: &[u8]) -> Option<Vec<u8>> {
         self.properties.get(path).cloned()
+    }
+}
+
+/// The sequence `SplitMix64`, a byte of each number: the same that the SDK gives plugins in native tests.
+pub(crate) fn random(seed: &mut u64, bytes: &mut [u8]) {
+    for byte in bytes {
+        *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (*seed ^ (*seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        *byte = mixed.to_be_bytes()[0];
     }
 }

@@ -21,6 +21,7 @@ mod jwt;
 mod lua;
 mod module;
 mod network;
+mod offline;
 mod rbac;
 mod reload;
 mod shared;

@@ -19,7 +19,7 @@ const SMALL: (u64, u32) = (4 << 20, 6);
 const LARGE_LEVEL: u32 = 2;
 
 /// What is compressed at a time. Most modules are smaller, and their stream is what any encoder makes of one piece.
-const BLOCK: usize = 256 << 10;
+const BLOCK: usize = 128 << 10;
 
 /// How far back deflate looks.
 const WINDOW: usize = 32 << 10;
@@ -31,7 +31,7 @@ const MOST_THREADS: usize = 8;
 const CAPACITY: usize = WINDOW + BLOCK + BLOCK / 8 + 1024;
 
 /// So much of a block is looked at, in one place, to see whether it is noise.
-const SAMPLE: usize = 4 << 10;
+const SAMPLE: usize = 2 << 10;
 
 /// From so many places.
 const SAMPLES: usize = 4;
@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_block_is_compressed_with_what_is_before_it() {
-        let phrase = noise(WINDOW / 2);
+        let phrase = noise(WINDOW / 4);
         let content: Vec<u8> =
             text(BLOCK - phrase.len()).into_iter().chain(phrase.clone()).chain(phrase.clone()).collect();
         let without = compressed(1, &content[..BLOCK], BLOCK).len();

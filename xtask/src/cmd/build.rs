@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use packager::build::{
-    self, Built, CompileError, DiscoverError, Foreign, ForeignError, Installer, Preference, ToolchainError, fresh,
+    self, Built, CompileError, DiscoverError, Foreign, ForeignError, Installer, Plugin, Preference, ToolchainError,
+    fresh,
 };
 
 use crate::environment;
@@ -183,7 +184,25 @@ fn build_crates(names: &[String], flags: &ToolchainFlags, directory: &Path) -> R
     Ok((workspace.root, built))
 }
 
+<<<<<<< HEAD
 pub(super) fn discover_failure(error: DiscoverError) -> Failure {
+=======
+/// The named plugins without building them, or all: crates, and those of other languages.
+pub(crate) fn plugins(names: &[String], flags: &ToolchainFlags) -> Result<Vec<Plugin>, Failure> {
+    let directory = std::env::current_dir().map_err(|e| Failure::environment(format!("no current folder: {e}")))?;
+    let asked = Asked::new(names, &directory, flags)?;
+    let mut plugins = Vec::new();
+    if let Some(crates) = &asked.crates {
+        let cargo = environment::cargo();
+        let workspace = build::discover(&cargo, &directory, flags.manifest_path.as_deref());
+        plugins = workspace.and_then(|workspace| workspace.select(crates)).map_err(discover_failure)?;
+    }
+    plugins.extend(asked.foreign.into_iter().map(|foreign| foreign.plugin));
+    Ok(plugins)
+}
+
+fn discover_failure(error: DiscoverError) -> Failure {
+>>>>>>> main
     match error {
         DiscoverError::Unknown { .. } => Failure::usage(error),
         DiscoverError::NoPlugins { .. } => Failure::usage(error)

@@ -3,12 +3,17 @@
 pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod ci;
+<<<<<<< HEAD
 pub(crate) mod dev;
+=======
+pub(crate) mod completions;
+>>>>>>> main
 pub(crate) mod envoy;
 pub(crate) mod explain;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod lint;
+pub(crate) mod man;
 pub(crate) mod metadata_flags;
 pub(crate) mod migrate;
 pub(crate) mod new;
@@ -20,6 +25,7 @@ pub(crate) mod registry_flags;
 pub(crate) mod requests;
 pub(crate) mod run;
 pub(crate) mod surroundings;
+pub(crate) mod test;
 pub(crate) mod test_host;
 pub(crate) mod toolchain;
 pub(crate) mod verify;

@@ -108,7 +108,7 @@ pub(crate) struct ChainFlags {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: String,
     /// Where requests go after the chain, `http://`, `https://` or `h2c://HOST[:PORT]`; by default an echo that is
-    /// built in. With `tcp://HOST:PORT` connections are served and not requests: the network chain runs.
+    /// built in. `fixed:STATUS[:BODY]` answers all alike. With `tcp://HOST:PORT` connections are served and not requests: the network chain runs.
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
     /// Trust the certificates in this PEM file too, for `https://` upstreams and clusters.

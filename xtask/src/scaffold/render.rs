@@ -61,6 +61,9 @@ impl Order<'_> {
             if let Some(suite) = parts.suite {
                 add("tests/plugin.yaml", suite);
             }
+            if let Some(chain) = parts.chain {
+                add("tests/chain.yaml", chain);
+            }
         } else {
             for (path, text) in LUA {
                 add(path, text);
