@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use support::{command, plugwright, request};
@@ -125,7 +125,9 @@ impl Dev {
                         return line;
                     }
                 }
-                Err(_) => panic!("no {part:?} in\n{}", self.said.join("\n")),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    panic!("no {part:?} in\n{}", self.said.join("\n"))
+                }
             }
         }
     }

@@ -17,7 +17,8 @@ function entryOf(key, trace) {
 }
 
 function casesOf(data) {
-  return list(data && data.suites).flatMap((suite, s) => list(suite.cases).map((test, c) =>
+  const all = (suite) => [...list(suite.problems).map((problem) => ({ name: "the suite could not be run", verdict: { broken: problem } })), ...list(suite.cases)];
+  return list(data && data.suites).flatMap((suite, s) => all(suite).map((test, c) =>
     ({ key: `${s}-${c}`, suite, test, text: `${suite.file} ${test.name} ${verdictOf(test)}`.toLowerCase() })));
 }
 

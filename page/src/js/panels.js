@@ -87,7 +87,7 @@ function caseView(suite, test) {
   const logs = list(test.logs);
   return [
     el("div.head", null, el("h2", null, shown(test.name)), el("span.status", { class: kind }, word)),
-    facts([["suite", suite.file], ["took", duration(taken(test.took))], ["traces", list(test.traces).length || null]]),
+    facts([["suite", suite.file], ["took", duration(taken(test.took))], ["median", test.measured ? `${duration(taken(test.measured.median))} of ${test.measured.iterations}` : null], ["traces", list(test.traces).length || null]]),
     verdict === "broken" && el("div.card.said", null, clipped(test.verdict.broken)),
     mismatches.length > 0 && el("section", null, el("h3", null, count(mismatches.length, "expectation"), " not met", el("span.faint", null, "− expected, + seen")), mismatches.map((mismatch) =>
       el("div.card", null, el("div.cap", null, el("strong", null, shown(mismatch.what)), " ", el("code.faint", null, shown(mismatch.path))),

@@ -184,9 +184,6 @@ fn build_crates(names: &[String], flags: &ToolchainFlags, directory: &Path) -> R
     Ok((workspace.root, built))
 }
 
-<<<<<<< HEAD
-pub(super) fn discover_failure(error: DiscoverError) -> Failure {
-=======
 /// The named plugins without building them, or all: crates, and those of other languages.
 pub(crate) fn plugins(names: &[String], flags: &ToolchainFlags) -> Result<Vec<Plugin>, Failure> {
     let directory = std::env::current_dir().map_err(|e| Failure::environment(format!("no current folder: {e}")))?;
@@ -201,8 +198,7 @@ pub(crate) fn plugins(names: &[String], flags: &ToolchainFlags) -> Result<Vec<Pl
     Ok(plugins)
 }
 
-fn discover_failure(error: DiscoverError) -> Failure {
->>>>>>> main
+pub(super) fn discover_failure(error: DiscoverError) -> Failure {
     match error {
         DiscoverError::Unknown { .. } => Failure::usage(error),
         DiscoverError::NoPlugins { .. } => Failure::usage(error)

@@ -3,11 +3,8 @@
 pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod ci;
-<<<<<<< HEAD
-pub(crate) mod dev;
-=======
 pub(crate) mod completions;
->>>>>>> main
+pub(crate) mod dev;
 pub(crate) mod envoy;
 pub(crate) mod explain;
 pub(crate) mod images;

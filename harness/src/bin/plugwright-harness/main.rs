@@ -97,6 +97,7 @@ enum Where {
     Listener,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct Arguments {
     trace: Mode,
     show_secrets: bool,

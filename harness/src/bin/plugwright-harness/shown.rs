@@ -83,7 +83,9 @@ fn hide(value: &mut Value, secret: bool) {
         Value::String(text) if secret => REDACTED.clone_into(text),
         Value::Array(items) => items.iter_mut().for_each(|item| hide(item, secret)),
         Value::Object(fields) => {
-            fields.iter_mut().for_each(|(name, value)| hide(value, secret || is_secret_name(name)))
+            for (name, value) in fields.iter_mut() {
+                hide(value, secret || is_secret_name(name));
+            }
         }
         _ => {}
     }

@@ -53,7 +53,11 @@ impl Mode {
     pub(crate) fn settings(self, show_secrets: bool, page: bool) -> Option<Settings> {
         let printed = matches!(self, Self::Full | Self::Json);
         let settings = Settings { show_secrets, ..Settings::default() };
-        (printed || page).then(|| if printed { settings } else { Settings { excerpt: 4096, ..settings } })
+        match (printed, page) {
+            (true, _) => Some(settings),
+            (false, true) => Some(Settings { excerpt: 4096, ..settings }),
+            (false, false) => None,
+        }
     }
 }
 
