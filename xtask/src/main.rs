@@ -11,7 +11,7 @@ mod tools;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 /// Build, package, prove and run proxy-wasm plugins for Istio and Envoy.
 #[derive(Parser)]
@@ -32,10 +32,13 @@ enum Command {
     Explain(cmd::explain::Args),
     Registry(cmd::registry::Args),
     Run(cmd::run::Args),
+    Dev(cmd::dev::Args),
     Test(cmd::test::Args),
     TestHost(cmd::test_host::Args),
     Migrate(cmd::migrate::Args),
     Envoy(cmd::envoy::Args),
+    Completions(cmd::completions::Args),
+    Man(cmd::man::Args),
     Ci(cmd::ci::Args),
     Bench(cmd::bench::Args),
 }
@@ -54,10 +57,16 @@ fn main() -> ExitCode {
         Command::Explain(args) => cmd::explain::run(&args),
         Command::Registry(args) => cmd::registry::run(&args),
         Command::Run(args) => cmd::run::run(&args),
+        Command::Dev(args) => cmd::dev::run(args),
         Command::Test(args) => cmd::test::run(&args),
         Command::TestHost(args) => cmd::test_host::run(&args),
         Command::Migrate(args) => cmd::migrate::run(&args),
         Command::Envoy(args) => cmd::envoy::run(&args),
+        Command::Completions(args) => {
+            cmd::completions::run(&args, installed());
+            Ok(())
+        }
+        Command::Man(args) => cmd::man::run(&args, installed()),
         Command::Ci(args) => cmd::ci::run(&args),
         Command::Bench(args) => cmd::bench::run(&args),
     };
@@ -65,6 +74,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// The command line by the name that it is installed under, which is what a shell completes and `man` looks for.
+fn installed() -> clap::Command {
+    Command::command().name("cargo-plugwright").bin_name("cargo-plugwright")
 }
 
 /// Cargo runs `cargo-plugwright plugwright ARGS…` for `cargo plugwright ARGS…`: drop the repeated name.

@@ -77,6 +77,8 @@ fn check(file: &str, least: usize) {
                 let ci = fs::read_to_string(repository().join(".ci/run")).unwrap();
                 assert!(ci.lines().any(|line| line == format!("exec {}", block.text.trim_end())), "{ci}");
             }
+            // An example, which is shown and not run.
+            "yaml" => {}
             "text" => assert_eq!(printed, block.text),
             other => panic!("a block of unknown kind `{other}`: {}", block.text),
         }
@@ -91,6 +93,11 @@ fn check(file: &str, least: usize) {
 #[test]
 fn every_block_does_what_the_readme_says() {
     check("README.md", 5);
+}
+
+#[test]
+fn every_block_about_testing_does_what_it_says() {
+    check("docs/testing.md", 2);
 }
 
 #[test]

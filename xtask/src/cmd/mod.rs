@@ -3,11 +3,14 @@
 pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod ci;
+pub(crate) mod completions;
+pub(crate) mod dev;
 pub(crate) mod envoy;
 pub(crate) mod explain;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod lint;
+pub(crate) mod man;
 pub(crate) mod metadata_flags;
 pub(crate) mod migrate;
 pub(crate) mod new;

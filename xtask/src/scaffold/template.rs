@@ -31,10 +31,12 @@ pub(super) struct Parts {
     pub(super) about: &'static str,
     /// The declarative test, for those that see requests.
     pub(super) suite: Option<&'static str>,
+    /// The one of its chain, for those that do nothing alone.
+    pub(super) chain: Option<&'static str>,
 }
 
 macro_rules! parts {
-    ($name:literal, $suite:expr) => {
+    ($name:literal, $suite:expr, $chain:expr) => {
         Parts {
             lib: include_str!(concat!("../../templates/", $name, "/src/lib.rs")),
             config: include_str!(concat!("../../templates/", $name, "/src/config.rs")),
@@ -44,6 +46,7 @@ macro_rules! parts {
             table: include_str!(concat!("../../templates/", $name, "/table.md")),
             about: include_str!(concat!("../../templates/", $name, "/README.md")),
             suite: $suite,
+            chain: $chain,
         }
     };
 }
@@ -64,6 +67,7 @@ pub(super) const TRAFFIC_EXTENSION: &str = include_str!("../../templates/common/
 pub(super) const LUA: &[File] = &[
     ("README.md", include_str!("../../templates/lua/README.md")),
     ("extension.yaml", include_str!("../../templates/lua/extension.yaml")),
+    ("tests/chain.yaml", include_str!("../../templates/lua/tests/chain.yaml")),
 ];
 
 /// What a project of its own has besides.
@@ -130,11 +134,13 @@ impl Template {
     /// Its crate; a script has none.
     pub(super) fn parts(self) -> Option<Parts> {
         Some(match self {
-            Self::Headers => parts!("headers", suite!("headers")),
-            Self::Auth => parts!("auth", suite!("auth")),
-            Self::Callout => parts!("callout", suite!("callout")),
-            Self::Body => parts!("body", suite!("body")),
-            Self::Network => parts!("network", None),
+            Self::Headers => parts!("headers", suite!("headers"), None),
+            Self::Auth => parts!("auth", suite!("auth"), None),
+            Self::Callout => {
+                parts!("callout", suite!("callout"), Some(include_str!("../../templates/callout/tests/chain.yaml")))
+            }
+            Self::Body => parts!("body", suite!("body"), None),
+            Self::Network => parts!("network", None, None),
             Self::Lua => return None,
         })
     }

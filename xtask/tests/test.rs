@@ -1,0 +1,156 @@
+//! `test` as it is called: suites in both formats, what fails, what cannot be run, reports, updates.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use support::{Ended, plugwright, repository};
+
+/// A folder with the fixtures, and the plugin that they are for.
+fn folder(files: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let from = repository().join("xtask/tests/suites");
+    for name in files {
+        fs::copy(from.join(name), folder.path().join(name)).unwrap();
+    }
+    let probe = wat::parse_file(from.join("probe.wat")).unwrap();
+    fs::write(folder.path().join("probe.wasm"), probe).unwrap();
+    folder
+}
+
+fn test(folder: &Path, arguments: &[&str]) -> Ended {
+    plugwright(folder, &[&["test", "--plugin", "probe.wasm"], arguments].concat())
+}
+
+/// Without times, which differ.
+fn untimed(report: &str) -> String {
+    let line = |line: &str| match line.rsplit_once(" (") {
+        Some((start, end)) if end.ends_with("s)") => format!("{start}\n"),
+        _ => format!("{line}\n"),
+    };
+    report.lines().map(line).collect()
+}
+
+#[test]
+fn a_textproto_suite_of_the_testers_users_runs_as_it_is() {
+    let folder = folder(&["good.textproto", "body.data", "expected.data"]);
+    let ended = test(folder.path(), &["--proto", "good.textproto"]).fine();
+    let expected = "good.textproto\n  ok     HeadersAreSortedAndJoined\n  ok     ALocalResponseStopsWhateverIsReturned\n  \
+                    ok     BodiesAreCutAndJoined\n3 tests: 3 passed, 0 failed, 0 broken\n";
+    assert_eq!(untimed(&ended.stdout), expected);
+}
+
+#[test]
+fn what_fails_is_shown_and_the_rest_still_runs() {
+    let folder = folder(&["bad.yaml"]);
+    let ended = test(folder.path(), &["bad.yaml", "--timeout", "1"]).refused(1, &["7 tests did not pass"]);
+    let golden = fs::read_to_string(repository().join("xtask/tests/suites/bad.txt")).unwrap();
+    assert_eq!(untimed(&ended.stdout).replace(folder.path().to_str().unwrap(), ""), golden);
+}
+
+#[test]
+fn reports_are_for_programs_too() {
+    let folder = folder(&["bad.yaml"]);
+    let filter = ["bad.yaml", "--filter", "/differs|still/", "--threads", "1", "--json", "--junit", "junit.xml"];
+    let ended = test(folder.path(), &filter).refused(1, &["2 tests did not pass"]);
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let tests = report["suites"][0]["tests"].as_array().unwrap();
+    let verdicts: Vec<&str> = tests.iter().map(|test| test["verdict"].as_str().unwrap()).collect();
+    assert_eq!(verdicts, ["failed", "failed", "passed"]);
+    assert_eq!(tests[0]["mismatches"][0]["path"], "test[0].request_headers.result.has_header[0]");
+    let junit = fs::read_to_string(folder.path().join("junit.xml")).unwrap();
+    assert!(junit.contains("<testsuite name=\"bad.yaml\" tests=\"3\" failures=\"2\" errors=\"0\""), "{junit}");
+    test(folder.path(), &["bad.yaml", "--filter", "nothing has this"]).refused(2, &["no test has such a name"]);
+    test(folder.path(), &["bad.yaml", "--filter", "/(/"]).refused(2, &["unclosed group"]);
+}
+
+#[test]
+fn an_update_changes_the_values_that_differ_and_nothing_else() {
+    let folder = folder(&["bad.yaml", "good.textproto", "body.data", "expected.data"]);
+    let path = folder.path();
+    let before = fs::read_to_string(path.join("bad.yaml")).unwrap();
+    test(path, &["bad.yaml", "--filter", "differs", "--update"]).fine();
+    let after = before.replace("value: \"2\"}] # kept", "value: \"1\"}] # kept");
+    let after = after.replace("X-Probe: yes", "X-Probe: no").replace("{exact: \"abc\"}", "{exact: \"a<>c\"}");
+    assert_eq!(fs::read_to_string(path.join("bad.yaml")).unwrap(), after);
+    test(path, &["bad.yaml", "--filter", "differs"]).fine();
+
+    let before = fs::read_to_string(path.join("good.textproto")).unwrap();
+    fs::write(path.join("good.textproto"), before.replace("\"0<>23<>56<>89\"", "\"?\" # all\n 'more'")).unwrap();
+    fs::write(path.join("expected.data"), "?").unwrap();
+    test(path, &["good.textproto", "--update"]).fine();
+    assert_eq!(fs::read_to_string(path.join("good.textproto")).unwrap(), before);
+    assert_eq!(fs::read_to_string(path.join("expected.data")).unwrap(), "0<>23<>56<>89");
+
+    let ended = test(path, &["bad.yaml", "--filter", "pauses", "--update"]);
+    ended.refused(1, &["not updated: bad.yaml: `test[4].request_headers.result`", "1 of what is not as expected"]);
+}
+
+#[track_caller]
+fn broken(name: &str, text: &str, expected: &str) {
+    let folder = folder(&[]);
+    fs::write(folder.path().join(name), text).unwrap();
+    let ended = test(folder.path(), &[name]).refused(1, &["did not pass"]);
+    assert_eq!(ended.stdout.lines().nth(1).unwrap(), format!("  BROKEN {expected}"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_suite_that_is_none_is_said_with_its_place() {
+    let known = "an unknown field; did you mean";
+    broken(
+        "a.yaml",
+        "test:\n- name: x\n  request_header: {}\n",
+        &format!("a.yaml:3:3: `test[0].request_header`: {known} `request_headers`?"),
+    );
+    broken("a.textpb", "test { nam: 'x' }", &format!("a.textpb:1:8: `test[0].nam`: {known} `name`?"));
+    broken("a.textpb", "test { name: 'x' name: 'y' }", "a.textpb:1:18: `test[0].name`: given twice, first at 1:8");
+    broken("a.textpb", "test {", "a.textpb:1:7: the message that begins at 1:6 has no end");
+    broken(
+        "a.yaml",
+        "test: [{name: x}, {name: x, name: y}]\n",
+        "a.yaml:1:29: the key `name` is given twice, first at 1:20",
+    );
+    broken("a.yaml", "test: {name: x}\n", "a.yaml:1:7: `test`: must be a list, is a message; begin it with `- `");
+    broken("a.yaml", "test: [{benchmark: 7}]\n", "a.yaml:1:20: `test[0].benchmark`: must be true or false, is `7`");
+    broken("a.yaml", "env: {}\n", "a.yaml:1:1: the suite has no `test`");
+    broken(
+        "a.yaml",
+        "env: {log_level: LOUD}\ntest: [{benchmark: true}]",
+        "a.yaml:1:18: `env.log_level`: `LOUD` is no level; there are TRACE, DEBUG, INFO, WARN, ERROR, CRITICAL",
+    );
+    broken(
+        "a.yaml",
+        "test: [{num_chunks: 0, benchmark: true}]",
+        "a.yaml:1:21: `test[0].num_chunks`: must be a whole number from 1 to 2147483647, is `0`",
+    );
+    broken(
+        "a.yaml",
+        "test: [{request_headers: {result: {body: [{exact: a, regex: b}]}}}]",
+        "a.yaml:1:54: `test[0].request_headers.result.body[0].regex`: given beside `exact`; there may be one of exact, regex, file",
+    );
+    let nothing = "no test of the suite expects anything; add what is expected to a `result`, for example `has_header`, or say `benchmark: true`";
+    broken("a.yaml", "test: [{name: x, request_headers: {}}]", &format!("a.yaml:1:1: {nothing}"));
+    broken("a.yaml", "a: 1\n", "it is no suite: a plugin suite has `test` at its top, a chain suite `kind: ChainTest`");
+}
+
+#[test]
+fn what_is_not_there_is_said() {
+    let folder = folder(&["bad.yaml"]);
+    test(folder.path(), &["none.yaml"]).refused(2, &["failed to read none.yaml"]);
+    let ended = plugwright(folder.path(), &["test", "bad.yaml", "--filter", "still"]).refused(1, &[]);
+    assert!(ended.stdout.contains("there is no module: give `env.wasm_path` or --plugin"), "{}", ended.stdout);
+    let ended = test(folder.path(), &["bad.yaml", "--filter", "still", "--config", "none"]).refused(1, &[]);
+    assert!(ended.stdout.contains("failed to read the configuration none: No such file"), "{}", ended.stdout);
+    plugwright(repository(), &["test", "nothing-of-that-name"]).refused(2, &["nothing-of-that-name"]);
+}
+
+#[test]
+fn the_sample_plugins_pass_their_suites() {
+    let ended = plugwright(repository(), &["test", "--json"]).fine();
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert!(report["passed"].as_u64().unwrap() >= 14, "{}", report["passed"]);
+}
