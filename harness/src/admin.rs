@@ -1,9 +1,9 @@
-//! The administration endpoint: the metrics, for whoever scrapes them.
+//! The administration endpoint: the metrics, for whoever scrapes them, and the trace page where it is asked for.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -12,25 +12,35 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::page::Page;
 use crate::shared::Shared;
 
 const HEADER_READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Serves until shutdown.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut on_shutdown: watch::Receiver<bool>) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    page: Option<Page>,
+    mut on_shutdown: watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = on_shutdown.wait_for(|shutdown| *shutdown) => return,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, peer)) = accepted else {
             // Out of descriptors, most likely: connections that end will free some.
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             continue;
         };
-        let shared = shared.clone();
+        let (shared, page) = (shared.clone(), page.clone());
         let service = service_fn(move |request| {
-            let response = answer(&request, &shared);
+            let page = page.as_ref().and_then(|page| page.answer(Some(peer), &request));
+            let response = match page {
+                Some(page) => page.map(Either::Left),
+                None => answer(&request, &shared).map(Either::Right),
+            };
             std::future::ready(Ok::<_, std::convert::Infallible>(response))
         });
         tokio::task::spawn_local(async move {

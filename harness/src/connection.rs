@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http_body_util::Either;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -13,7 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-use crate::exchange::{Connection, serve};
+use crate::exchange::{Connection, StreamReset, serve};
+use crate::page::Page;
 use crate::reload::Current;
 
 /// What every HTTP/2 connection begins with, and no HTTP/1.1 request does.
@@ -36,6 +38,7 @@ const MAX_SEND_BUFFER: usize = 256 << 10;
 /// Serves HTTP/1.1 or HTTP/2 until the client or, after the requests in flight, a shutdown ends it.
 pub(crate) async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     current: Current,
+    page: Option<Page>,
     connection: Connection,
     stream: S,
     mut on_shutdown: watch::Receiver<bool>,
@@ -48,7 +51,17 @@ pub(crate) async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         _ = on_shutdown.wait_for(|shutdown| *shutdown) => return,
     };
     let Ok(Ok(is_http2)) = detected else { return };
-    let service = service_fn(|request| serve(current.get(), connection.clone(), request));
+    let service = service_fn(|request| {
+        let page = page.as_ref().and_then(|page| page.answer(connection.source, &request));
+        let served = page.is_none().then(|| serve(current.get(), connection.clone(), request));
+        async move {
+            match (served, page) {
+                (Some(served), _) => served.await.map(|response| response.map(Either::Left)),
+                (None, Some(page)) => Ok(page.map(Either::Right)),
+                (None, None) => Err(StreamReset),
+            }
+        }
+    });
     // A connection's failure is the client's to see; the streams' own ends have been reported.
     if is_http2 {
         let mut builder = http2::Builder::new(StreamExecutor { patience: idle_timeout * 2 });

@@ -4,8 +4,8 @@
 //! instance and its callbacks), `hostcalls` and `wasi` (what a guest may ask), `stream` (one request in the filter
 //! chain), `network` (one connection in the network chain), [`chain`] (a resolved chain made executable), `upstream`
 //! (where requests go), [`server`] (worker threads, each with its own VMs). [`hazard`] is what none of them imitates,
-//! [`trace`] what each request met, [`offline`] a proxy without sockets, for the tests of plugins, [`callbacks`]
-//! a plugin whose callbacks are driven by hand.
+//! [`trace`] what each request met, [`page`](mod@page) shows it, [`offline`] a proxy without sockets, for the tests of
+//! plugins, [`callbacks`] a plugin whose callbacks are driven by hand.
 //!
 //! ```
 //! use harness::engine::{Engine, Limits};
@@ -47,6 +47,7 @@ mod native;
 pub mod nature;
 mod network;
 pub mod offline;
+pub mod page;
 pub mod plugin;
 mod properties;
 mod proto;

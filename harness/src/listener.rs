@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::connection::serve_http;
 use crate::exchange::Connection;
 use crate::network;
+use crate::page::Page;
 use crate::reload::Current;
 
 /// A connection on its way to another worker.
@@ -51,6 +52,8 @@ pub(crate) struct Accepting {
     pub(crate) current: Current,
     pub(crate) balance: Arc<Balance>,
     pub(crate) worker: usize,
+    /// The trace page, when it is served in front of the chain.
+    pub(crate) page: Option<Page>,
     pub(crate) on_shutdown: watch::Receiver<bool>,
     /// How long connections may take to end at shutdown.
     pub(crate) drain: Duration,
@@ -116,10 +119,10 @@ impl Accepting {
             state: None,
         };
         let guard = Guard::new(open, &self.balance, self.worker);
-        let (current, on_shutdown) = (self.current.clone(), self.on_shutdown.clone());
+        let (current, page, on_shutdown) = (self.current.clone(), self.page.clone(), self.on_shutdown.clone());
         tokio::task::spawn_local(async move {
             if current.get().is_http_alone() {
-                serve_http(current, connection, stream, on_shutdown).await;
+                serve_http(current, page, connection, stream, on_shutdown).await;
             } else {
                 network::serve(current, connection, stream, on_shutdown).await;
             }

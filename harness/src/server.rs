@@ -21,6 +21,7 @@ use crate::exchange::Site;
 use crate::listener::{Accepting, Balance, Inbox};
 use crate::native::Services;
 use crate::network;
+use crate::page::Page;
 use crate::plugin::Plugin;
 use crate::reload::{self, Command, Reloader, Serving};
 use crate::trace;
@@ -53,6 +54,10 @@ pub struct Options {
     pub drain: Duration,
     /// Record requests and connections, for [`Sink::trace`](crate::log::Sink::trace); `None`: not, and for nothing.
     pub trace: Option<trace::Settings>,
+    /// Serve the trace page at the administration endpoint, to this machine only.
+    pub admin_page: Option<Page>,
+    /// Serve the trace page on the listener, in front of the chain; what is beneath its path does not reach the filters.
+    pub listener_page: Option<Page>,
 }
 
 impl Options {
@@ -69,6 +74,8 @@ impl Options {
             peer: None,
             drain: Duration::from_secs(5),
             trace: None,
+            admin_page: None,
+            listener_page: None,
         }
     }
 }
@@ -137,6 +144,7 @@ pub struct Server {
     shutdown: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
     reloader: Reloader,
+    pages: Vec<Page>,
 }
 
 impl Server {
@@ -151,8 +159,9 @@ impl Server {
         let (balance, inboxes) = Balance::new(count.max(1));
         let chain = Arc::new(chain);
         let (reloader, commands) = Reloader::new(chain.clone(), options.clone(), count.max(1));
+        let pages = options.admin_page.iter().chain(&options.listener_page).cloned().collect();
         let common = Arc::new(Common { peers, options, balance: Arc::new(balance) });
-        let mut server = Self { address, admin, shutdown, workers: Vec::new(), reloader };
+        let mut server = Self { address, admin, shutdown, workers: Vec::new(), reloader, pages };
         for (worker, (inbox, commands)) in inboxes.into_iter().zip(commands).enumerate() {
             let listener = listener.try_clone().map_err(ServeError::Worker)?;
             let (common, on_shutdown, ready) = (common.clone(), on_shutdown.clone(), ready.clone());
@@ -205,6 +214,7 @@ impl Server {
     }
 
     fn stop(&mut self) {
+        self.pages.iter().for_each(Page::close);
         // Without receivers all workers have ended already.
         let _ = self.shutdown.send(true);
         for worker in self.workers.drain(..) {
@@ -295,7 +305,8 @@ fn run_worker(
         if let Some(admin) = admin {
             let admin = tokio::net::TcpListener::from_std(admin).map_err(ServeError::Worker)?;
             let shared = chain.surroundings.shared.clone();
-            tokio::task::spawn_local(admin::serve(admin, shared, on_shutdown.clone()));
+            let page = common.options.admin_page.clone();
+            tokio::task::spawn_local(admin::serve(admin, shared, page, on_shutdown.clone()));
         }
         let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Worker)?;
         // Whatever is served later, this one is not to be kept.
@@ -303,8 +314,9 @@ fn run_worker(
         let following = tokio::task::spawn_local(serving.clone().follow(commands));
         // The starter has gone away only when another worker failed.
         let _ = ready.send(Ok(()));
-        let accepting =
-            Accepting { current: serving.current.clone(), balance: common.balance.clone(), worker, on_shutdown, drain };
+        let (current, balance) = (serving.current.clone(), common.balance.clone());
+        let page = common.options.listener_page.clone();
+        let accepting = Accepting { current, balance, worker, page, on_shutdown, drain };
         accepting.run(listener, inbox).await;
         following.abort();
         serving.stop(drain).await;

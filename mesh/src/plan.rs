@@ -40,6 +40,39 @@ pub struct Plan {
     pub workers: Option<usize>,
 }
 
+/// What the harness is told after the first plan: a line of JSON each.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Line {
+    /// Serve this one from now on.
+    Plan(Box<Plan>),
+    /// Show this on the trace page, where there is one.
+    Page {
+        /// `configuration`, `build` or `tests`.
+        name: String,
+        /// Whatever the page has for it.
+        value: serde_json::Value,
+    },
+}
+
+/// What the harness says of it, where somebody listens: a line of JSON each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The plan is served.
+    Served {
+        /// Milliseconds from its arrival to the first request that could meet it.
+        took_ms: u64,
+        /// What is another way than before, a line each.
+        changes: Vec<String>,
+    },
+    /// It is not, and what was served before still is.
+    Refused {
+        /// Why.
+        error: String,
+    },
+}
+
 /// How the harness gets one extension's module.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Module {

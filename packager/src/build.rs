@@ -1,12 +1,14 @@
 //! Plugins to wasm modules: crates by discovery, toolchain and cargo, others by what their `plugin.toml` names.
 
 mod compile;
+mod develop;
 mod discover;
 mod foreign;
 pub mod fresh;
 mod toolchain;
 
 pub use compile::{CompileError, Profile, compile, compile_examples};
+pub use develop::{Developed, develop};
 pub use discover::{DiscoverError, Workspace, discover};
 pub use foreign::{Foreign, ForeignError, Found, find_foreign};
 pub use toolchain::{Installer, Kind, Preference, Probe, Toolchain, ToolchainError, Tools, prepare};

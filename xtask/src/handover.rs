@@ -96,13 +96,17 @@ fn is_of_a_package(name: &OsStr) -> bool {
     name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || rest.contains(&name.as_ref())
 }
 
-fn build(root: &Path, package: &str, binary: &str, built_before: bool) -> Result<PathBuf, Failure> {
-    let mut command = Command::new(environment::cargo());
-    // What cargo told this program of itself would be taken for a change by build scripts (ring's), and have them and the
-    // engine behind them compiled again and again by turns.
+/// What cargo told this program of itself would be taken for a change by build scripts (ring's), and have them and the
+/// engine behind them compiled again and again by turns.
+pub(crate) fn forget_package(command: &mut Command) {
     std::env::vars_os().map(|(name, _)| name).filter(|name| is_of_a_package(name)).for_each(|name| {
         command.env_remove(name);
     });
+}
+
+fn build(root: &Path, package: &str, binary: &str, built_before: bool) -> Result<PathBuf, Failure> {
+    let mut command = Command::new(environment::cargo());
+    forget_package(&mut command);
     command.current_dir(root).args(["build", "--package", package, "--bin", binary]);
     command.args(["--message-format", "json-render-diagnostics"]);
     if built_before {

@@ -54,6 +54,11 @@ impl Failure {
         self
     }
 
+    /// The message and the hint, for who does not read standard error.
+    pub(crate) fn text(&self) -> String {
+        self.hint.as_ref().map_or_else(|| self.message.clone(), |hint| format!("{}\n\nhint: {hint}", self.message))
+    }
+
     /// Print it and give its exit code.
     pub(crate) fn report(&self) -> ExitCode {
         note(format!("error: {}", self.message));

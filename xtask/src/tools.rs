@@ -32,6 +32,11 @@ pub(crate) fn openid_provider(root: &Path, folder: &Path) -> Result<(), Failure>
     npm::openid_provider(root, folder)
 }
 
+/// Get what drives the machine's Chromium, in `folder`.
+pub(crate) fn browser(root: &Path, folder: &Path) -> Result<(), Failure> {
+    npm::browser(root, folder)
+}
+
 /// Get what the examples in other languages are built with.
 pub(crate) fn other_languages(root: &Path, folder: &Path) -> Result<(), Failure> {
     go::example(root, folder)?;

@@ -42,6 +42,7 @@ fn libraries_know_only_what_the_design_lets_them() {
     check_without("registry-tests", &["packager", "mesh", "harness", "clap"]);
     check_without("plugwright-sdk", &["packager", "mesh", "harness", "jose"]);
     check_without("jose", &["packager", "mesh", "harness", "plugwright-sdk", "ring"]);
+    check_without("page", &["packager", "mesh", "harness", "suites", "tokio"]);
     check_without("basic-auth", &["packager", "mesh", "harness"]);
 }
 

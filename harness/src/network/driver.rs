@@ -45,7 +45,7 @@ pub(crate) async fn serve(
             let connection = connection.within(&chain.state);
             let (ours, theirs) = tokio::io::duplex(PIPE);
             let http = Peer::<DuplexStream>::Ready(ours);
-            tokio::task::spawn_local(serve_http(current, connection, theirs, on_shutdown));
+            tokio::task::spawn_local(serve_http(current, None, connection, theirs, on_shutdown));
             Driver::new(chain, client, http, false).run().await;
         }
         Terminal::Tcp(address) => Driver::new(chain, client, Peer::<TcpStream>::Later(address), true).run().await,

@@ -31,11 +31,15 @@ impl Profile {
     ];
 
     fn arguments() -> impl Iterator<Item = String> {
-        let settings = Self::SETTINGS
-            .iter()
-            .flat_map(|(key, value)| ["--config".to_owned(), format!("profile.{}.{key}={value}", Self::NAME)]);
-        ["--profile".to_owned(), Self::NAME.to_owned()].into_iter().chain(settings)
+        arguments(Self::NAME, Self::SETTINGS)
     }
+}
+
+/// A profile by its name, with these settings.
+pub(super) fn arguments(name: &str, settings: &[(&str, &str)]) -> impl Iterator<Item = String> {
+    let settings =
+        settings.iter().flat_map(move |(key, value)| ["--config".to_owned(), format!("profile.{name}.{key}={value}")]);
+    ["--profile".to_owned(), name.to_owned()].into_iter().chain(settings)
 }
 
 /// Why modules could not be built.
@@ -179,6 +183,12 @@ fn command(cargo: &Path, workspace: &Workspace, what: &[&str], toolchain: &Toolc
     let mut command = Command::new(cargo);
     command.current_dir(&workspace.root).args(what).args(["--target", TARGET]).args(Profile::arguments());
     command.args(["--message-format", "json-render-diagnostics"]).arg("--target-dir").arg(&workspace.target);
+    surround(&mut command, workspace, toolchain);
+    command
+}
+
+/// Gives cargo the toolchain and the flags that belong to it, and nothing that the environment says of flags.
+pub(super) fn surround(command: &mut Command, workspace: &Workspace, toolchain: &Toolchain) {
     let mut libc = None;
     if let Kind::Distribution { linker, libc: folder } = &toolchain.kind {
         command.args(["-Z", "build-std=std,panic_abort"]).env("RUSTC_BOOTSTRAP", "1");
@@ -188,7 +198,6 @@ fn command(cargo: &Path, workspace: &Workspace, what: &[&str], toolchain: &Toolc
     command.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace, toolchain, libc));
     command.env("RUSTC", &toolchain.rustc).env_remove("RUSTFLAGS").env_remove("RUSTC_WRAPPER");
     command.env_remove("RUSTC_WORKSPACE_WRAPPER").stdin(Stdio::null()).stdout(Stdio::piped());
-    command
 }
 
 /// Flags joined by the unit separator, as `CARGO_ENCODED_RUSTFLAGS` wants them.
@@ -210,7 +219,7 @@ fn flags(workspace: &Workspace, toolchain: &Toolchain, libc: Option<&Path>) -> O
 }
 
 /// Copy under a temporary name, then rename: whoever reads `to` sees the old module or the new one.
-fn publish(from: &Path, to: &Path) -> Result<(), CompileError> {
+pub(super) fn publish(from: &Path, to: &Path) -> Result<(), CompileError> {
     let bytes =
         std::fs::read(from).map_err(|source| CompileError::Io { action: "read", path: from.to_owned(), source })?;
     if std::fs::read(to).is_ok_and(|old| old == bytes) {

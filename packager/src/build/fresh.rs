@@ -252,15 +252,19 @@ fn surroundings(question: &Question, workspace: &Workspace, toolchain: &Toolchai
 
 /// The module and the sources that cargo says it was built from; `None` when cargo does not say.
 fn sources(built: &Built, workspace: &Workspace) -> io::Result<Option<Vec<Watched>>> {
-    let file = built.artifact.with_extension("d");
-    let Ok(listed) = fs::read_to_string(&file) else { return Ok(None) };
-    let Some(list) = listed.lines().find_map(|line| line.split_once(".wasm: ")) else { return Ok(None) };
+    let Some(listed) = listed(&built.artifact) else { return Ok(None) };
     let mut sources = vec![Watched::content(&built.module)?];
-    for path in unescape(list.1) {
+    for path in listed {
         let path = workspace.root.join(path);
         sources.push(if path.is_dir() { Watched::names(&path)? } else { Watched::content(&path)? });
     }
     Ok(Some(sources))
+}
+
+/// The sources that cargo lists beside what it has built.
+pub(super) fn listed(artifact: &Path) -> Option<Vec<PathBuf>> {
+    let listed = fs::read_to_string(artifact.with_extension("d")).ok()?;
+    listed.lines().find_map(|line| line.split_once(".wasm: ")).map(|(_, list)| unescape(list))
 }
 
 /// Paths of a make rule: separated by spaces, spaces within them escaped.

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`.
 
+mod dev;
 mod measure;
 mod process;
 mod proxy;
@@ -11,7 +12,7 @@ use std::process::{Command, Stdio};
 use crate::environment;
 use crate::report::{Failure, note};
 
-/// Measure Plugwright against other programs, all in one run.
+/// Measure Plugwright, against other programs where there are any, all in one run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -20,12 +21,14 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
+    Dev(dev::Args),
     Registry(registry::Args),
     Proxy(proxy::Args),
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     match &args.what {
+        What::Dev(args) => dev::run(args),
         What::Registry(args) => registry::run(args),
         What::Proxy(args) => proxy::run(args),
     }

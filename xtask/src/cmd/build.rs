@@ -198,7 +198,7 @@ pub(crate) fn plugins(names: &[String], flags: &ToolchainFlags) -> Result<Vec<Pl
     Ok(plugins)
 }
 
-fn discover_failure(error: DiscoverError) -> Failure {
+pub(super) fn discover_failure(error: DiscoverError) -> Failure {
     match error {
         DiscoverError::Unknown { .. } => Failure::usage(error),
         DiscoverError::NoPlugins { .. } => Failure::usage(error)
@@ -212,12 +212,12 @@ fn discover_failure(error: DiscoverError) -> Failure {
     }
 }
 
-fn toolchain_failure(error: ToolchainError) -> Failure {
+pub(super) fn toolchain_failure(error: ToolchainError) -> Failure {
     let hint = format!("run: {}", error.command());
     Failure::environment(error).hint(hint)
 }
 
-fn compile_failure(error: CompileError) -> Failure {
+pub(super) fn compile_failure(error: CompileError) -> Failure {
     match error {
         CompileError::Failed { .. } | CompileError::NoModule { .. } => Failure::bad(error),
         CompileError::Spawn { .. } | CompileError::Io { .. } => Failure::environment(error),

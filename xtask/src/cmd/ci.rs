@@ -38,6 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     tools::install_image_tools(root, &folder)?;
     tools::envoy(&folder)?;
     tools::openid_provider(root, &folder)?;
+    tools::browser(root, &folder)?;
     tools::other_languages(root, &folder)?;
     let deny = tools::cargo_deny(&folder)?;
     if args.prepare {

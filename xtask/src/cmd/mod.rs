@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod ci;
 pub(crate) mod completions;
+pub(crate) mod dev;
 pub(crate) mod envoy;
 pub(crate) mod explain;
 pub(crate) mod images;

@@ -20,7 +20,7 @@ use super::images::{images, with_scheme};
 use super::registry_flags::{RegistryFlags, fetch_failure};
 use super::requests;
 use super::surroundings::Surroundings;
-use super::watch::{self, Watched};
+use super::watch::{self, First, Watched};
 use crate::report::{Failure, note};
 use crate::{environment, handover, input};
 
@@ -28,10 +28,27 @@ use crate::{environment, handover, input};
 ///
 /// Prints `listening on http://ADDRESS` on standard output once it serves; SIGTERM and SIGINT drain it.
 #[derive(clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Args {
     #[command(flatten)]
     flags: PlanFlags,
+    #[command(flatten)]
+    show: ShowFlags,
+    /// Serve a page with what the filters did to each request, at `/__plugwright` and to this machine only: on the
+    /// administration endpoint, or on the listener, in front of the chain.
+    #[arg(long, value_enum, value_name = "WHERE", num_args = 0..=1, default_missing_value = "admin", require_equals = true)]
+    page: Option<PageAt>,
+    /// Follow changes of the resources, clusters, node and local modules: the chain is made anew, and takes the old one's
+    /// place for requests that come then. What cannot be served leaves the old one where it is.
+    #[arg(long)]
+    reload: bool,
+    /// This process watches for the one that serves.
+    #[arg(long, hide = true, requires = "reload")]
+    watching: bool,
+}
+
+/// What is told of requests.
+#[derive(clap::Args)]
+pub(crate) struct ShowFlags {
     /// What is told of each request on standard error. `full` and `json` have everything that the filters did to it.
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Trace::Line)]
     trace: Trace,
@@ -41,16 +58,18 @@ pub(crate) struct Args {
     /// The same as `--trace off`.
     #[arg(long, short, conflicts_with = "trace")]
     quiet: bool,
-    /// Follow changes of the resources, clusters, node and local modules: the chain is made anew, and takes the old one's
-    /// place for requests that come then. What cannot be served leaves the old one where it is.
-    #[arg(long)]
-    reload: bool,
-    /// This process watches for the one that serves.
-    #[arg(long, hide = true, requires = "reload")]
-    watching: bool,
     /// End with exit code 1 if a plugin did what Envoy answers with a hang, a crash or a broken response.
     #[arg(long)]
     strict: bool,
+}
+
+/// Where the trace page is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum PageAt {
+    /// At `--admin`, else at a free port.
+    Admin,
+    /// At `--listen`.
+    Listener,
 }
 
 /// How much is told of a request.
@@ -72,6 +91,13 @@ pub(crate) struct PlanFlags {
     /// Resources: YAML or JSON files, folders of them, or `-` for standard input.
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true, num_args = 1..)]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    chain: ChainFlags,
+}
+
+/// The same, without the resources.
+#[derive(clap::Args)]
+pub(crate) struct ChainFlags {
     /// The pod, workload or Gateway to be; by default the one that the resources themselves name.
     #[arg(long, value_name = "NS/NAME")]
     workload: Option<String>,
@@ -101,6 +127,9 @@ pub(crate) struct PlanFlags {
     surroundings: Surroundings,
     #[command(flatten)]
     registry: RegistryFlags,
+    /// Whoever makes plan after plan does not say the same each time.
+    #[arg(skip)]
+    pub(crate) brief: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -113,28 +142,43 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut watched = Watched::default();
     let plan = plan(&args.flags, &mut watched)?;
     if args.reload {
-        return Err(watch::exec(plan, watched, harness_arguments(args)?));
+        let arguments = harness_arguments(&args.show, args.page, &["--reload"])?;
+        return Err(watch::exec(&First { plan, watched }, arguments, false));
     }
     let plan = serde_json::to_vec(&plan)
         .map_err(std::io::Error::from)
         .and_then(|plan| unnamed_file(&plan))
         .map_err(|error| Failure::environment(format!("failed to pass the chain to the harness: {error}")))?;
-    Err(handover::exec("harness", "plugwright-harness", harness_arguments(args)?, Some(plan.into())))
+    Err(handover::exec(
+        "harness",
+        "plugwright-harness",
+        harness_arguments(&args.show, args.page, &[])?,
+        Some(plan.into()),
+    ))
 }
 
-fn harness_arguments(args: &Args) -> Result<Vec<OsString>, Failure> {
-    let mode = match args.trace {
+/// What the harness is called with.
+pub(crate) fn harness_arguments(
+    args: &ShowFlags,
+    page: Option<PageAt>,
+    more: &[&str],
+) -> Result<Vec<OsString>, Failure> {
+    let told = match args.trace {
         _ if args.quiet => "off",
         Trace::Off => "off",
         Trace::Line => "line",
         Trace::Full => "full",
         Trace::Json => "json",
     };
-    let mut arguments: Vec<OsString> = ["serve", "--trace", mode].map(OsString::from).into();
-    for (flag, given) in [("--show-secrets", args.show_secrets), ("--strict", args.strict), ("--reload", args.reload)] {
+    let mut arguments: Vec<OsString> = ["serve", "--trace", told].map(OsString::from).into();
+    for (flag, given) in [("--show-secrets", args.show_secrets), ("--strict", args.strict)] {
         if given {
             arguments.push(flag.into());
         }
+    }
+    arguments.extend(more.iter().map(OsString::from));
+    if let Some(page) = page {
+        arguments.extend(["--page", if page == PageAt::Admin { "admin" } else { "listener" }].map(OsString::from));
     }
     arguments.extend(["--code-cache".into(), environment::cache()?.join("code").into_os_string()]);
     Ok(arguments)
@@ -142,25 +186,39 @@ fn harness_arguments(args: &Args) -> Result<Vec<OsString>, Failure> {
 
 /// Resolves the chain and fetches its modules, and notes what it reads on the way.
 pub(crate) fn plan(args: &PlanFlags, watched: &mut Watched) -> Result<Plan, Failure> {
-    for file in args.files.iter().map(PathBuf::as_path).chain(args.surroundings.files()) {
+    for file in &args.files {
+        watched.note(file);
+    }
+    let resources = input::read(&args.files)?;
+    plan_of(&resources, BTreeMap::new(), &args.chain, watched)
+}
+
+/// The same for resources that are read already. `modules` are in the place of those at these urls.
+pub(crate) fn plan_of(
+    resources: &Resources,
+    modules: BTreeMap<String, Reference>,
+    args: &ChainFlags,
+    watched: &mut Watched,
+) -> Result<Plan, Failure> {
+    for file in args.surroundings.files() {
         watched.note(file);
     }
     let (clusters, node) = (args.surroundings.clusters()?, args.surroundings.node()?);
-    let resources = input::read(&args.files)?;
-    let (chain, network) = resolve(&resources, args)?;
-    let images = images(&args.images, &resources)?;
+    let (chain, network) = resolve(resources, args)?;
+    let mut images = images(&args.images, resources)?;
+    images.extend(modules);
     let options = args.registry.fetch_options()?;
     let cache = requests::cache()?;
     let mut modules = BTreeMap::new();
     for (extension, filter) in chains(&chain, network.as_ref()).flat_map(wasm) {
-        let asked = requests::asked(extension, filter, &resources);
+        let asked = requests::asked(extension, filter, resources);
         let replacement = images.get(&with_scheme(&filter.url));
         match replacement.cloned().or_else(|| Reference::parse_istio(&filter.url).ok()) {
             Some(Reference::File(path)) => watched.note(&path),
             Some(Reference::Layout(layout)) => watched.note(&layout.directory.join("index.json")),
             _ => {}
         }
-        let module = fetch(&asked, filter, replacement, &cache, &options, args.explain_fetch)?;
+        let module = fetch(&asked, filter, replacement, (&cache, &options), args)?;
         modules.insert(extension.id(), module);
     }
     Ok(Plan {
@@ -180,7 +238,7 @@ pub(crate) fn plan(args: &PlanFlags, watched: &mut Watched) -> Result<Plan, Fail
 
 /// The chain for the workload that was asked for, or for the one that the resources name; and the network filters in
 /// front of it. Whether it is HTTP at all is for the upstream to say.
-fn resolve(resources: &Resources, args: &PlanFlags) -> Result<(FilterChain, Option<FilterChain>), Failure> {
+fn resolve(resources: &Resources, args: &ChainFlags) -> Result<(FilterChain, Option<FilterChain>), Failure> {
     let mut mesh = MeshOptions { root_namespace: args.root_namespace.clone(), ..MeshOptions::default() };
     let (proxy, listener) = if let Some(name) = &args.workload {
         let proxy = mesh::workload(resources, name).map_err(input::no_proxy)?;
@@ -192,7 +250,9 @@ fn resolve(resources: &Resources, args: &PlanFlags) -> Result<(FilterChain, Opti
             ProxyError::NoExtensions => Failure::bad(error),
             _ => Failure::usage(error),
         })?;
-        note(assumption.sentence);
+        if !args.brief {
+            note(assumption.sentence);
+        }
         mesh.services = assumption.services;
         (assumption.proxy, assumption.listener)
     };
@@ -241,9 +301,8 @@ fn fetch(
     asked: &Asked,
     filter: &WasmFilter,
     replacement: Option<&Reference>,
-    cache: &Cache,
-    options: &FetchOptions,
-    explain: bool,
+    (cache, options): (&Cache, &FetchOptions),
+    args: &ChainFlags,
 ) -> Result<Module, Failure> {
     let who = &asked.request.resource;
     let fetched = if let Some(replacement) = replacement {
@@ -262,8 +321,10 @@ fn fetch(
     };
     match fetched {
         Ok(fetched) => {
-            note(format!("{who}: {}", fetched.source));
-            if explain {
+            if !args.brief {
+                note(format!("{who}: {}", fetched.source));
+            }
+            if args.explain_fetch {
                 note(format!("{who}: {}", fetched.explanation));
             }
             Ok(Module::File { path: fetched.path, sha256: fetched.content.hex().to_owned() })

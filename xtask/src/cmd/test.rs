@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// Write the results as XML, as CI services read it from `JUnit`.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+    /// Write the results as a page that needs no server: what was expected and seen, logs, and the trace of each request.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Write what was seen into the suites, where an exact value was expected and another was seen.
     #[arg(long)]
     update: bool,
@@ -99,6 +102,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     if let Some(path) = &args.junit {
         write(path, report::junit(&answer).as_bytes())?;
+    }
+    if let Some(path) = &args.report {
+        let title =
+            if args.targets.is_empty() { "Tests".to_owned() } else { format!("Tests of {}", args.targets.join(", ")) };
+        let data = serde_json::json!({"title": title, "suites": answer.suites});
+        write(path, page::report(&data).as_bytes())?;
     }
     if args.update {
         return update::update(&answer);

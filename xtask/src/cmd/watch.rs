@@ -12,7 +12,7 @@ use std::process::Stdio;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use mesh::plan::Plan;
+use mesh::plan::{Answer, Line, Plan};
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use serde::{Deserialize, Serialize};
@@ -21,9 +21,9 @@ use crate::report::{Failure, note};
 use crate::{handover, input};
 
 /// Whoever writes several files, or one in pieces, is waited for this long after the last change.
-const QUIET: Duration = Duration::from_millis(100);
+pub(super) const QUIET: Duration = Duration::from_millis(100);
 /// But no longer than this after the first.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The files that a plan is made from, each as it was just before it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,8 +65,42 @@ impl Watched {
     }
 
     /// Whether all of it is as it was.
-    fn is_current(&self) -> bool {
+    pub(super) fn is_current(&self) -> bool {
         self.0.iter().all(|(path, stamp)| Stamp::of(path) == *stamp)
+    }
+
+    /// Those that are not as they were.
+    pub(super) fn changed(&self) -> Vec<&Path> {
+        let changed = self.0.iter().filter(|(path, stamp)| Stamp::of(path) != **stamp);
+        changed.map(|(path, _)| path.as_path()).collect()
+    }
+
+    /// Those of another one that this one has not.
+    pub(super) fn unknown<'w>(&self, other: &'w Self) -> Vec<&'w Path> {
+        other.0.keys().filter(|path| !self.0.contains_key(*path)).map(PathBuf::as_path).collect()
+    }
+
+    /// A file, or a folder as such, and nothing beneath.
+    pub(super) fn note_alone(&mut self, path: &Path) {
+        self.0.insert(path.to_owned(), Stamp::of(path));
+    }
+
+    /// The same files as they are now.
+    pub(super) fn renewed(&self) -> Self {
+        Self(self.0.keys().map(|path| (path.clone(), Stamp::of(path))).collect())
+    }
+
+    /// The others.
+    pub(super) fn without(mut self, path: &Path) -> Self {
+        self.0.remove(path);
+        self
+    }
+
+    /// Everything that another one has and this one has not.
+    pub(super) fn add(&mut self, other: Self) {
+        for (path, stamp) in other.0 {
+            self.0.entry(path).or_insert(stamp);
+        }
     }
 
     /// The folders in which something happens when it changes. A link's target is somewhere else.
@@ -90,22 +124,29 @@ fn existing(path: &Path) -> Option<PathBuf> {
 
 /// What the watching process starts with.
 #[derive(Serialize, Deserialize)]
-struct First {
-    plan: Plan,
-    watched: Watched,
+pub(super) struct First {
+    pub(super) plan: Plan,
+    pub(super) watched: Watched,
 }
 
 /// What happened.
-enum Happened {
+pub(super) enum Happened {
     /// Something in a folder.
     Change,
     /// The harness has ended.
     End,
+    /// What the harness said of a plan.
+    Answer(Answer),
+    /// What else goes on has come to its end: what is to be shown, under a name.
+    Known(u64, &'static str, serde_json::Value),
 }
 
 /// Start the watching process, and become the harness. Returns only when that fails.
+///
+/// `group`: whatever the watching process starts is in a process group with it, which a key that interrupts does not
+/// reach. It ends when the harness does, and all of its group with it.
 #[cfg(unix)]
-pub(crate) fn exec(plan: Plan, watched: Watched, arguments: Vec<OsString>) -> Failure {
+pub(super) fn exec(first: &impl Serialize, arguments: Vec<OsString>, group: bool) -> Failure {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
@@ -115,15 +156,15 @@ pub(crate) fn exec(plan: Plan, watched: Watched, arguments: Vec<OsString>) -> Fa
         Err(failure) => return failure,
     };
     let started = || -> std::io::Result<UnixStream> {
-        let first = serde_json::to_vec(&First { plan, watched })?;
+        let first = serde_json::to_vec(first)?;
         let (mut ours, theirs) = UnixStream::pair()?;
         let output = OwnedFd::from(theirs.try_clone()?);
-        std::process::Command::new(std::env::current_exe()?)
-            .args(std::env::args_os().skip(1))
-            .arg("--watching")
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::from(output))
-            .spawn()?;
+        let mut watching = std::process::Command::new(std::env::current_exe()?);
+        watching.args(std::env::args_os().skip(1)).arg("--watching");
+        if group {
+            std::os::unix::process::CommandExt::process_group(&mut watching, 0);
+        }
+        watching.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::from(output)).spawn()?;
         ours.write_all(&first)?;
         ours.write_all(b"\n")?;
         Ok(ours)
@@ -136,8 +177,8 @@ pub(crate) fn exec(plan: Plan, watched: Watched, arguments: Vec<OsString>) -> Fa
 
 /// There is no way to do so.
 #[cfg(not(unix))]
-pub(crate) fn exec(_: Plan, _: Watched, _: Vec<OsString>) -> Failure {
-    Failure::usage("--reload needs a Unix")
+pub(super) fn exec(_: &impl Serialize, _: Vec<OsString>, _: bool) -> Failure {
+    Failure::usage("following changes needs a Unix")
 }
 
 /// Give the harness the first plan, then another one after each change. Returns when the harness has ended.
@@ -162,14 +203,18 @@ pub(crate) fn watch(mut plan: impl FnMut(&mut Watched) -> Result<Plan, Failure>)
         // What changed before the folders were watched is seen here.
         if watched.is_current() {
             match next(&happened) {
-                Happened::Change => continue,
                 Happened::End => return Ok(()),
+                _ => continue,
             }
         }
         let mut again = Watched::default();
         match plan(&mut again) {
-            Ok(plan) if send(&plan).is_err() => return Ok(()),
-            Ok(_) => watched = again,
+            Ok(plan) => {
+                if send(&Line::Plan(Box::new(plan))).is_err() {
+                    return Ok(());
+                }
+                watched = again;
+            }
             Err(failure) => {
                 note("not reloaded, what was served before still is:");
                 failure.report();
@@ -183,9 +228,9 @@ pub(crate) fn watch(mut plan: impl FnMut(&mut Watched) -> Result<Plan, Failure>)
     }
 }
 
-/// A plan on a line of its own.
-fn send(plan: &Plan) -> std::io::Result<()> {
-    let mut line = serde_json::to_vec(plan)?;
+/// Something on a line of its own.
+pub(super) fn send(what: &impl Serialize) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(what)?;
     line.push(b'\n');
     let mut out = std::io::stdout().lock();
     out.write_all(&line)?;
@@ -198,8 +243,8 @@ fn next(happened: &Receiver<Happened>) -> Happened {
     let since = Instant::now();
     while since.elapsed() < PATIENCE {
         match happened.recv_timeout(QUIET) {
-            Ok(Happened::Change) => {}
             Ok(Happened::End) => return Happened::End,
+            Ok(_) => {}
             Err(_) => break,
         }
     }
@@ -207,13 +252,13 @@ fn next(happened: &Receiver<Happened>) -> Happened {
 }
 
 /// The folders that are watched.
-struct Folders {
+pub(super) struct Folders {
     watcher: RecommendedWatcher,
     watched: BTreeSet<PathBuf>,
 }
 
 impl Folders {
-    fn new(sender: Sender<Happened>) -> notify::Result<Self> {
+    pub(super) fn new(sender: Sender<Happened>) -> notify::Result<Self> {
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Reading is no change, and what could not be told may be one.
             let read = |event: &notify::Event| match event.kind {
@@ -229,7 +274,7 @@ impl Folders {
     }
 
     /// Watches these files' folders, and no others.
-    fn watch(&mut self, files: &Watched) {
+    pub(super) fn watch(&mut self, files: &Watched) {
         let wanted = files.folders();
         for gone in self.watched.difference(&wanted) {
             // A folder that is gone is not watched any more.

@@ -21,6 +21,8 @@ const PACKAGES: &[(&str, &str)] = &[
     // The OpenID provider runs on it.
     ("nodejs", "node"),
     ("npm", "npm"),
+    // The trace page is looked at in it.
+    ("chromium", "chromium"),
 ];
 
 /// The release whose statically linked programs run on older ones as they are.

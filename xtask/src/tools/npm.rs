@@ -1,4 +1,4 @@
-//! Programs of npm: the OpenID provider that the suites sign in at, and the compiler of `AssemblyScript`.
+//! Programs of npm: the OpenID provider that the suites sign in at, the compiler of `AssemblyScript`, and what drives a browser.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use crate::report::{Failure, note};
 /// What says which versions of what are installed.
 const FILES: [&str; 2] = ["package.json", "package-lock.json"];
 
-/// The modules of `examples/openid/provider` in `folder`, as its lock file names them.
+/// The modules of `examples/openid/provider` in `folder`.
 pub(super) fn openid_provider(root: &Path, folder: &Path) -> Result<(), Failure> {
     install(&root.join("examples/openid/provider"), folder, "openid-provider")
 }
@@ -17,6 +17,11 @@ pub(super) fn openid_provider(root: &Path, folder: &Path) -> Result<(), Failure>
 /// The compiler of `examples/assemblyscript` in `folder`, as its lock file names it.
 pub(super) fn assemblyscript(root: &Path, folder: &Path) -> Result<(), Failure> {
     install(&root.join("examples/assemblyscript"), folder, "assemblyscript")
+}
+
+/// What drives a browser, as the lock file of `page/tests/browser` names it, in `folder`.
+pub(super) fn browser(root: &Path, folder: &Path) -> Result<(), Failure> {
+    install(&root.join("page/tests/browser"), folder, "browser")
 }
 
 fn install(sources: &Path, folder: &Path, name: &str) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! `serve --reload`: plans that come after the first one, a line each on standard input.
 
-use std::io::BufRead;
+use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,51 +8,77 @@ use harness::engine::Engine;
 use harness::reload::Reloader;
 use harness::trace::text::printable;
 use mesh::model::FilterChain;
-use mesh::plan::{Module, Plan};
+use mesh::plan::{Answer, Line, Module, Plan};
 
 use crate::chained;
 use crate::stderr::{Stderr, say};
 
-/// Serves each plan that comes, in a thread that ends with its input.
+/// Serves each plan that comes, in a thread that ends with its input. `answers`: who is told what came of it, instead of
+/// whoever reads standard error.
 pub(crate) fn follow(
     mut input: impl BufRead + Send + 'static,
     mut served: Plan,
     engine: Engine,
     sink: Arc<Stderr>,
-    reloader: Reloader,
+    (reloader, address): (Reloader, String),
+    mut answers: Option<impl Write + Send + 'static>,
 ) -> std::io::Result<()> {
     let follow = move || {
-        let mut line = String::new();
-        while input.read_line(&mut line).is_ok_and(|read| read > 0) {
+        let mut text = String::new();
+        while input.read_line(&mut text).is_ok_and(|read| read > 0) {
             let began = Instant::now();
-            match swap(&line, &engine, &sink, &reloader) {
+            let line = serde_json::from_str(&text).map_err(|error| format!("the plan on stdin: {error}").into());
+            text.clear();
+            let outcome = match line {
+                Ok(Line::Page { name, value }) => {
+                    sink.know(&name, &value);
+                    continue;
+                }
+                Ok(Line::Plan(plan)) => swap(&plan, &engine, &sink, &reloader).map(|()| *plan),
+                Err(error) => Err(error),
+            };
+            let answer = match outcome {
                 Ok(plan) => {
+                    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                     let changes = changes(&served, &plan);
-                    let took = began.elapsed().as_millis();
-                    let nothing = if changes.is_empty() { "; nothing changes in the chain" } else { "" };
-                    let changes = changes.iter().map(|change| format!("\n  {}", printable(change)));
-                    say(&format!("reloaded in {took} ms{nothing}{}", changes.collect::<String>()));
+                    sink.show(&plan, &address);
                     served = plan;
+                    Answer::Served { took_ms, changes }
                 }
-                Err(error) => {
-                    let error = printable(&chained(&*error));
-                    say(&format!("not reloaded, what was served before still is:\nerror: {error}"));
+                Err(error) => Answer::Refused { error: chained(&*error) },
+            };
+            match &mut answers {
+                Some(answers) => {
+                    // Whoever does not listen any more has ended, and so does this input.
+                    let _ = serde_json::to_string(&answer).map(|answer| answers.write_all((answer + "\n").as_bytes()));
                 }
+                None => tell(&answer),
             }
-            line.clear();
         }
     };
     std::thread::Builder::new().name("reload".to_owned()).spawn(follow).map(drop)
 }
 
-fn swap(line: &str, engine: &Engine, sink: &Stderr, reloader: &Reloader) -> Result<Plan, Box<dyn std::error::Error>> {
-    let plan: Plan = serde_json::from_str(line).map_err(|error| format!("the plan on stdin: {error}"))?;
+fn tell(answer: &Answer) {
+    match answer {
+        Answer::Served { took_ms, changes } => {
+            let nothing = if changes.is_empty() { "; nothing changes in the chain" } else { "" };
+            let changes = changes.iter().map(|change| format!("\n  {}", printable(change)));
+            say(&format!("reloaded in {took_ms} ms{nothing}{}", changes.collect::<String>()));
+        }
+        Answer::Refused { error } => {
+            say(&format!("not reloaded, what was served before still is:\nerror: {}", printable(error)));
+        }
+    }
+}
+
+fn swap(plan: &Plan, engine: &Engine, sink: &Stderr, reloader: &Reloader) -> Result<(), Box<dyn std::error::Error>> {
     // Its secrets are masked before anything of it runs.
-    sink.know(&plan);
+    sink.learn(plan);
     let chains = (&plan.chain, plan.network.as_ref());
-    let chain = reloader.chain().succeed(engine, chains, &plan, &plan.host_env, plan.node.clone())?;
+    let chain = reloader.chain().succeed(engine, chains, plan, &plan.host_env, plan.node.clone())?;
     reloader.swap(chain, plan.clusters.clone())?;
-    Ok(plan)
+    Ok(())
 }
 
 /// What is another way than before, a line each.

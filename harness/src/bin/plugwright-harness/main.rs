@@ -1,6 +1,7 @@
 //! The engine's own command: reads a plan, serves its chain.
 
 mod follow;
+mod shown;
 mod stderr;
 
 use std::ffi::OsStr;
@@ -15,6 +16,7 @@ use harness::abi::LogLevel;
 use harness::chain::{Chain, ChainError};
 use harness::code_cache::CodeCache;
 use harness::engine::{Engine, EngineError, Limits};
+use harness::page::{self, Page};
 use harness::server::{Options, ServeError, Server};
 use harness::trace::text::printable;
 use mesh::model::Layer;
@@ -27,8 +29,8 @@ use stderr::{Mode, Stderr, say};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "\
-usage: plugwright-harness serve [--trace MODE] [--show-secrets] [--reload] [--strict] [--log-level LEVEL]
-                                [--code-cache FOLDER]
+usage: plugwright-harness serve [--trace MODE] [--show-secrets] [--reload [--answers]] [--page WHERE] [--strict]
+                                [--log-level LEVEL] [--code-cache FOLDER]
 
 Reads a plan as JSON on stdin and serves its chain. Once it serves, it prints one line on stdout:
 listening on http://ADDRESS (tcp://ADDRESS for a network chain). SIGTERM and SIGINT drain and exit 0.
@@ -36,7 +38,10 @@ listening on http://ADDRESS (tcp://ADDRESS for a network chain). SIGTERM and SIG
   --trace MODE       what stderr gets of each request: off, line (default), full (a tree), json (one object a line)
   --quiet            the same as --trace off
   --show-secrets     do not mask credentials in what is printed
-  --reload           the plan is one line; each further line on stdin is a plan whose chain takes its place
+  --reload           the plan is one line; each further line on stdin is another one, which takes its place
+  --answers          say of each of those what came of it, on the socket that stdin is, instead of on stderr
+  --page WHERE       serve the trace page, to this machine only: admin (the plan's address for that, else one that is
+                     free), or listener (in front of the chain)
   --strict           exit 1 at the end if a plugin did what Envoy answers with a hang, a crash or a broken response
   --code-cache FOLDER
                      keep compiled modules there, a folder of this user alone; without it each start compiles
@@ -85,10 +90,20 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+/// Where the trace page is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Where {
+    Admin,
+    Listener,
+}
+
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct Arguments {
     trace: Mode,
     show_secrets: bool,
     reload: bool,
+    answers: bool,
+    page: Option<Where>,
     strict: bool,
     log_level: LogLevel,
     code_cache: Option<PathBuf>,
@@ -106,6 +121,8 @@ fn arguments() -> Result<Option<Arguments>, Failure> {
         trace: Mode::default(),
         show_secrets: false,
         reload: false,
+        answers: false,
+        page: None,
         strict: false,
         log_level: LogLevel::Info,
         code_cache: None,
@@ -123,6 +140,14 @@ fn arguments() -> Result<Option<Arguments>, Failure> {
             "--quiet" => arguments.trace = Mode::Off,
             "--show-secrets" => arguments.show_secrets = true,
             "--reload" => arguments.reload = true,
+            "--answers" => arguments.answers = true,
+            "--page" => {
+                arguments.page = Some(match given.next().as_deref().and_then(OsStr::to_str) {
+                    Some("admin") => Where::Admin,
+                    Some("listener") => Where::Listener,
+                    _ => return Err(Failure::Usage("`--page` takes one of admin, listener".to_owned())),
+                });
+            }
             "--strict" => arguments.strict = true,
             "--log-level" => {
                 arguments.log_level =
@@ -202,7 +227,8 @@ fn run() -> Result<(), Failure> {
     }
     let plan: Plan =
         serde_json::from_str(&input).map_err(|error| Failure::Usage(format!("the plan on stdin: {error}")))?;
-    let sink = Arc::new(Stderr::new(arguments.trace, arguments.show_secrets, &plan));
+    let page = arguments.page.map(|_| Page::new());
+    let sink = Arc::new(Stderr::new(arguments.trace, arguments.show_secrets, page.clone(), &plan));
     let mut engine = Engine::new(Limits::default())?;
     let code_cache = arguments.code_cache.as_deref().and_then(code_cache);
     if let Some(cache) = &code_cache {
@@ -223,13 +249,18 @@ fn run() -> Result<(), Failure> {
         use tokio::signal::unix::{SignalKind, signal};
         // Registered before anything is served: a signal that comes early must drain, not kill.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let page_at = |place| page.clone().filter(|_| arguments.page == Some(place));
+        let admin_page = page_at(Where::Admin);
+        let for_page = admin_page.as_ref().map(|_| "127.0.0.1:0".to_owned());
         let options = Options {
             upstream: plan.upstream.clone(),
             clusters: plan.clusters.clone(),
-            admin: plan.admin.clone(),
+            admin: plan.admin.clone().or(for_page),
+            listener_page: page_at(Where::Listener),
+            admin_page,
             ca_certificates: plan.ca_certificates.clone(),
             workers: plan.workers,
-            trace: arguments.trace.settings(arguments.show_secrets),
+            trace: arguments.trace.settings(arguments.show_secrets, page.is_some()),
             ..Options::listen_on(plan.listen.clone())
         };
         let server = Server::start(chain, options)?;
@@ -237,11 +268,22 @@ fn run() -> Result<(), Failure> {
         if let Some(admin) = server.admin_address() {
             say(&format!("metrics on http://{admin}/stats/prometheus"));
         }
+        let place = match arguments.page {
+            Some(Where::Admin) => server.admin_address(),
+            Some(Where::Listener) => Some(server.address()),
+            None => None,
+        };
+        if let Some(place) = place {
+            say(&format!("trace page on http://{place}{}", page::PATH));
+        }
         let scheme = if plan.chain.listener.layer == Layer::Network { "tcp" } else { "http" };
         writeln!(stdout, "listening on {scheme}://{}", server.address())?;
         stdout.flush()?;
+        let address = format!("{scheme}://{}", server.address());
+        sink.show(&plan, &address);
         if arguments.reload {
-            follow::follow(stdin, plan, engine, sink.clone(), server.reloader())?;
+            let answers = arguments.answers.then(answers).transpose()?;
+            follow::follow(stdin, plan, engine, sink.clone(), (server.reloader(), address), answers)?;
         }
         tokio::select! {
             _ = terminate.recv() => {}
@@ -254,6 +296,12 @@ fn run() -> Result<(), Failure> {
         }
         Ok(())
     })
+}
+
+/// The other way of the socket that standard input is.
+fn answers() -> std::io::Result<std::os::unix::net::UnixStream> {
+    use std::os::fd::AsFd as _;
+    Ok(std::io::stdin().as_fd().try_clone_to_owned()?.into())
 }
 
 fn chained(error: &dyn std::error::Error) -> String {

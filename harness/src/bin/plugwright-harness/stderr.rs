@@ -7,12 +7,15 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use harness::abi::LogLevel;
 use harness::hazard::{Hazard, HazardKind};
 use harness::log::{ConnectionSummary, RequestSummary, Sink};
+use harness::page::Page;
 use harness::trace::mask::Mask;
 use harness::trace::text::printable;
 use harness::trace::{Settings, Trace, json, text};
 use mesh::model::{EnvValue, Extension, FilterKind};
 use mesh::plan::Plan;
 use time::OffsetDateTime;
+
+use crate::shown;
 
 /// Prints one line.
 pub(crate) fn say(line: &str) {
@@ -46,9 +49,15 @@ impl Mode {
         })
     }
 
-    /// What is to be recorded for it.
-    pub(crate) fn settings(self, show_secrets: bool) -> Option<Settings> {
-        matches!(self, Self::Full | Self::Json).then(|| Settings { show_secrets, ..Settings::default() })
+    /// What is to be recorded for it, and for a page, which has room for more of a body.
+    pub(crate) fn settings(self, show_secrets: bool, page: bool) -> Option<Settings> {
+        let printed = matches!(self, Self::Full | Self::Json);
+        let settings = Settings { show_secrets, ..Settings::default() };
+        match (printed, page) {
+            (true, _) => Some(settings),
+            (false, true) => Some(Settings { excerpt: 4096, ..settings }),
+            (false, false) => None,
+        }
     }
 }
 
@@ -58,6 +67,7 @@ pub(crate) struct Stderr {
     /// `None`: secrets are shown.
     mask: Option<RwLock<Mask>>,
     hazards: Mutex<BTreeMap<HazardKey, u64>>,
+    page: Option<Page>,
 }
 
 /// Where a hazard is: the same one is printed once and counted from then on.
@@ -82,13 +92,29 @@ impl std::fmt::Display for HazardKey {
 }
 
 impl Stderr {
-    pub(crate) fn new(mode: Mode, show_secrets: bool, plan: &Plan) -> Self {
+    pub(crate) fn new(mode: Mode, show_secrets: bool, page: Option<Page>, plan: &Plan) -> Self {
         let mask = (!show_secrets).then(|| RwLock::new(Mask::new(&environment(plan))));
-        Self { mode, mask, hazards: Mutex::default() }
+        Self { mode, mask, hazards: Mutex::default(), page }
+    }
+
+    /// Shows a plan's chain on the page, if there is one.
+    pub(crate) fn show(&self, plan: &Plan, address: &str) {
+        if let Some(page) = &self.page {
+            let mask = self.mask.as_ref().map(|mask| mask.read().unwrap_or_else(PoisonError::into_inner));
+            page.know("chain", &shown::chain(plan, address, mask.as_deref()));
+        }
+    }
+
+    /// Shows something else there.
+    pub(crate) fn know(&self, name: &str, value: &serde_json::Value) {
+        let known = ["configuration", "build", "tests"].into_iter().find(|known| *known == name);
+        if let (Some(page), Some(name)) = (&self.page, known) {
+            page.know(name, value);
+        }
     }
 
     /// What is secret in another plan is masked, too.
-    pub(crate) fn know(&self, plan: &Plan) {
+    pub(crate) fn learn(&self, plan: &Plan) {
         if let Some(mask) = &self.mask {
             mask.write().unwrap_or_else(PoisonError::into_inner).know(environment(plan));
         }
@@ -172,6 +198,9 @@ impl Sink for Stderr {
     }
 
     fn trace(&self, trace: &Trace) {
+        if let Some(page) = &self.page {
+            page.trace(trace);
+        }
         let shown = match self.mode {
             Mode::Off | Mode::Line => return,
             Mode::Full => text::tree(trace),
