@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mlua::debug::Debug;
-use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, VmState};
+use mlua::thread::ThreadStatus;
+use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Thread, VmState};
 
 use super::api;
 use crate::abi::LogLevel;
@@ -20,6 +21,8 @@ pub(super) const MEMORY: usize = 64 << 20;
 const INSTRUCTIONS: u32 = 1000;
 /// More of a log line is cut off, as a plugin's is.
 const MAX_LINE: usize = 64 << 10;
+/// Coroutines that are kept for scripts to come, so that not each stream makes its own.
+const MAX_IDLE: usize = 16;
 /// Calls that a script does not wait for, at once on one worker.
 pub(super) const MAX_ASYNCHRONOUS: usize = 1024;
 
@@ -42,6 +45,7 @@ pub(super) struct Runtime {
     pub(super) main: Function,
     pub(super) on_request: Option<Function>,
     pub(super) on_response: Option<Function>,
+    idle: RefCell<Vec<Thread>>,
     pub(super) limits: Rc<Deadline>,
     pub(super) log: Log,
     pub(super) shared: Arc<Shared>,
@@ -175,6 +179,7 @@ impl Runtime {
             main,
             on_request,
             on_response,
+            idle: RefCell::default(),
             limits,
             log,
             shared: setting.shared.clone(),
@@ -182,6 +187,23 @@ impl Runtime {
             services,
             asynchronous: Rc::default(),
         }))
+    }
+}
+
+impl Runtime {
+    /// A coroutine that is about to run [`Self::main`].
+    pub(super) fn coroutine(&self) -> mlua::Result<Thread> {
+        let Some(thread) = self.idle.borrow_mut().pop() else { return self.lua.create_thread(self.main.clone()) };
+        thread.reset(self.main.clone())?;
+        Ok(thread)
+    }
+
+    /// Takes a coroutine back, if it came to its end.
+    pub(super) fn take_back(&self, thread: Thread) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < MAX_IDLE && thread.status() == ThreadStatus::Finished {
+            idle.push(thread);
+        }
     }
 }
 

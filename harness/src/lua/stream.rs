@@ -89,7 +89,7 @@ impl Script {
     /// Runs the script from its beginning, on headers.
     pub(super) fn start(self: &Rc<Self>, function: &Function) -> Action {
         let lua = &self.runtime.lua;
-        let made = freely(lua, || Ok((lua.create_thread(self.runtime.main.clone())?, object::handle(self)?)));
+        let made = freely(lua, || Ok((self.runtime.coroutine()?, object::handle(self)?)));
         match made {
             Ok((thread, handle)) => {
                 *self.thread.borrow_mut() = Some(thread);
@@ -209,7 +209,9 @@ impl Script {
     }
 
     fn over(&self) {
-        self.thread.borrow_mut().take();
+        if let Some(thread) = self.thread.borrow_mut().take() {
+            self.runtime.take_back(thread);
+        }
         self.key.borrow_mut().take();
         if let Some(call) = self.call.borrow_mut().take() {
             call.abort();

@@ -16,6 +16,9 @@ use super::template::{
 /// The first version of a project of its own.
 const FIRST: &str = "0.1.0";
 
+/// Where the declarative test of the plugin alone is.
+const SUITE: &str = "tests/plugin.yaml";
+
 /// What is to be made.
 pub(crate) struct Order<'a> {
     pub(crate) name: &'a Name,
@@ -59,7 +62,7 @@ impl Order<'_> {
             add("manifests/wasmplugin.yaml", WASM_PLUGIN);
             add("manifests/trafficextension.yaml", TRAFFIC_EXTENSION);
             if let Some(suite) = parts.suite {
-                add("tests/plugin.yaml", suite);
+                add(SUITE, suite);
             }
             if let Some(chain) = parts.chain {
                 add("tests/chain.yaml", chain);
@@ -109,17 +112,23 @@ impl Order<'_> {
         }
     }
 
+    fn has_suite(&self) -> bool {
+        self.template.parts().is_some_and(|parts| parts.suite.is_some())
+    }
+
     /// What whoever made it runs next: each ends by itself.
     fn commands(&self) -> Vec<String> {
         let (program, name, folder) = (self.program, self.name.as_str(), self.folder());
         if self.template == Template::Lua {
             return vec![format!("{program} lint -f {folder}extension.yaml")];
         }
-        vec![
-            format!("cargo test{}", self.package_flag()),
-            format!("{program} package {name}"),
-            format!("{program} lint -f {folder}manifests/trafficextension.yaml"),
-        ]
+        let mut commands = vec![format!("cargo test{}", self.package_flag())];
+        if self.has_suite() {
+            commands.push(format!("{program} test {folder}{SUITE}"));
+        }
+        commands.push(format!("{program} package {name}"));
+        commands.push(format!("{program} lint -f {folder}manifests/trafficextension.yaml"));
+        commands
     }
 
     /// Serves it until it is told to stop.
@@ -174,6 +183,8 @@ impl Order<'_> {
             let install = sdk.cargo_install();
             let text = format!("`cargo plugwright` comes with\n\n```sh install\n{install}\n```\n\n");
             values.insert("{{install}}", text);
+            let step = format!("    - run: cargo plugwright test {SUITE}\n");
+            values.insert("{{suite-step}}", if self.has_suite() { step } else { String::new() });
             values.insert("{{cargo-install}}", install);
             let (prefix, host) = (self.image.rsplit_once('/'), self.image.split_once('/'));
             values.insert("{{registry-prefix}}", prefix.map_or(self.image, |(prefix, _)| prefix).to_owned());
