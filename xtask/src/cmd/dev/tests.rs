@@ -1,8 +1,10 @@
 //! The plugin's tests, which run once it is served and give way to the next change.
 
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use nix::sys::signal::{Signal, killpg};
@@ -18,47 +20,100 @@ use crate::{environment, handover};
 const MOST_OUTPUT: usize = 64 << 10;
 
 /// Tests that are running.
-pub(super) struct Running {
-    group: Pid,
+pub(super) struct Running(Arc<Mutex<Under>>);
+
+/// What is under way.
+#[derive(Default)]
+struct Under {
+    group: Option<Pid>,
+    stopped: bool,
 }
 
 impl Running {
-    /// Starts the plugin's native tests. What came of them is sent, with this number.
+    /// Starts the plugin's native tests, and after them the suites beside it. What came of them is sent, with this number.
     pub(super) fn start(project: &Project, number: u64, sender: Sender<Happened>) -> std::io::Result<Self> {
-        let mut command = Command::new(environment::cargo());
-        command.current_dir(&project.workspace.root).args(["test", "--quiet", "--package", &project.plugin.name]);
-        handover::forget_package(&mut command);
-        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let began = Instant::now();
-        let child = command.spawn()?;
-        let group = Pid::from_raw(i32::try_from(child.id()).map_err(std::io::Error::other)?);
+        let mut native = Command::new(environment::cargo());
+        native.args(["test", "--quiet", "--package", &project.plugin.name]);
+        let mut commands = vec![native];
+        if has_suites(&project.plugin.root.join("tests")) {
+            let mut suites = Command::new(std::env::current_exe()?);
+            suites.args(["test", &project.plugin.name, "--plugin"]).arg(project.module());
+            commands.push(suites);
+        }
+        for command in &mut commands {
+            handover::forget_package(command);
+            command.current_dir(&project.workspace.root).process_group(0);
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
+        let under = Arc::new(Mutex::new(Under::default()));
+        let running = Self(under.clone());
         std::thread::spawn(move || {
-            let value = match child.wait_with_output() {
-                Ok(output) => {
-                    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-                    summary(output.status.success(), &text.concat(), milliseconds(began))
+            let began = Instant::now();
+            let (mut passed, mut all) = (true, String::new());
+            for command in &mut commands {
+                match finished(command, &under) {
+                    Ok(output) => {
+                        passed &= output.status.success();
+                        all.extend(
+                            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()),
+                        );
+                    }
+                    Err(error) => (passed, all) = (false, all + &error.to_string()),
                 }
-                Err(error) => summary(false, &error.to_string(), milliseconds(began)),
-            };
+            }
             // Nobody is left to be told when everything ends.
-            let _ = sender.send(Happened::Known(number, "tests", value));
+            let _ = sender.send(Happened::Known(number, "tests", summary(passed, &all, milliseconds(began))));
         });
-        Ok(Self { group })
+        Ok(running)
     }
 
     /// Ends them, and whatever they have started.
     pub(super) fn stop(self) {
-        // They may have ended by themselves.
-        let _ = killpg(self.group, Signal::SIGKILL);
+        let mut under = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        under.stopped = true;
+        if let Some(group) = under.group.take() {
+            // It may have ended by itself.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
     }
+}
+
+/// Runs a command to its end, or until everything is stopped.
+fn finished(command: &mut Command, under: &Mutex<Under>) -> std::io::Result<Output> {
+    let lock = || under.lock().unwrap_or_else(PoisonError::into_inner);
+    let child = {
+        let mut under = lock();
+        if under.stopped {
+            return Err(std::io::Error::other("stopped"));
+        }
+        let child = command.spawn()?;
+        under.group = Some(Pid::from_raw(i32::try_from(child.id()).map_err(std::io::Error::other)?));
+        child
+    };
+    let output = child.wait_with_output();
+    lock().group = None;
+    output
+}
+
+/// Whether there is a file that may be a suite.
+fn has_suites(folder: &Path) -> bool {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let kinds = ["yaml", "yml", "textproto"];
+    files.into_iter().any(|file| file.path().extension().is_some_and(|kind| kinds.iter().any(|known| kind == *known)))
 }
 
 /// What is shown of a run.
 fn summary(passed: bool, output: &str, took_ms: u64) -> Value {
     let output = without_colours(output);
     let counted = |word: &str| -> u64 {
-        let results = output.lines().filter_map(|line| line.strip_prefix("test result: "));
-        let counts = results.flat_map(|line| line.split(['.', ';'])).filter_map(|part| part.trim().strip_suffix(word));
+        let native = output.lines().filter_map(|line| line.strip_prefix("test result: "));
+        let suites =
+            output.lines().filter_map(|line| line.split_once(" tests: ").or_else(|| line.split_once(" test: ")));
+        let suites = suites.filter(|(count, _)| count.parse::<u64>().is_ok()).map(|(_, results)| results);
+        let counts = native
+            .chain(suites)
+            .flat_map(|line| line.split(['.', ';', ',']))
+            .filter_map(|part| part.trim().strip_suffix(word));
         counts.filter_map(|count| count.trim().parse::<u64>().ok()).sum()
     };
     let start = output.len().saturating_sub(MOST_OUTPUT);
@@ -66,7 +121,7 @@ fn summary(passed: bool, output: &str, took_ms: u64) -> Value {
     json!({
         "state": if passed { "passed" } else { "failed" },
         "passed": counted("passed"),
-        "failed": counted("failed"),
+        "failed": counted("failed") + counted("broken"),
         "took_ms": took_ms,
         // What passed has nothing to say.
         "output": if passed { "" } else { shown },
@@ -80,8 +135,9 @@ mod counts {
     #[test]
     fn results_of_all_test_binaries_are_added() {
         let output = "\ntest result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n\
-                      test result: FAILED. 4 passed; 2 failed; 0 ignored\n";
+                      test result: FAILED. 4 passed; 2 failed; 0 ignored\n\
+                      5 tests: 1 passed, 3 failed, 1 broken\n";
         let value = summary(false, output, 5);
-        assert_eq!((&value["passed"], &value["failed"], &value["state"]), (&7.into(), &2.into(), &"failed".into()));
+        assert_eq!((&value["passed"], &value["failed"], &value["state"]), (&8.into(), &6.into(), &"failed".into()));
     }
 }
