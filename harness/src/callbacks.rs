@@ -1,7 +1,7 @@
 //! A plugin's callbacks driven by hand, with maps and buffers that are given: what plugin tests run on.
 //!
 //! The hostcalls are those of a proxy. Where the tester whose suites these are differs from Envoy, it is followed:
-//! [`ByHand`] is where the hostcalls find that out.
+//! `ByHand` is where the hostcalls find that out.
 
 use std::cell::RefCell;
 use std::rc::Rc;
