@@ -3,5 +3,6 @@
 //! [`outcome`] is what every kind of suite ends in, so that one report serves them all. The command line reads suites and
 //! resolves what they name; the crate `suite-runner`, which has the engine, runs them.
 
+pub mod chain;
 pub mod job;
 pub mod outcome;

@@ -1,5 +1,7 @@
 //! Runs declarative tests: reads a [`Job`] on standard input and writes an [`Answer`] on standard output.
 
+mod chain;
+
 use std::io::Write as _;
 use std::process::ExitCode;
 
