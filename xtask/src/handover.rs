@@ -29,9 +29,20 @@ pub(crate) fn replace_by(program: &Path, arguments: Vec<OsString>, stdin: Option
 
 /// Run `binary` of the workspace's `package` on this standard input, and have its standard output.
 pub(crate) fn answer(package: &str, binary: &str, input: Vec<u8>) -> Result<Vec<u8>, Failure> {
+    answer_to(package, binary, Vec::new(), input)
+}
+
+/// The same, with arguments.
+pub(crate) fn answer_to(
+    package: &str,
+    binary: &str,
+    arguments: Vec<OsString>,
+    input: Vec<u8>,
+) -> Result<Vec<u8>, Failure> {
     let program = locate(package, binary)?;
     let failed = |error| Failure::environment(format!("failed to run {}: {error}", program.display()));
-    let mut child = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let mut child =
+        Command::new(&program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     // It may answer before it has read everything.
     let writer = child.stdin.take().map(|mut stdin| std::thread::spawn(move || stdin.write_all(&input)));
     let mut output = Vec::new();
@@ -69,7 +80,7 @@ pub(crate) fn locate(package: &str, binary: &str) -> Result<PathBuf, Failure> {
     let file = format!("{binary}{}", std::env::consts::EXE_SUFFIX);
     let beside =
         std::env::current_exe().ok().map(|program| program.with_file_name(&file)).filter(|path| path.is_file());
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().filter(|root| root.join(package).is_dir());
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().filter(|root| root.join(folder(package)).is_dir());
     // Cargo sets this for what it runs or tests, and only then.
     let runs_from_checkout =
         std::env::var_os("CARGO_MANIFEST_DIR").is_some_and(|folder| folder == env!("CARGO_MANIFEST_DIR"));
@@ -79,9 +90,14 @@ pub(crate) fn locate(package: &str, binary: &str) -> Result<PathBuf, Failure> {
             (Some(installed), _) => Ok(installed),
             (None, Some(root)) => build(root, package, binary, false),
             (None, None) => Err(Failure::environment(format!("`{binary}` is not installed"))
-                .hint(format!("in a checkout of Plugwright: cargo install --path {package}"))),
+                .hint(format!("in a checkout of Plugwright: cargo install --path {}", folder(package)))),
         },
     }
+}
+
+/// Where a package is in a checkout.
+fn folder(package: &str) -> &str {
+    if package == "suite-runner" { "suites/runner" } else { package }
 }
 
 /// Whether cargo sets a variable for the package that it compiles or runs.
@@ -103,7 +119,7 @@ fn build(root: &Path, package: &str, binary: &str, built_before: bool) -> Result
     if built_before {
         command.arg("--quiet");
     } else {
-        let engine = if package == "harness" { "; with an engine in it, this takes a few minutes once" } else { "" };
+        let engine = if ["harness", "suite-runner"].contains(&package) { "; with an engine in it, this takes a few minutes once" } else { "" };
         note(format!("building `{binary}` on first use{engine}"));
     }
     command.stdin(Stdio::null()).stderr(Stdio::inherit());

@@ -54,6 +54,14 @@ impl Failure {
         self
     }
 
+    /// What it says, with its hint, for where it is not the command's own end.
+    pub(crate) fn text(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{}\nhint: {hint}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     /// Print it and give its exit code.
     pub(crate) fn report(&self) -> ExitCode {
         note(format!("error: {}", self.message));

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod build;
+pub(crate) mod chain_test;
 pub(crate) mod ci;
 pub(crate) mod envoy;
 pub(crate) mod explain;

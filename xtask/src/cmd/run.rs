@@ -147,22 +147,14 @@ pub(crate) fn plan(args: &PlanFlags, watched: &mut Watched) -> Result<Plan, Fail
     }
     let (clusters, node) = (args.surroundings.clusters()?, args.surroundings.node()?);
     let resources = input::read(&args.files)?;
-    let (chain, network) = resolve(&resources, args)?;
+    let is_tcp = args.upstream.as_deref().is_some_and(|upstream| upstream.starts_with("tcp://"));
+    let wanted =
+        Wanted { workload: args.workload.as_deref(), root_namespace: &args.root_namespace, is_tcp, talk: &note };
+    let (chain, network) = wanted.resolve(&resources)?;
     let images = images(&args.images, &resources)?;
     let options = args.registry.fetch_options()?;
-    let cache = requests::cache()?;
-    let mut modules = BTreeMap::new();
-    for (extension, filter) in chains(&chain, network.as_ref()).flat_map(wasm) {
-        let asked = requests::asked(extension, filter, &resources);
-        let replacement = images.get(&with_scheme(&filter.url));
-        match replacement.cloned().or_else(|| Reference::parse_istio(&filter.url).ok()) {
-            Some(Reference::File(path)) => watched.note(&path),
-            Some(Reference::Layout(layout)) => watched.note(&layout.directory.join("index.json")),
-            _ => {}
-        }
-        let module = fetch(&asked, filter, replacement, &cache, &options, args.explain_fetch)?;
-        modules.insert(extension.id(), module);
-    }
+    let both = (&chain, network.as_ref());
+    let modules = wanted.modules(both, &resources, &images, &options, args.explain_fetch, watched)?;
     Ok(Plan {
         host_env: host_environment(chains(&chain, network.as_ref())),
         chain,
@@ -178,44 +170,83 @@ pub(crate) fn plan(args: &PlanFlags, watched: &mut Watched) -> Result<Plan, Fail
     })
 }
 
-/// The chain for the workload that was asked for, or for the one that the resources name; and the network filters in
-/// front of it. Whether it is HTTP at all is for the upstream to say.
-fn resolve(resources: &Resources, args: &PlanFlags) -> Result<(FilterChain, Option<FilterChain>), Failure> {
-    let mut mesh = MeshOptions { root_namespace: args.root_namespace.clone(), ..MeshOptions::default() };
-    let (proxy, listener) = if let Some(name) = &args.workload {
-        let proxy = mesh::workload(resources, name).map_err(input::no_proxy)?;
-        mesh.services = mesh::services_of(resources, &proxy);
-        let listener = mesh::assumed_listener(resources, &proxy);
-        (proxy, listener)
-    } else {
-        let assumption = mesh::assume_proxy(resources, &mesh).map_err(|error| match error {
-            ProxyError::NoExtensions => Failure::bad(error),
-            _ => Failure::usage(error),
-        })?;
-        note(assumption.sentence);
-        mesh.services = assumption.services;
-        (assumption.proxy, assumption.listener)
-    };
-    let is_tcp = args.upstream.as_deref().is_some_and(|upstream| upstream.starts_with("tcp://"));
-    let (layer, protocol) = if is_tcp { (Layer::Network, Protocol::Tcp) } else { (Layer::Http, Protocol::Http) };
-    let listener = Listener { layer, protocol: Some(protocol), ..listener };
-    let chain = mesh::resolve(resources, &proxy, &listener, &mesh);
-    let network = if is_tcp { None } else { mesh::resolve_in_front(resources, &proxy, &listener, &mesh) };
-    let in_front = |left_out: &LeftOut| {
-        let mut filters = network.iter().flat_map(|network| &network.filters);
-        filters.any(|filter| match &filter.kind {
-            FilterKind::Extension(extension) => {
-                (&extension.origin.kind, &extension.namespace, &extension.name)
-                    == (&left_out.kind, &left_out.namespace, &left_out.name)
-            }
-            FilterKind::BuiltIn(_) => false,
-        })
-    };
-    for left_out in chain.left_out.iter().filter(|left_out| !in_front(left_out)) {
-        let LeftOut { kind, namespace, name, reason } = left_out;
-        note(format!("not in the chain: {kind} {namespace}/{name}: {reason}"));
+/// Which chain, of the resources'.
+pub(crate) struct Wanted<'a> {
+    /// The workload; by default the one that the resources name.
+    pub(crate) workload: Option<&'a str>,
+    pub(crate) root_namespace: &'a str,
+    /// Connections are served and not requests.
+    pub(crate) is_tcp: bool,
+    /// Who hears what is assumed and left out.
+    pub(crate) talk: &'a dyn Fn(String),
+}
+
+impl Wanted<'_> {
+    /// The chain for the workload that was asked for, or for the one that the resources name; and the network filters in
+    /// front of it. Whether it is HTTP at all is for the upstream to say.
+    pub(crate) fn resolve(&self, resources: &Resources) -> Result<(FilterChain, Option<FilterChain>), Failure> {
+        let mut mesh = MeshOptions { root_namespace: self.root_namespace.to_owned(), ..MeshOptions::default() };
+        let (proxy, listener) = if let Some(name) = self.workload {
+            let proxy = mesh::workload(resources, name).map_err(input::no_proxy)?;
+            mesh.services = mesh::services_of(resources, &proxy);
+            let listener = mesh::assumed_listener(resources, &proxy);
+            (proxy, listener)
+        } else {
+            let assumption = mesh::assume_proxy(resources, &mesh).map_err(|error| match error {
+                ProxyError::NoExtensions => Failure::bad(error),
+                _ => Failure::usage(error),
+            })?;
+            (self.talk)(assumption.sentence);
+            mesh.services = assumption.services;
+            (assumption.proxy, assumption.listener)
+        };
+        let is_tcp = self.is_tcp;
+        let (layer, protocol) = if is_tcp { (Layer::Network, Protocol::Tcp) } else { (Layer::Http, Protocol::Http) };
+        let listener = Listener { layer, protocol: Some(protocol), ..listener };
+        let chain = mesh::resolve(resources, &proxy, &listener, &mesh);
+        let network = if is_tcp { None } else { mesh::resolve_in_front(resources, &proxy, &listener, &mesh) };
+        let in_front = |left_out: &LeftOut| {
+            let mut filters = network.iter().flat_map(|network| &network.filters);
+            filters.any(|filter| match &filter.kind {
+                FilterKind::Extension(extension) => {
+                    (&extension.origin.kind, &extension.namespace, &extension.name)
+                        == (&left_out.kind, &left_out.namespace, &left_out.name)
+                }
+                FilterKind::BuiltIn(_) => false,
+            })
+        };
+        for left_out in chain.left_out.iter().filter(|left_out| !in_front(left_out)) {
+            let LeftOut { kind, namespace, name, reason } = left_out;
+            (self.talk)(format!("not in the chain: {kind} {namespace}/{name}: {reason}"));
+        }
+        Ok((chain, network))
     }
-    Ok((chain, network))
+
+    /// Fetches the modules of the chains, by extension.
+    pub(crate) fn modules(
+        &self,
+        (chain, network): (&FilterChain, Option<&FilterChain>),
+        resources: &Resources,
+        images: &BTreeMap<String, Reference>,
+        options: &FetchOptions,
+        explain: bool,
+        watched: &mut Watched,
+    ) -> Result<BTreeMap<String, Module>, Failure> {
+        let cache = requests::cache()?;
+        let mut modules = BTreeMap::new();
+        for (extension, filter) in chains(chain, network).flat_map(wasm) {
+            let asked = requests::asked(extension, filter, resources);
+            let replacement = images.get(&with_scheme(&filter.url));
+            match replacement.cloned().or_else(|| Reference::parse_istio(&filter.url).ok()) {
+                Some(Reference::File(path)) => watched.note(&path),
+                Some(Reference::Layout(layout)) => watched.note(&layout.directory.join("index.json")),
+                _ => {}
+            }
+            let module = fetch(&asked, filter, replacement, &cache, options, explain, self.talk)?;
+            modules.insert(extension.id(), module);
+        }
+        Ok(modules)
+    }
 }
 
 /// All chains that are to run.
@@ -244,6 +275,7 @@ fn fetch(
     cache: &Cache,
     options: &FetchOptions,
     explain: bool,
+    talk: &dyn Fn(String),
 ) -> Result<Module, Failure> {
     let who = &asked.request.resource;
     let fetched = if let Some(replacement) = replacement {
@@ -254,7 +286,7 @@ fn fetch(
             return Err(Failure::bad(error.clone()).context(who));
         }
         if let (Some(secret), None) = (&asked.pull_secret, &asked.request.credentials) {
-            note(format!(
+            talk(format!(
                 "{who}: Secret {secret} is not in the given files; this machine's docker config stands in for it"
             ));
         }
@@ -262,15 +294,15 @@ fn fetch(
     };
     match fetched {
         Ok(fetched) => {
-            note(format!("{who}: {}", fetched.source));
+            talk(format!("{who}: {}", fetched.source));
             if explain {
-                note(format!("{who}: {}", fetched.explanation));
+                talk(format!("{who}: {}", fetched.explanation));
             }
             Ok(Module::File { path: fetched.path, sha256: fetched.content.hex().to_owned() })
         }
         Err(error) if filter.fail_strategy == FailStrategy::FailOpen => {
             let reason = error.to_string();
-            note(format!("{who}: {reason}; it says FAIL_OPEN, so traffic passes without it"));
+            talk(format!("{who}: {reason}; it says FAIL_OPEN, so traffic passes without it"));
             Ok(Module::FetchFailed { reason })
         }
         Err(error) => Err(fetch_failure(error).context(who)),

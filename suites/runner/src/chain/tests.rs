@@ -123,7 +123,7 @@ fn what_is_not_as_expected_is_said_field_by_field() {
   requests:
   - path: /deny
     expect:
-      response: {status: 200, details: d, headers: [{name: x, exact: y}, {name: set-cookie, regex: 'a.*'}], body: {exact: yes}}
+      response: {status: 200, details: d, headers: [{name: x, exact: y}, {name: set-cookie, regex: 'a.*'}], body: {exact: 'yes'}}
       upstream: {reached: true}
       callouts: [{cluster: auth}]
       logs: [{level: error, contains: oh}]
@@ -229,7 +229,7 @@ tests:
   requests: [{expect: {response: {status: 200}}}]
 ",
         &[
-            "t: broken: `tests[0].requests[0]`: nothing to capture as `a`: the response has status 200, 317 bytes of body and the headers content-type, content-length, x-envoy-upstream-service-time, server, date",
+            "t: broken: `tests[0].requests[0]`: nothing to capture as `a`: the response has status 200, 269 bytes of body and the headers content-type, content-length, x-envoy-upstream-service-time, server, date",
         ],
     );
 }
