@@ -119,7 +119,11 @@ fn build(root: &Path, package: &str, binary: &str, built_before: bool) -> Result
     if built_before {
         command.arg("--quiet");
     } else {
-        let engine = if ["harness", "suite-runner"].contains(&package) { "; with an engine in it, this takes a few minutes once" } else { "" };
+        let engine = if ["harness", "suite-runner"].contains(&package) {
+            "; with an engine in it, this takes a few minutes once"
+        } else {
+            ""
+        };
         note(format!("building `{binary}` on first use{engine}"));
     }
     command.stdin(Stdio::null()).stderr(Stdio::inherit());

@@ -35,6 +35,8 @@ use stage::{OnStage, Stage, Turntable};
 
 /// What scripts and guests may recurse in.
 const STACK: usize = 8 << 20;
+/// How many turns a proxy gets before its first request, in which no time passes.
+const SETTLING: usize = 64;
 /// The request ids' randomness is not that of plugins.
 const IDS: u64 = 0x5eed_0000_0000_0000;
 
@@ -123,7 +125,10 @@ async fn one(
         }
         None => start(engine, task, plan, modules, &stage)?,
     };
-    // What it called while it started is no request's.
+    // What it calls as it starts is no request's.
+    for _ in 0..SETTLING {
+        tokio::task::yield_now().await;
+    }
     stage.take();
     let mut run =
         Run { folder: &task.folder, stage: &stage, jar: test.cookie_jar.then(Jar::default), mismatches: Vec::new() };
