@@ -6,6 +6,7 @@ mod handover;
 mod input;
 mod progress;
 mod report;
+mod scaffold;
 mod tools;
 
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use clap::Parser;
     after_help = "Exit codes: 0 fine, 1 the thing checked is bad, 2 usage, 3 environment (network, tool missing)."
 )]
 enum Command {
+    New(cmd::new::Args),
     Build(cmd::build::Args),
     Toolchain(cmd::toolchain::Args),
     Package(cmd::package::Args),
@@ -31,6 +33,7 @@ enum Command {
     Registry(cmd::registry::Args),
     Run(cmd::run::Args),
     ChainTest(cmd::chain_test::Args),
+    TestHost(cmd::test_host::Args),
     Migrate(cmd::migrate::Args),
     Envoy(cmd::envoy::Args),
     Ci(cmd::ci::Args),
@@ -39,6 +42,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Command::parse_from(arguments()) {
+        Command::New(args) => cmd::new::run(&args),
         Command::Build(args) => cmd::build::run(&args),
         Command::Toolchain(args) => cmd::toolchain::run(&args),
         Command::Package(args) => cmd::package::run(&args),
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Command::Registry(args) => cmd::registry::run(&args),
         Command::Run(args) => cmd::run::run(&args),
         Command::ChainTest(args) => cmd::chain_test::run(&args),
+        Command::TestHost(args) => cmd::test_host::run(&args),
         Command::Migrate(args) => cmd::migrate::run(&args),
         Command::Envoy(args) => cmd::envoy::run(&args),
         Command::Ci(args) => cmd::ci::run(&args),

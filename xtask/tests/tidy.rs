@@ -100,7 +100,7 @@ fn every_threat_that_a_plugin_names_is_tested_as_it_says() {
         sources(&plugin, &mut files);
         let code: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
         let names = named_tests(&fs::read_to_string(plugin.join("README.md")).unwrap());
-        assert!(names.len() >= 5, "{}: names {} tests beside its threats", plugin.display(), names.len());
+        assert!(names.len() >= 3, "{}: names {} tests beside its threats", plugin.display(), names.len());
         for name in names {
             let function = match name.strip_suffix('…') {
                 Some(start) => format!("fn {start}"),

@@ -36,6 +36,7 @@ mod proxy;
 mod remote;
 mod schema;
 mod shared;
+mod table;
 mod waits;
 
 pub(crate) use self::active::Active;
@@ -47,6 +48,7 @@ pub use self::host::InMemoryHost;
 pub use self::message::{Message, get, post, request, response};
 pub use self::proxy::{Proxy, Setup};
 pub use self::schema::{check_schema, schema};
+pub use self::table::{check_config_table, config_table};
 pub use self::waits::Reply;
 
 /// The proxy for plugins that wait: the same as for all others.
