@@ -2,11 +2,13 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::Version;
 use http::request::Parts;
 
 use crate::header_map::{HeaderMap, TooLarge, carried, lists};
+use crate::nature::{Nature, Real};
 use crate::request_path;
 use crate::stream::state::LocalReply;
 
@@ -229,15 +231,21 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// Where in a UUID's text each byte is.
 const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
 
-/// Makes request ids. The system's randomness is asked for many at a time.
-#[derive(Debug)]
+/// Makes request ids. Randomness is asked for many at a time.
 pub(crate) struct RequestIds {
     random: RefCell<([u8; 1024], usize)>,
+    nature: Arc<dyn Nature>,
 }
 
 impl Default for RequestIds {
     fn default() -> Self {
-        Self { random: RefCell::new(([0; 1024], 1024)) }
+        Self::from(Arc::new(Real) as Arc<dyn Nature>)
+    }
+}
+
+impl From<Arc<dyn Nature>> for RequestIds {
+    fn from(nature: Arc<dyn Nature>) -> Self {
+        Self { random: RefCell::new(([0; 1024], 1024)), nature }
     }
 }
 
@@ -247,7 +255,7 @@ impl RequestIds {
         let (random, used) = &mut *self.random.borrow_mut();
         if *used + 16 > random.len() {
             // A request id is for tracing, not for security: what there is does when there is no randomness.
-            let _ = getrandom::fill(random);
+            let _ = self.nature.random(random);
             *used = 0;
         }
         let mut bytes: [u8; 16] = random.get(*used..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default();

@@ -20,7 +20,8 @@ use crate::log::Sink;
 use crate::lua::{self, LuaPlugin};
 use crate::module::{LoadError, Module};
 use crate::native::{DenyAll, NativePlugin};
-use crate::nature::Real;
+use crate::nature::{Nature, Real};
+use crate::offline::Modules;
 use crate::plugin::{Plugin, VmConfig};
 use crate::shared::Shared;
 use crate::source::{Fetched, ModuleSource, SourceError};
@@ -166,6 +167,36 @@ impl Chain {
         let (shared, nature) = (Arc::new(Shared::default()), Arc::new(Real));
         let surroundings = Surroundings { sink, shared, log_level, proxy, nature };
         Self::assemble(engine, chain, source, host_env, surroundings, &mut Known::default())
+    }
+
+    /// What surrounds a chain in a world of a test's.
+    pub(crate) fn surroundings(
+        chain: &FilterChain,
+        node: Option<serde_json::Value>,
+        sink: Arc<dyn Sink>,
+        log_level: LogLevel,
+        nature: Arc<dyn Nature>,
+    ) -> Surroundings {
+        Surroundings { sink, shared: Arc::default(), log_level, proxy: Arc::new(facts(chain, node)), nature }
+    }
+
+    /// As [`Self::load`], with these surroundings, keys and compiled modules, and network filters in front.
+    pub(crate) fn around(
+        engine: &Engine,
+        (chain, network): (&FilterChain, Option<&FilterChain>),
+        source: &dyn ModuleSource,
+        host_env: &BTreeMap<String, String>,
+        surroundings: Surroundings,
+        keys: Keys,
+        modules: &mut Modules,
+    ) -> Result<Self, ChainError> {
+        let mut known = Known::with(modules.0.clone(), &chain.policies.jwt_rules, keys);
+        let mut loaded = Self::assemble(engine, chain, source, host_env, surroundings, &mut known)?;
+        if let Some(network) = network {
+            loaded.put_in_front(engine, network, source, host_env, &mut known)?;
+        }
+        modules.0 = known.into_modules();
+        Ok(loaded)
     }
 
     /// The chain that takes this one's place. What is the same in both is the same: a plugin whose module and settings
@@ -331,6 +362,7 @@ fn load_script(
         sink: surroundings.sink.clone(),
         shared: surroundings.shared.clone(),
         log_level: surroundings.log_level,
+        nature: surroundings.nature.clone(),
         callback: engine.limits.callback,
         startup: engine.limits.startup,
     };

@@ -211,7 +211,7 @@ async fn exchange(upstream: Upstream, call: Call) -> Result<Response, Reset> {
     Ok(Response { headers, body: body.freeze(), trailers })
 }
 
-fn unreachable(failure: Failure) -> Response {
+pub(crate) fn unreachable(failure: Failure) -> Response {
     proxy_made(503, &failure.message())
 }
 

@@ -22,6 +22,7 @@ use crate::admission::{self, Edge, Rejection, RequestIds, admit};
 use crate::builtin::remote;
 use crate::header_map::HeaderMap;
 use crate::log::{RequestSummary, Sink};
+use crate::nature::Nature;
 use crate::network;
 use crate::stream::state::{Direction, LocalReply, ProxyFacts, SERVER, StreamState, VIA_UPSTREAM};
 use crate::stream::{Frame, Stream, flags};
@@ -40,6 +41,8 @@ pub(crate) struct Site {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) idle_timeout: Duration,
     pub(crate) request_ids: RequestIds,
+    /// What the time is.
+    pub(crate) nature: Arc<dyn Nature>,
     /// The identity that every client is taken to have proven with mTLS.
     pub(crate) peer: Option<Arc<str>>,
     /// What of streams is recorded, when anything is.
@@ -219,6 +222,7 @@ async fn drive<B: Body<Data = Bytes> + Unpin>(
     let (headers, rejected) = admit(&parts, edge, &site.request_ids);
     let mut state = StreamState::new(site.proxy.clone(), &connection);
     state.protocol = admission::protocol(parts.version);
+    state.started_at = site.nature.now();
     state.remote = remote::address(gateway, connection.source, &headers);
     state.peer.clone_from(&site.peer);
     state.request_headers = headers;

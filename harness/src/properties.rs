@@ -5,7 +5,6 @@ mod value;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use crate::abi::Status;
 use crate::header_map::HeaderMap;
@@ -13,6 +12,7 @@ use crate::hostcalls::nanoseconds;
 use crate::plugin::Plugin;
 use crate::proto;
 use crate::stream::state::{ProxyFacts, StreamState};
+use tokio::time::Instant;
 
 pub(crate) use value::Value;
 

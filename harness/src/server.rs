@@ -356,6 +356,7 @@ pub(crate) fn site(
         sink: chain.surroundings.sink.clone(),
         idle_timeout: options.idle_timeout,
         request_ids: RequestIds::default(),
+        nature: chain.surroundings.nature.clone(),
         peer: options.peer.as_deref().map(Arc::from),
         trace: trace.map(|settings| Rc::new(trace::Start { settings, secrets: chain.secrets() })),
     }))

@@ -7,8 +7,9 @@ mod tls;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -22,9 +23,11 @@ pub(crate) use tls::Tls;
 use crate::body::{self, QueueBody, Writer};
 use crate::echo::{Echo, Fixed};
 use crate::header_map::HeaderMap;
+use crate::offline;
 use crate::stream::flags;
 use crate::stream::state::VIA_UPSTREAM;
 use pool::{Answer, Idle};
+use tokio::time::Instant;
 
 /// The two ends of a connection to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub(crate) enum Upstream {
     Echo,
     Fixed(Fixed),
     Http(Pool),
+    /// In this process.
+    Scripted(Rc<dyn offline::Servers>),
 }
 
 /// Why there is no response.
@@ -140,6 +145,7 @@ pub(crate) enum Exchange {
         headers_sent: bool,
         ended: bool,
     },
+    Scripted(Box<offline::upstream::Exchange>),
     Http {
         pool: Pool,
         writer: Writer,
@@ -164,6 +170,10 @@ impl Upstream {
                 let fixed = if let Self::Fixed(fixed) = self { Some(fixed.clone()) } else { None };
                 let echo = Echo::new(headers.clone(), fixed);
                 return Ok(Exchange::Echo { echo, complete: end, answer: None, headers_sent: false, ended: false });
+            }
+            Self::Scripted(servers) => {
+                let exchange = offline::upstream::Exchange::start(servers.clone(), headers, end);
+                return exchange.map(Box::new).map(Exchange::Scripted).ok_or(Failure::Request);
             }
             Self::Http(pool) => pool.clone(),
         };
@@ -200,6 +210,7 @@ impl Exchange {
                 echo.data(&bytes);
                 *complete |= end;
             }
+            Self::Scripted(exchange) => exchange.data(&bytes, end),
             Self::Http { writer, length, .. } => {
                 length.1 += bytes.len() as u64;
                 writer.push((!bytes.is_empty()).then(|| Frame::data(bytes)), end);
@@ -210,12 +221,13 @@ impl Exchange {
     /// What content-length promised, and what would be sent if the body ended after `more` bytes, when they differ.
     /// Envoy sends it so and corrupts or hangs the connection.
     pub(crate) fn wrong_length(&self, more: usize) -> Option<(u64, u64)> {
-        match self {
-            Self::Http { length: (Some(promised), sent), .. } if *promised != sent + more as u64 => {
-                Some((*promised, sent + more as u64))
-            }
-            _ => None,
-        }
+        let (promised, sent) = match self {
+            Self::Echo { .. } => return None,
+            Self::Http { length, .. } => *length,
+            Self::Scripted(exchange) => exchange.length(),
+        };
+        let sent = sent + more as u64;
+        promised.filter(|promised| *promised != sent).map(|promised| (promised, sent))
     }
 
     pub(crate) fn trailers(&mut self, trailers: HeaderMap) {
@@ -224,6 +236,7 @@ impl Exchange {
                 echo.trailers(trailers);
                 *complete = true;
             }
+            Self::Scripted(exchange) => exchange.trailers(&trailers),
             // Trailers that cannot be written are left out; the body is still complete.
             Self::Http { writer, .. } => writer.push(trailers.to_http().ok().map(Frame::trailers), true),
         }
@@ -233,14 +246,14 @@ impl Exchange {
     pub(crate) fn details(&self) -> &'static str {
         match self {
             Self::Echo { echo, .. } => echo.details(),
-            Self::Http { .. } => VIA_UPSTREAM,
+            Self::Http { .. } | Self::Scripted(_) => VIA_UPSTREAM,
         }
     }
 
     /// Whom the response came from, once it has.
     pub(crate) fn peer(&self) -> Option<Peer> {
         match self {
-            Self::Echo { .. } => None,
+            Self::Echo { .. } | Self::Scripted(_) => None,
             Self::Http { peer, .. } => *peer,
         }
     }
@@ -257,13 +270,14 @@ impl Exchange {
     /// Ready when more of the request can be taken.
     pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Echo { .. } => Poll::Ready(()),
+            Self::Echo { .. } | Self::Scripted(_) => Poll::Ready(()),
             Self::Http { writer, .. } => writer.poll_room(cx),
         }
     }
 
     pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         match self {
+            Self::Scripted(exchange) => exchange.poll_event(cx),
             Self::Echo { complete: false, .. } => Poll::Pending,
             Self::Echo { echo, headers_sent: headers_sent @ false, answer, .. } => {
                 *headers_sent = true;

@@ -442,7 +442,7 @@ impl fmt::Display for DidYouMean {
 }
 
 /// Finds the known name that was probably meant.
-pub(crate) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
+pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let plain = |text: &str| text.replace(['_', '-'], "").to_ascii_lowercase();
     let wanted = plain(name);
     let likeness = |candidate: &str| {

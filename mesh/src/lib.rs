@@ -11,6 +11,7 @@ mod chain;
 mod clusters;
 mod config;
 mod diff;
+mod document;
 pub mod envoy;
 mod extension;
 mod fault;
@@ -39,7 +40,8 @@ pub use attach::{AttachedService, GATEWAY_NAME_LABEL, MeshOptions, ServiceKind, 
 pub use chain::{resolve, resolve_in_front};
 pub use clusters::clusters;
 pub use diff::{Change, ChangeKind, diff};
-pub use fault::{Fault, Place, Problem};
+pub use document::{Document, documents};
+pub use fault::{Fault, Place, Problem, nearest};
 pub use locate::{FieldPath, Locator, Step, wasm_field};
 pub use ports::{DeclaredPort, PortOwner, protocol};
 pub use proxy::{

@@ -171,7 +171,7 @@ fn get<'n>(entries: &'n [Entry], key: &str) -> Option<&'n Node> {
 }
 
 /// The place of the last step that is there; of a key, where the key is.
-fn descend(node: &Node, path: &[Step]) -> Mark {
+pub(crate) fn descend(node: &Node, path: &[Step]) -> Mark {
     let (mut node, mut at) = (node, node.at);
     for step in path {
         let next = match (step, &node.value) {

@@ -12,6 +12,16 @@ pub(crate) fn read(files: &[PathBuf]) -> Result<Resources, Failure> {
     checked(&sources(files)?)
 }
 
+/// The same without a word about warnings and what was skipped.
+pub(crate) fn quietly(files: &[PathBuf]) -> Result<Resources, Failure> {
+    let reading = mesh::read(&sources(files)?);
+    if reading.errors.is_empty() {
+        return Ok(reading.resources);
+    }
+    let errors: Vec<String> = reading.errors.iter().map(with_hint).collect();
+    Err(Failure::bad(errors.join("\nerror: ")))
+}
+
 /// The same, with what finds the place of any field afterwards.
 pub(crate) fn read_located(files: &[PathBuf]) -> Result<(Resources, Locator), Failure> {
     let (reading, locator) = mesh::read_located(&sources(files)?);

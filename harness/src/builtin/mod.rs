@@ -38,7 +38,10 @@ impl BuiltIn<'_> {
     pub(crate) fn filter(&self, name: &str) -> Result<Option<Arc<dyn NativePlugin>>, String> {
         Ok(Some(match name {
             JWT_AUTHN if self.policies.jwt_rules.is_empty() => return Err(without_policies(name)),
-            JWT_AUTHN => Arc::new(jwt::Filter::new(&self.policies.jwt_rules, self.keys.clone())),
+            JWT_AUTHN => Arc::new({
+                let nature = self.surroundings.nature.clone();
+                jwt::Filter::new(&self.policies.jwt_rules, self.keys.clone(), nature)
+            }),
             RBAC if self.policies.authorization.is_empty() => return Err(without_policies(name)),
             RBAC => {
                 let filter = rbac::Filter::new(&self.policies.authorization)?;

@@ -39,6 +39,15 @@ impl Known {
         }
     }
 
+    /// Compiled modules, and keys for these rules.
+    pub(super) fn with(modules: Vec<Arc<Module>>, rules: &[JwtRule], keys: Keys) -> Self {
+        Self { modules, keys: Some((rules.to_vec(), keys)), ..Self::default() }
+    }
+
+    pub(super) fn into_modules(self) -> Vec<Arc<Module>> {
+        self.modules
+    }
+
     /// The compiled module of these bytes.
     pub(super) fn module<E>(
         &mut self,

@@ -3,7 +3,8 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -20,6 +21,7 @@ use super::stream::{ImportedKey, Phase, Script};
 use super::{call, metadata, patterns};
 use crate::abi::LogLevel;
 use crate::header_map::{HeaderMap, TooLarge};
+use crate::nature::Nature;
 use crate::shared::MetricType;
 use crate::stream::state::{Direction, LocalReply, StreamState};
 
@@ -60,7 +62,7 @@ fn int(number: f64) -> i64 {
 
 /// Fills a fresh state: objects, functions, and a standard library without the host. What it gives is the function that
 /// every coroutine runs.
-pub(super) fn install(lua: &Lua, limits: &Rc<Deadline>, log: &Log) -> mlua::Result<Function> {
+pub(super) fn install(lua: &Lua, limits: &Rc<Deadline>, log: &Log, nature: &Arc<dyn Nature>) -> mlua::Result<Function> {
     let host = Host::new(lua)?;
     headers(&host)?;
     bodies(&host)?;
@@ -70,7 +72,7 @@ pub(super) fn install(lua: &Lua, limits: &Rc<Deadline>, log: &Log) -> mlua::Resu
     metadata::install(&host)?;
     patterns::install(&host, limits)?;
     handle_functions(&host)?;
-    plain_functions(&host, log)?;
+    plain_functions(&host, log, nature)?;
     host.table.raw_set("limit", limits.flag())?;
     let methods = lua.create_table()?;
     let prelude = lua.load(include_str!("prelude.lua")).set_name("=prelude");
@@ -428,7 +430,7 @@ fn keys(host: &Host<'_>) -> mlua::Result<()> {
 }
 
 /// Functions that neither fail nor belong to a stream.
-fn plain_functions(host: &Host<'_>, log: &Log) -> mlua::Result<()> {
+fn plain_functions(host: &Host<'_>, log: &Log, nature: &Arc<dyn Nature>) -> mlua::Result<()> {
     let (lua, table) = (host.lua, &host.table);
     let lines = log.clone();
     let write = lua.create_function(move |_, (level, message): (u32, LuaString)| {
@@ -450,8 +452,9 @@ fn plain_functions(host: &Host<'_>, log: &Log) -> mlua::Result<()> {
         decoded.map(|decoded| lua.create_string(decoded)).transpose()
     })?;
     table.raw_set("base64_decode", decode)?;
-    let now = lua.create_function(|_, microseconds: bool| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let nature = nature.clone();
+    let now = lua.create_function(move |_, microseconds: bool| {
+        let now = nature.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         #[expect(clippy::cast_precision_loss, reason = "microseconds fit a double for another two centuries")]
         let now = if microseconds { now.as_micros() as f64 } else { now.as_millis() as f64 };
         Ok(now)

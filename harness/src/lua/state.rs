@@ -13,6 +13,7 @@ use super::api;
 use crate::abi::LogLevel;
 use crate::log::Sink;
 use crate::native::{Services, StreamHandle};
+use crate::nature::Nature;
 use crate::shared::{Shared, VmMetrics};
 
 /// What one script's state may take on one worker.
@@ -32,6 +33,8 @@ pub(crate) struct Setting {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) log_level: LogLevel,
+    /// What the time is for scripts.
+    pub(crate) nature: Arc<dyn Nature>,
     /// The longest a script may run at a stretch.
     pub(crate) callback: Duration,
     /// The longest it may take to load.
@@ -165,7 +168,8 @@ impl Runtime {
             flag: lua.create_table_from([("over", false)]).map_err(|error| error.to_string())?,
         });
         let log = Log { sink: setting.sink.clone(), level: setting.log_level, stream: Rc::default() };
-        let main = prepare(&lua, &limits, &log).map_err(|error| format!("prepare the script's state: {error}"))?;
+        let main = prepare(&lua, &limits, &log, &setting.nature)
+            .map_err(|error| format!("prepare the script's state: {error}"))?;
         limits.begin(setting.startup);
         let loaded = lua.load(code).set_name(code).exec();
         let over = limits.end();
@@ -207,9 +211,9 @@ impl Runtime {
     }
 }
 
-fn prepare(lua: &Lua, limits: &Rc<Deadline>, log: &Log) -> mlua::Result<Function> {
+fn prepare(lua: &Lua, limits: &Rc<Deadline>, log: &Log, nature: &Arc<dyn Nature>) -> mlua::Result<Function> {
     lua.set_memory_limit(MEMORY)?;
-    let main = api::install(lua, limits, log)?;
+    let main = api::install(lua, limits, log, nature)?;
     watch(lua, limits.clone())?;
     Ok(main)
 }

@@ -1,4 +1,4 @@
-//! Drives one connection: between the client's socket, the network filters, and the HTTP connection manager or a TCP
+//! Drives one connection: between the client, the network filters, and the HTTP connection manager or a TCP
 //! upstream.
 
 use std::collections::VecDeque;
@@ -29,10 +29,10 @@ const TCP_IDLE: Duration = Duration::from_hours(1);
 const FLUSH: Duration = Duration::from_secs(5);
 
 /// Serves one connection.
-pub(crate) async fn serve(
+pub(crate) async fn serve<C: AsyncRead + AsyncWrite + Unpin>(
     current: Current,
     connection: Connection,
-    client: TcpStream,
+    client: C,
     on_shutdown: watch::Receiver<bool>,
 ) {
     // A connection ends with the filters that it began with.
@@ -67,9 +67,9 @@ struct Outgoing {
     ended: bool,
 }
 
-struct Driver<T> {
+struct Driver<C, T> {
     chain: Chain,
-    client: TcpStream,
+    client: C,
     peer: Peer<T>,
     /// Each direction may end by itself, which HTTP does not know.
     half_close: bool,
@@ -92,8 +92,8 @@ enum Event {
     Idle,
 }
 
-impl<T: AsyncRead + AsyncWrite + Connect + Unpin> Driver<T> {
-    fn new(chain: Chain, client: TcpStream, peer: Peer<T>, half_close: bool) -> Self {
+impl<C: AsyncRead + AsyncWrite + Unpin, T: AsyncRead + AsyncWrite + Connect + Unpin> Driver<C, T> {
+    fn new(chain: Chain, client: C, peer: Peer<T>, half_close: bool) -> Self {
         Self {
             chain,
             client,

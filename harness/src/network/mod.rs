@@ -11,7 +11,6 @@ mod recorded;
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use mesh::model::FailStrategy;
@@ -24,6 +23,7 @@ use crate::upstream::Address;
 use crate::vm::network::CloseType;
 use crate::vm::{Failed, Vm};
 use crate::worker::PluginHandle;
+use tokio::time::Instant;
 
 pub(crate) use driver::serve;
 pub(crate) use exercise::exercise;

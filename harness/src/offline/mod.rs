@@ -1,9 +1,11 @@
-//! One plugin in a proxy without sockets, whose time is a test's: what plugins' tests run their modules in.
+//! A proxy without sockets, whose time is a test's: with one plugin, for plugins' tests, or with a whole chain.
 //!
 //! Streams and connections go through the same filter managers as a server's, callouts to backends in this process.
 //! It runs in a Tokio runtime whose clock is paused, so that time jumps to whatever happens next.
 
+mod chain;
 pub(crate) mod grpc;
+pub(crate) mod upstream;
 mod world;
 
 use std::rc::Rc;
@@ -16,7 +18,7 @@ use mesh::model::{FailStrategy, ProxyKind};
 use tokio::sync::mpsc;
 
 use crate::abi::LogLevel;
-use crate::cluster::{Call, Clusters, Response};
+use crate::cluster::{self, Call, Clusters, Response};
 use crate::exchange::Connection;
 use crate::grpc::Scripted;
 use crate::header_map::HeaderMap;
@@ -28,10 +30,12 @@ use crate::plugin::{Plugin, VmConfig};
 use crate::shared::{QueueReady, Shared};
 use crate::stream::state::{ProxyFacts, StreamState};
 use crate::stream::{Frame, Stream};
+use crate::upstream::Failure;
 use crate::vm::network::CloseType;
 use crate::vm::{StartError, Surroundings};
 use crate::worker::{Vms, WorkerFilter, canary};
 
+pub use chain::{ChainProxy, Documents, Modules, Received, Setting, SiteError};
 pub use world::World;
 pub(crate) use world::random;
 
@@ -80,8 +84,19 @@ pub struct Passed {
 pub struct Reply {
     /// After how long.
     pub delay: Duration,
-    /// `None` breaks the response off.
-    pub message: Option<Message>,
+    /// What then.
+    pub answer: Answer,
+}
+
+/// What a backend answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// A response.
+    Whole(Message),
+    /// The headers of a response and half of its body.
+    BrokenOff(Message),
+    /// Nothing: the connection is closed.
+    Closed,
 }
 
 /// What a gRPC backend does with a part of a call.
@@ -122,6 +137,20 @@ pub trait Backends {
 
     /// Answers a part of a gRPC call.
     fn grpc(&self, cluster: &str, request: &GrpcRequest) -> GrpcReply;
+}
+
+/// All that a proxy meets: what its filters call, and the upstream.
+pub trait Servers: Backends {
+    /// Answers what passed the chain.
+    fn upstream(&self, request: &Message) -> Reply;
+}
+
+/// The body with which an echo answers a request, as a server's built-in one does.
+pub fn echo(request: &Message) -> Vec<u8> {
+    let mut echo = crate::echo::Echo::new(map(&request.headers), None);
+    echo.data(&request.body);
+    echo.trailers(map(&request.trailers));
+    echo.answer().to_vec()
 }
 
 /// What a proxy is made from.
@@ -482,16 +511,20 @@ fn list(map: &HeaderMap) -> Headers {
 /// Backends as the clusters ask them.
 struct Adapted(Rc<dyn Backends>);
 
-impl crate::cluster::Backends for Adapted {
+impl cluster::Backends for Adapted {
     fn http(&self, cluster: &str, call: &Call) -> Option<(Duration, Option<Response>)> {
         let trailers = call.trailers.as_ref().map(list).unwrap_or_default();
         let request = Message { headers: list(&call.headers), body: call.body.to_vec(), trailers };
         let reply = self.0.http(cluster, &request)?;
-        let response = reply.message.map(|message| Response {
-            headers: map(&message.headers),
-            body: message.body.into(),
-            trailers: (!message.trailers.is_empty()).then(|| map(&message.trailers)),
-        });
+        let response = match reply.answer {
+            Answer::Whole(message) => Some(Response {
+                headers: map(&message.headers),
+                body: message.body.into(),
+                trailers: (!message.trailers.is_empty()).then(|| map(&message.trailers)),
+            }),
+            Answer::BrokenOff(_) => None,
+            Answer::Closed => Some(cluster::unreachable(Failure::Terminated)),
+        };
         Some((reply.delay, response))
     }
 

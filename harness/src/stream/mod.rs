@@ -15,7 +15,6 @@ use std::cell::{Ref, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -28,6 +27,7 @@ use crate::trace::{Answer, Outcome, Subject};
 use crate::worker::WorkerFilter;
 use filter::StreamFilter;
 use state::{Direction, LocalReply, StreamState};
+use tokio::time::Instant;
 
 /// What a filter may keep buffered: Envoy's connection buffer limit.
 pub(crate) const BUFFER_LIMIT: usize = 1 << 20;

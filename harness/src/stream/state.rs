@@ -6,10 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use mesh::model::ProxyKind;
+use tokio::time::Instant;
 
 use super::metadata::DynamicMetadata;
 use crate::buffer::Buffer;
@@ -277,7 +278,7 @@ impl StreamState {
         }
         if headers.get(b"date").is_none() {
             // What does not fit is left out: the map has the same bound for everyone.
-            let _ = headers.add(b"date", httpdate::fmt_http_date(SystemTime::now()).as_bytes());
+            let _ = headers.add(b"date", httpdate::fmt_http_date(self.started_at + self.started.elapsed()).as_bytes());
         }
         let _ = headers.set(b"server", SERVER.as_bytes());
     }

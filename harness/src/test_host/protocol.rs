@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use harness::offline::{GrpcReply, GrpcRequest, Headers, Message, Outcome, Reply};
+use harness::offline::{Answer, GrpcReply, GrpcRequest, Headers, Message, Outcome, Reply};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Deserialize)]
@@ -154,7 +154,9 @@ impl From<&Outcome> for Event {
 
 impl From<WireReply> for Reply {
     fn from(wire: WireReply) -> Self {
-        Self { delay: Duration::from_nanos(wire.delay), message: wire.message.map(Message::from) }
+        let answer =
+            wire.message.map_or_else(|| Answer::BrokenOff(Message::default()), |wire| Answer::Whole(wire.into()));
+        Self { delay: Duration::from_nanos(wire.delay), answer }
     }
 }
 

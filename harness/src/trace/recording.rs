@@ -1,7 +1,7 @@
 //! Collects what happens to one stream. A stream that is not recorded has none, and pays one branch for each question.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::Instant as RealInstant;
 
 use bytes::Bytes;
 
@@ -15,6 +15,7 @@ use crate::buffer::Buffer;
 use crate::hazard::Hazard;
 use crate::header_map::HeaderMap;
 use crate::stream::state::{Body, Direction, LocalReply, StreamState, View};
+use tokio::time::Instant;
 
 /// Events of one trace; a body in a million chunks must not cost the host more.
 const MAX_EVENTS: usize = 1000;
@@ -64,7 +65,8 @@ struct Head {
 struct Open {
     filter: usize,
     callback: &'static str,
-    began: Instant,
+    /// What a callback takes is real, whatever a test's clock shows.
+    began: RealInstant,
     bytes: Option<usize>,
     end: bool,
     bodies: [Bytes; 4],
@@ -236,7 +238,7 @@ impl Recording {
         let bodies = state.view(filter).map(bodies).unwrap_or_default();
         let (bytes, end) = saw.map_or((None, false), |(bytes, end)| (Some(bytes), end));
         let filter = self.place(filter);
-        self.open = Some(Open { filter, callback, began: Instant::now(), bytes, end, bodies, inside: Vec::new() });
+        self.open = Some(Open { filter, callback, began: RealInstant::now(), bytes, end, bodies, inside: Vec::new() });
     }
 
     fn end(&mut self, state: &mut StreamState, filter: usize, outcome: Answer) {

@@ -46,17 +46,17 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// A suite whose tests can be run, in any order and from any thread.
-enum Suites {
+enum Suites<'a> {
     Plugin(Box<plugin::Suite>),
-    Chain(chain::Suite),
+    Chain(chain::Suite<'a>),
     Broken(Vec<String>),
 }
 
-impl Suites {
-    fn prepare(task: &Task, job: &Job, modules: &plugin::Modules) -> Self {
+impl<'a> Suites<'a> {
+    fn prepare(task: &'a Task, job: &Job, engine: &'a Engine, modules: &plugin::Modules) -> Self {
         match &task.kind {
             Kind::Plugin(task) => Self::Plugin(Box::new(plugin::Suite::prepare(task, job, modules))),
-            Kind::Chain(task) => Self::Chain(chain::Suite::prepare(task)),
+            Kind::Chain(task) => Self::Chain(chain::Suite::prepare(engine, task)),
             Kind::Broken(problems) => Self::Broken(problems.clone()),
         }
     }
@@ -80,7 +80,8 @@ impl Suites {
 
 fn answer(job: &Job, engine: &Engine) -> Answer {
     let modules = plugin::Modules::new(engine, job);
-    let prepared: Vec<Suites> = job.suites.iter().map(|task| Suites::prepare(task, job, &modules)).collect();
+    let prepared: Vec<Suites<'_>> =
+        job.suites.iter().map(|task| Suites::prepare(task, job, engine, &modules)).collect();
     let mut work = Vec::new();
     for (at, suite) in prepared.iter().enumerate() {
         let names = suite.names();

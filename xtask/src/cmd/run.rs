@@ -204,23 +204,12 @@ pub(crate) fn plan_of(
         watched.note(file);
     }
     let (clusters, node) = (args.surroundings.clusters()?, args.surroundings.node()?);
-    let (chain, network) = resolve(resources, args)?;
+    let wanted = args.wanted();
+    let (chain, network) = wanted.resolve(resources)?;
     let mut images = images(&args.images, resources)?;
     images.extend(modules);
     let options = args.registry.fetch_options()?;
-    let cache = requests::cache()?;
-    let mut modules = BTreeMap::new();
-    for (extension, filter) in chains(&chain, network.as_ref()).flat_map(wasm) {
-        let asked = requests::asked(extension, filter, resources);
-        let replacement = images.get(&with_scheme(&filter.url));
-        match replacement.cloned().or_else(|| Reference::parse_istio(&filter.url).ok()) {
-            Some(Reference::File(path)) => watched.note(&path),
-            Some(Reference::Layout(layout)) => watched.note(&layout.directory.join("index.json")),
-            _ => {}
-        }
-        let module = fetch(&asked, filter, replacement, (&cache, &options), args)?;
-        modules.insert(extension.id(), module);
-    }
+    let modules = wanted.modules((&chain, network.as_ref()), resources, &images, &options, watched)?;
     Ok(Plan {
         host_env: host_environment(chains(&chain, network.as_ref())),
         chain,
@@ -236,46 +225,150 @@ pub(crate) fn plan_of(
     })
 }
 
-/// The chain for the workload that was asked for, or for the one that the resources name; and the network filters in
-/// front of it. Whether it is HTTP at all is for the upstream to say.
-fn resolve(resources: &Resources, args: &ChainFlags) -> Result<(FilterChain, Option<FilterChain>), Failure> {
-    let mut mesh = MeshOptions { root_namespace: args.root_namespace.clone(), ..MeshOptions::default() };
-    let (proxy, listener) = if let Some(name) = &args.workload {
-        let proxy = mesh::workload(resources, name).map_err(input::no_proxy)?;
-        mesh.services = mesh::services_of(resources, &proxy);
-        let listener = mesh::assumed_listener(resources, &proxy);
-        (proxy, listener)
-    } else {
-        let assumption = mesh::assume_proxy(resources, &mesh).map_err(|error| match error {
-            ProxyError::NoExtensions => Failure::bad(error),
-            _ => Failure::usage(error),
-        })?;
-        if !args.brief {
-            note(assumption.sentence);
+impl ChainFlags {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            workload: self.workload.as_deref(),
+            root_namespace: &self.root_namespace,
+            is_tcp: self.upstream.as_deref().is_some_and(|upstream| upstream.starts_with("tcp://")),
+            explain_fetch: self.explain_fetch,
+            talk: if self.brief { Talk::Exceptions } else { Talk::All },
         }
-        mesh.services = assumption.services;
-        (assumption.proxy, assumption.listener)
-    };
-    let is_tcp = args.upstream.as_deref().is_some_and(|upstream| upstream.starts_with("tcp://"));
-    let (layer, protocol) = if is_tcp { (Layer::Network, Protocol::Tcp) } else { (Layer::Http, Protocol::Http) };
-    let listener = Listener { layer, protocol: Some(protocol), ..listener };
-    let chain = mesh::resolve(resources, &proxy, &listener, &mesh);
-    let network = if is_tcp { None } else { mesh::resolve_in_front(resources, &proxy, &listener, &mesh) };
-    let in_front = |left_out: &LeftOut| {
-        let mut filters = network.iter().flat_map(|network| &network.filters);
-        filters.any(|filter| match &filter.kind {
-            FilterKind::Extension(extension) => {
-                (&extension.origin.kind, &extension.namespace, &extension.name)
-                    == (&left_out.kind, &left_out.namespace, &left_out.name)
-            }
-            FilterKind::BuiltIn(_) => false,
-        })
-    };
-    for left_out in chain.left_out.iter().filter(|left_out| !in_front(left_out)) {
-        let LeftOut { kind, namespace, name, reason } = left_out;
-        note(format!("not in the chain: {kind} {namespace}/{name}: {reason}"));
     }
-    Ok((chain, network))
+}
+
+/// What is said on the way to a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Talk {
+    /// What was assumed, and where modules came from, too.
+    All,
+    /// What is not as the resources have it.
+    Exceptions,
+    Nothing,
+}
+
+/// Which chain, of the resources'.
+pub(crate) struct Wanted<'a> {
+    /// The workload; by default the one that the resources name.
+    pub(crate) workload: Option<&'a str>,
+    pub(crate) root_namespace: &'a str,
+    /// Connections are served and not requests.
+    pub(crate) is_tcp: bool,
+    pub(crate) explain_fetch: bool,
+    pub(crate) talk: Talk,
+}
+
+impl Wanted<'_> {
+    fn say(&self, from: Talk, line: impl AsRef<str>) {
+        if self.talk == Talk::All || self.talk == from {
+            note(line);
+        }
+    }
+
+    /// The chain for the workload that was asked for, or for the one that the resources name; and the network filters in
+    /// front of it. Whether it is HTTP at all is for the upstream to say.
+    pub(crate) fn resolve(&self, resources: &Resources) -> Result<(FilterChain, Option<FilterChain>), Failure> {
+        let mut mesh = MeshOptions { root_namespace: self.root_namespace.to_owned(), ..MeshOptions::default() };
+        let (proxy, listener) = if let Some(name) = self.workload {
+            let proxy = mesh::workload(resources, name).map_err(input::no_proxy)?;
+            mesh.services = mesh::services_of(resources, &proxy);
+            let listener = mesh::assumed_listener(resources, &proxy);
+            (proxy, listener)
+        } else {
+            let assumption = mesh::assume_proxy(resources, &mesh).map_err(|error| match error {
+                ProxyError::NoExtensions => Failure::bad(error),
+                _ => Failure::usage(error),
+            })?;
+            self.say(Talk::All, &assumption.sentence);
+            mesh.services = assumption.services;
+            (assumption.proxy, assumption.listener)
+        };
+        let (layer, protocol) =
+            if self.is_tcp { (Layer::Network, Protocol::Tcp) } else { (Layer::Http, Protocol::Http) };
+        let listener = Listener { layer, protocol: Some(protocol), ..listener };
+        let chain = mesh::resolve(resources, &proxy, &listener, &mesh);
+        let network = if self.is_tcp { None } else { mesh::resolve_in_front(resources, &proxy, &listener, &mesh) };
+        let in_front = |left_out: &LeftOut| {
+            let mut filters = network.iter().flat_map(|network| &network.filters);
+            filters.any(|filter| match &filter.kind {
+                FilterKind::Extension(extension) => {
+                    (&extension.origin.kind, &extension.namespace, &extension.name)
+                        == (&left_out.kind, &left_out.namespace, &left_out.name)
+                }
+                FilterKind::BuiltIn(_) => false,
+            })
+        };
+        for left_out in chain.left_out.iter().filter(|left_out| !in_front(left_out)) {
+            let LeftOut { kind, namespace, name, reason } = left_out;
+            self.say(Talk::Exceptions, format!("not in the chain: {kind} {namespace}/{name}: {reason}"));
+        }
+        Ok((chain, network))
+    }
+
+    /// Fetches the modules of the chains, by extension.
+    pub(crate) fn modules(
+        &self,
+        (chain, network): (&FilterChain, Option<&FilterChain>),
+        resources: &Resources,
+        images: &BTreeMap<String, Reference>,
+        options: &FetchOptions,
+        watched: &mut Watched,
+    ) -> Result<BTreeMap<String, Module>, Failure> {
+        let cache = requests::cache()?;
+        let mut modules = BTreeMap::new();
+        for (extension, filter) in chains(chain, network).flat_map(wasm) {
+            let asked = requests::asked(extension, filter, resources);
+            let replacement = images.get(&with_scheme(&filter.url));
+            match replacement.cloned().or_else(|| Reference::parse_istio(&filter.url).ok()) {
+                Some(Reference::File(path)) => watched.note(&path),
+                Some(Reference::Layout(layout)) => watched.note(&layout.directory.join("index.json")),
+                _ => {}
+            }
+            let module = self.fetch(&asked, filter, replacement, (&cache, options))?;
+            modules.insert(extension.id(), module);
+        }
+        Ok(modules)
+    }
+
+    /// A module in the cache. Like Istio's agent, a fetch that fails is survived only by an extension that says FAIL_OPEN.
+    fn fetch(
+        &self,
+        asked: &Asked,
+        filter: &WasmFilter,
+        replacement: Option<&Reference>,
+        (cache, options): (&Cache, &FetchOptions),
+    ) -> Result<Module, Failure> {
+        let who = &asked.request.resource;
+        let fetched = if let Some(replacement) = replacement {
+            // Pin, policy and secret are of the image that the resource names, not of the one put in its place.
+            cache.fetch_reference(replacement, options)
+        } else {
+            if let Some(error) = &asked.secret_error {
+                return Err(Failure::bad(error.clone()).context(who));
+            }
+            if let (Some(secret), None) = (&asked.pull_secret, &asked.request.credentials) {
+                self.say(Talk::Exceptions, format!(
+                    "{who}: Secret {secret} is not in the given files; this machine's docker config stands in for it"
+                ));
+            }
+            cache.fetch(&asked.request, options)
+        };
+        match fetched {
+            Ok(fetched) => {
+                self.say(Talk::All, format!("{who}: {}", fetched.source));
+                if self.explain_fetch {
+                    self.say(Talk::Exceptions, format!("{who}: {}", fetched.explanation));
+                }
+                Ok(Module::File { path: fetched.path, sha256: fetched.content.hex().to_owned() })
+            }
+            Err(error) if filter.fail_strategy == FailStrategy::FailOpen => {
+                let reason = error.to_string();
+                self.say(Talk::Exceptions, format!("{who}: {reason}; it says FAIL_OPEN, so traffic passes without it"));
+                Ok(Module::FetchFailed { reason })
+            }
+            Err(error) => Err(fetch_failure(error).context(who)),
+        }
+    }
 }
 
 /// All chains that are to run.
@@ -294,48 +387,6 @@ fn wasm(chain: &FilterChain) -> impl Iterator<Item = (&Extension, &WasmFilter)> 
         FilterKind::Extension(extension) => Some((&**extension, extension.wasm()?)),
         FilterKind::BuiltIn(_) => None,
     })
-}
-
-/// A module in the cache. Like Istio's agent, a fetch that fails is survived only by an extension that says FAIL_OPEN.
-fn fetch(
-    asked: &Asked,
-    filter: &WasmFilter,
-    replacement: Option<&Reference>,
-    (cache, options): (&Cache, &FetchOptions),
-    args: &ChainFlags,
-) -> Result<Module, Failure> {
-    let who = &asked.request.resource;
-    let fetched = if let Some(replacement) = replacement {
-        // Pin, policy and secret are of the image that the resource names, not of the one put in its place.
-        cache.fetch_reference(replacement, options)
-    } else {
-        if let Some(error) = &asked.secret_error {
-            return Err(Failure::bad(error.clone()).context(who));
-        }
-        if let (Some(secret), None) = (&asked.pull_secret, &asked.request.credentials) {
-            note(format!(
-                "{who}: Secret {secret} is not in the given files; this machine's docker config stands in for it"
-            ));
-        }
-        cache.fetch(&asked.request, options)
-    };
-    match fetched {
-        Ok(fetched) => {
-            if !args.brief {
-                note(format!("{who}: {}", fetched.source));
-            }
-            if args.explain_fetch {
-                note(format!("{who}: {}", fetched.explanation));
-            }
-            Ok(Module::File { path: fetched.path, sha256: fetched.content.hex().to_owned() })
-        }
-        Err(error) if filter.fail_strategy == FailStrategy::FailOpen => {
-            let reason = error.to_string();
-            note(format!("{who}: {reason}; it says FAIL_OPEN, so traffic passes without it"));
-            Ok(Module::FetchFailed { reason })
-        }
-        Err(error) => Err(fetch_failure(error).context(who)),
-    }
 }
 
 /// The variables of this process that the chains' extensions ask for with `valueFrom: HOST`.

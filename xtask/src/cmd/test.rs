@@ -1,5 +1,6 @@
 //! `cargo xtask test`.
 
+mod chain;
 mod find;
 mod update;
 
@@ -13,6 +14,7 @@ use suites::plugin::Level;
 use suites::report::{self, Style, Summary};
 
 use super::build::ToolchainFlags;
+use super::registry_flags::RegistryFlags;
 use crate::report::{Failure, data, note};
 use crate::{environment, handover};
 
@@ -72,6 +74,8 @@ pub(crate) struct Args {
     num_additional_streams: Option<u64>,
     #[command(flatten)]
     toolchain: ToolchainFlags,
+    #[command(flatten)]
+    registry: RegistryFlags,
 }
 
 fn level(text: &str) -> Result<Level, String> {

@@ -1,6 +1,7 @@
 //! The providers' keys: inline ones, and those that are fetched and kept fresh as Istio's control plane does it.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -24,6 +25,11 @@ use crate::upstream::{Address, Dialer, Scheme, Tls};
 const REFRESH: Duration = Duration::from_mins(20);
 const RETRY: Duration = Duration::from_mins(1);
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+fn patience(fresh: bool) -> Duration {
+    if fresh { REFRESH } else { RETRY }
+}
+
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
 /// Gets documents over HTTP.
@@ -123,6 +129,48 @@ impl Keys {
     ///
     /// Inline keys of which none can be used are refused, as Envoy refuses them.
     pub(crate) fn new(rules: &[JwtRule], fetch: Box<dyn Fetch>, sink: Arc<dyn Sink>) -> Result<Self, ChainError> {
+        let (ended_with_store, ended) = channel();
+        let (keys, mut fresh) = Self::fetched(rules, fetch, sink, Some(ended_with_store))?;
+        if let Some(store) = keys.0.as_ref().filter(|_| rules.iter().any(|rule| rule.jwks.is_none())) {
+            let weak: Weak<Store> = Arc::downgrade(store);
+            let spawned = std::thread::Builder::new().name("jwks".to_owned()).spawn(move || {
+                // The sender goes away with the store.
+                while ended.recv_timeout(patience(fresh)) == Err(RecvTimeoutError::Timeout) {
+                    let Some(store) = weak.upgrade() else { return };
+                    fresh = store.refresh();
+                }
+            });
+            if spawned.is_err() {
+                store.sink.log(LogLevel::Warn, "there is no thread for it, so fetched keys are never fetched again");
+            }
+        }
+        Ok(keys)
+    }
+
+    /// The same for somebody who has the keys fetched again himself: a task in whose time nobody else is.
+    pub(crate) fn kept_by_caller(
+        rules: &[JwtRule],
+        fetch: Box<dyn Fetch>,
+        sink: Arc<dyn Sink>,
+    ) -> Result<(Self, impl Future<Output = ()> + use<>), ChainError> {
+        let (keys, mut fresh) = Self::fetched(rules, fetch, sink, None)?;
+        let store = keys.0.clone().filter(|store| store.rules.iter().any(|rule| rule.jwks.is_none()));
+        let upkeep = async move {
+            let Some(store) = store else { return };
+            loop {
+                tokio::time::sleep(patience(fresh)).await;
+                fresh = store.refresh();
+            }
+        };
+        Ok((keys, upkeep))
+    }
+
+    fn fetched(
+        rules: &[JwtRule],
+        fetch: Box<dyn Fetch>,
+        sink: Arc<dyn Sink>,
+        refresher: Option<Sender<()>>,
+    ) -> Result<(Self, bool), ChainError> {
         for rule in rules {
             let Some(inline) = &rule.jwks else { continue };
             if Jwks::is_certificates(inline) {
@@ -134,32 +182,18 @@ impl Keys {
             }
         }
         if rules.is_empty() {
-            return Ok(Self::default());
+            return Ok((Self::default(), true));
         }
-        let (refresher, ended) = channel::<()>();
         let store = Arc::new(Store {
             rules: rules.to_vec(),
             fetch,
             sink,
             current: Mutex::default(),
             version: AtomicU64::new(0),
-            _refresher: Some(refresher),
+            _refresher: refresher,
         });
-        let mut fresh = store.refresh();
-        if rules.iter().any(|rule| rule.jwks.is_none()) {
-            let weak: Weak<Store> = Arc::downgrade(&store);
-            let spawned = std::thread::Builder::new().name("jwks".to_owned()).spawn(move || {
-                // The sender goes away with the store.
-                while ended.recv_timeout(if fresh { REFRESH } else { RETRY }) == Err(RecvTimeoutError::Timeout) {
-                    let Some(store) = weak.upgrade() else { return };
-                    fresh = store.refresh();
-                }
-            });
-            if spawned.is_err() {
-                store.sink.log(LogLevel::Warn, "there is no thread for it, so fetched keys are never fetched again");
-            }
-        }
-        Ok(Self(Some(store)))
+        let fresh = store.refresh();
+        Ok((Self(Some(store)), fresh))
     }
 
     /// Fetches everything again, now.

@@ -11,7 +11,7 @@ mod token;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use mesh::policy::JwtRule;
@@ -20,6 +20,7 @@ use serde_json::{Map, Value};
 use super::JWT_AUTHN;
 use crate::header_map::HeaderMap;
 use crate::native::{Action, NativeFilter, NativePlugin, NativeWorker, Services, StreamHandle};
+use crate::nature::Nature;
 use crate::stream::state::{Direction, LocalReply};
 use extract::{Extractor, Found};
 use jwks::Jwks;
@@ -35,6 +36,7 @@ const MAX_REALM: usize = 256;
 pub(crate) struct Filter {
     providers: Arc<Vec<Provider>>,
     keys: Keys,
+    nature: Arc<dyn Nature>,
 }
 
 struct Provider {
@@ -45,13 +47,13 @@ struct Provider {
 }
 
 impl Filter {
-    pub(crate) fn new(rules: &[JwtRule], keys: Keys) -> Self {
+    pub(crate) fn new(rules: &[JwtRule], keys: Keys, nature: Arc<dyn Nature>) -> Self {
         let provider = |rule: &JwtRule| Provider {
             extractor: Extractor::new(rule),
             audiences: rule.audiences.iter().map(|audience| bare(audience).to_owned()).collect(),
             rule: rule.clone(),
         };
-        Self { providers: Arc::new(rules.iter().map(provider).collect()), keys }
+        Self { providers: Arc::new(rules.iter().map(provider).collect()), keys, nature }
     }
 }
 
@@ -61,14 +63,15 @@ impl NativePlugin for Filter {
     }
 
     fn start(&self, _: &Rc<Services>) -> Result<Rc<dyn NativeWorker>, String> {
-        let (providers, keys) = (self.providers.clone(), self.keys.clone());
-        Ok(Rc::new(Worker { providers, keys, current: RefCell::default() }))
+        let (providers, keys, nature) = (self.providers.clone(), self.keys.clone(), self.nature.clone());
+        Ok(Rc::new(Worker { providers, keys, nature, current: RefCell::default() }))
     }
 }
 
 struct Worker {
     providers: Arc<Vec<Provider>>,
     keys: Keys,
+    nature: Arc<dyn Nature>,
     /// The keys as this worker has them, with their version.
     current: RefCell<(u64, Vec<Arc<Jwks>>)>,
 }
@@ -100,7 +103,7 @@ impl NativeFilter for OneRequest {
                 return Action::Continue;
             }
             let realm = realm(&state.request_headers);
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            let now = self.worker.nature.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
             let mut request = Verification {
                 providers: &self.worker.providers,
                 keys,

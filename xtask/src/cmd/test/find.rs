@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use packager::build::Plugin;
 use suites::job::{Kind, Task};
 use suites::plugin;
-use suites::tree::{self, Format, Node, Value};
+use suites::tree::{self, Format};
 
-use super::{Args, warn};
+use super::{Args, chain, warn};
 use crate::cmd::build;
 use crate::report::Failure;
 
@@ -32,14 +32,13 @@ pub(super) fn find(args: &Args) -> Result<Vec<Task>, Failure> {
     for path in paths {
         let path = Path::new(path);
         if path.is_dir() {
-            let files = suites_in(path, None)?;
+            let files = suites_in(args, path, None)?;
             if files.is_empty() {
                 return Err(Failure::usage(format!("no suite in {}", path.display())));
             }
             found.extend(files);
         } else {
-            let suite = read(path, None, true)?;
-            found.extend(suite);
+            found.extend(read(args, path, None, true)?);
         }
     }
     if targets.is_empty() || !plugins.is_empty() {
@@ -50,7 +49,7 @@ pub(super) fn find(args: &Args) -> Result<Vec<Task>, Failure> {
             let folder = plugin.root.join("tests");
             let before = found.len();
             if folder.is_dir() {
-                found.extend(suites_in(&folder, Some(plugin))?);
+                found.extend(suites_in(args, &folder, Some(plugin))?);
             }
             if found.len() == before {
                 looked.push(folder.display().to_string());
@@ -77,7 +76,7 @@ fn format(extension: Option<&str>) -> Option<Format> {
 }
 
 /// A folder's suites, by name.
-fn suites_in(folder: &Path, plugin: Option<&Plugin>) -> Result<Vec<Found>, Failure> {
+fn suites_in(args: &Args, folder: &Path, plugin: Option<&Plugin>) -> Result<Vec<Found>, Failure> {
     let failed = |error: std::io::Error| Failure::environment(format!("failed to read {}: {error}", folder.display()));
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
@@ -89,16 +88,17 @@ fn suites_in(folder: &Path, plugin: Option<&Plugin>) -> Result<Vec<Found>, Failu
     files.sort();
     let mut found = Vec::new();
     for file in files {
-        found.extend(read(&file, plugin, false)?);
+        found.extend(read(args, &file, plugin, false)?);
     }
     Ok(found)
 }
 
-/// Reads a file; `None` when it is no suite, which is an error for one that was named.
-fn read(file: &Path, plugin: Option<&Plugin>, named: bool) -> Result<Option<Found>, Failure> {
+/// Reads a file, which is nothing when it is no suite: an error for one that was named. Of chain suites a file may have
+/// several.
+fn read(args: &Args, file: &Path, plugin: Option<&Plugin>, named: bool) -> Result<Vec<Found>, Failure> {
     let bytes =
         std::fs::read(file).map_err(|error| Failure::usage(format!("failed to read {}: {error}", file.display())))?;
-    let found = |read| Some(Found { file: shown(file), read, plugin: plugin.cloned() });
+    let found = |read| vec![Found { file: shown(file), read, plugin: plugin.cloned() }];
     let broken = |problems: Vec<String>| found(Err(Kind::Broken(problems)));
     let Ok(text) = String::from_utf8(bytes) else {
         return Ok(broken(vec!["it is not text in UTF-8".to_owned()]));
@@ -106,20 +106,31 @@ fn read(file: &Path, plugin: Option<&Plugin>, named: bool) -> Result<Option<Foun
     let place = |problem: &dyn std::fmt::Display| format!("{}:{problem}", shown(file).display());
     // The tester takes whatever it is given for its own format, so that a name need not say.
     let format = format(file.extension().and_then(|kind| kind.to_str())).unwrap_or(Format::Textproto);
+    if format == Format::Yaml {
+        let source = mesh::Source { file: shown(file).display().to_string(), text: text.clone() };
+        if suites::chain::is_chain_suite(&source) {
+            return match chain::read(&source) {
+                Ok(suites) => suites
+                    .into_iter()
+                    .map(|suite| {
+                        let kind = Kind::Chain(Box::new(chain::task(suite, file, args)?));
+                        Ok(Found { file: shown(file), read: Err(kind), plugin: plugin.cloned() })
+                    })
+                    .collect(),
+                Err(mistakes) => Ok(broken(mistakes)),
+            };
+        }
+    }
     let tree = match tree::read(&text, format) {
         Ok(tree) => tree,
         Err(problem) => return Ok(broken(vec![place(&problem)])),
     };
-    if is_chain(&tree) {
-        let what = "chain suites are not run yet".to_owned();
-        return Ok(broken(vec![what]));
-    }
     if !plugin::is_suite(&tree) && (format == Format::Yaml || !named) {
         if named {
             let what = "it is no suite: a plugin suite has `test` at its top, a chain suite `kind: ChainTest`";
             return Ok(broken(vec![what.to_owned()]));
         }
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let reading = plugin::read(&tree, format);
     for warning in &reading.warnings {
@@ -129,14 +140,6 @@ fn read(file: &Path, plugin: Option<&Plugin>, named: bool) -> Result<Option<Foun
         return Ok(found(Ok(reading.suite)));
     }
     Ok(broken(reading.problems.iter().map(|problem| place(problem)).collect()))
-}
-
-/// Whether a tree says that it is a chain suite.
-fn is_chain(tree: &Node) -> bool {
-    let Value::Map(entries) = &tree.value else { return false };
-    entries.iter().any(|entry| {
-        entry.key == "kind" && matches!(&entry.value.value, Value::Scalar(scalar) if scalar.text == b"ChainTest")
-    })
 }
 
 /// As it is seen from the current folder.

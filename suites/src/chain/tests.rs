@@ -1,0 +1,220 @@
+//! What is wrong with a suite is said, with its place.
+
+use mesh::Source;
+
+use super::{is_chain_suite, read, schema};
+
+/// A suite that is fine, for tests to spoil.
+const FINE: &str = "\
+apiVersion: plugwright.dev/v1alpha1
+kind: ChainTest
+resources: [chain.yaml]
+variables: {user: alice}
+clusters:
+- name: outbound|80||auth
+  answers:
+  - {status: 200, headers: [{name: x-user, value: '${user}'}]}
+tests:
+- name: first
+  requests:
+  - path: /?user=${user}
+    capture: [{name: token, header: x-token}]
+    expect: {response: {status: 200}}
+  - headers: [{name: authorization, value: 'Bearer ${token}'}]
+    advance: 5s
+    expect: {callouts: []}
+";
+
+fn source(text: &str) -> Source {
+    Source { file: "s.yaml".to_owned(), text: text.to_owned() }
+}
+
+/// Replaces a part of the suite, and wants to be told this.
+#[track_caller]
+fn check(from: &str, to: &str, expected: &[&str]) {
+    assert_eq!(FINE.matches(from).count(), 1, "{from}");
+    check_text(&FINE.replace(from, to), expected);
+}
+
+#[track_caller]
+fn check_text(text: &str, expected: &[&str]) {
+    let mistakes = read(&source(text)).err().unwrap_or_default();
+    assert_eq!(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_suite_is_read_from_yaml_and_json() {
+    let suites = read(&source(FINE)).unwrap();
+    let json = serde_json::to_string(&suites[0]).unwrap();
+    assert_eq!(read(&source(&json)).unwrap(), suites, "{json}");
+    let two = format!("{FINE}---\n{FINE}");
+    assert_eq!(read(&source(&two)).unwrap().len(), 2);
+}
+
+#[test]
+fn a_chain_suite_is_told_from_other_documents_even_when_it_is_broken() {
+    for (text, expected) in [
+        (FINE, true),
+        ("kind: ChainTest # and no more", true),
+        ("apiVersion: plugwright.dev/v1alpha1\na: [", true),
+        ("{\"kind\": \"ChainTest\", [", false),
+        ("apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin", false),
+        ("test: []\nenv: {}", false),
+        ("", false),
+    ] {
+        assert_eq!(is_chain_suite(&source(text)), expected, "{text}");
+    }
+}
+
+#[test]
+fn an_unknown_field_names_the_nearest() {
+    check(
+        "status: 200}}",
+        "statsu: 200}}",
+        &["s.yaml:14:25: `tests[0].requests[0].expect.response.statsu`: unknown field, did you mean `status`?"],
+    );
+    check("resources:", "resource:", &["s.yaml:3:1: `resource`: unknown field, did you mean `resources`?"]);
+    check("  answers:", "  zzz: 1\n  answers:", &["s.yaml:7:3: `clusters[0].zzz`: unknown field"]);
+}
+
+#[test]
+fn a_missing_field_and_a_wrong_type_have_their_places() {
+    check("- name: first\n  requests", "- requests", &["s.yaml:10:3: `tests[0].name`: required, but missing"]);
+    check("[chain.yaml]", "chain.yaml", &["s.yaml:3:1: `resources`: must be a list, is a string"]);
+    check("alice", "1", &["s.yaml:4:13: `variables.user`: must be a string, is a number"]);
+    check("advance: 5s", "advance: 5", &["s.yaml:16:5: `tests[0].requests[1].advance`: must be a string, is a number"]);
+    check(
+        "advance: 5s",
+        "advance: 5 s",
+        &[
+            "s.yaml:16:5: `tests[0].requests[1].advance`: a length of time is written like 300ms, 5s, 1m30s or 2h, and is at most a year",
+        ],
+    );
+    check(
+        "kind: ChainTest",
+        "kind: ChainTests",
+        &["s.yaml:2:1: `kind`: `ChainTests` is none of ChainTest, did you mean `ChainTest`?"],
+    );
+    check(
+        "v1alpha1",
+        "v1",
+        &[
+            "s.yaml:1:1: `apiVersion`: `plugwright.dev/v1` is none of plugwright.dev/v1alpha1, did you mean `plugwright.dev/v1alpha1`?",
+        ],
+    );
+}
+
+#[test]
+fn what_asserts_nothing_is_an_error() {
+    let without =
+        FINE.replace("    expect: {response: {status: 200}}\n", "").replace("    expect: {callouts: []}\n", "");
+    check_text(&without, &["s.yaml:10:3: `tests[0]`: the test asserts nothing"]);
+    check("{callouts: []}", "{}", &["s.yaml:17:5: `tests[0].requests[1].expect`: it asserts nothing"]);
+    check("{status: 200}}", "{}}", &["s.yaml:14:14: `tests[0].requests[0].expect.response`: it asserts nothing"]);
+    check(
+        "{status: 200}}",
+        "{headers: [{name: x}]}}",
+        &["s.yaml:14:35: `tests[0].requests[0].expect.response.headers[0]`: it asserts nothing"],
+    );
+    check(
+        "{status: 200}}",
+        "{body: {}}}",
+        &["s.yaml:14:25: `tests[0].requests[0].expect.response.body`: it asserts nothing"],
+    );
+    check(
+        "{callouts: []}",
+        "{logs: [{}]}",
+        &["s.yaml:17:21: `tests[0].requests[1].expect.logs[0]`: it asserts nothing"],
+    );
+    let (head, _) = FINE.split_once("tests:").unwrap();
+    check_text(&format!("{head}tests: []\n"), &["s.yaml:9:1: `tests`: there are none, so the suite asserts nothing"]);
+    check_text("# nothing\n", &["s.yaml:1:1: there is no suite in it"]);
+}
+
+#[test]
+fn a_name_must_have_a_value_by_then() {
+    check(
+        "?user=${user}",
+        "?user=${token}",
+        &["s.yaml:12:5: `tests[0].requests[0].path`: nothing is called `token` by then"],
+    );
+    check(
+        "Bearer ${token}",
+        "Bearer ${tokn}",
+        &[
+            "s.yaml:15:37: `tests[0].requests[1].headers[0].value`: nothing is called `tokn` by then, did you mean `token`?",
+        ],
+    );
+    check("Bearer ${token}", "Bearer $${tokn}", &[]);
+}
+
+#[test]
+fn exactly_one_way_of_saying_a_thing_is_taken() {
+    let capture = "{name: token, header: x-token}";
+    let path = "tests[0].requests[0].capture[0]";
+    check(
+        capture,
+        "{name: token}",
+        &[&format!("s.yaml:13:15: `{path}`: one of header, cookie, jsonPointer, bodyRegex must be given")],
+    );
+    check(
+        capture,
+        "{name: token, header: a, cookie: b}",
+        &[&format!("s.yaml:13:15: `{path}`: only one of header, cookie, jsonPointer, bodyRegex may be given")],
+    );
+    check(
+        capture,
+        "{name: token, bodyRegex: '(', regex: a}",
+        &[
+            &format!("s.yaml:13:45: `{path}.regex`: goes with `header` or `cookie` only"),
+            &format!("s.yaml:13:29: `{path}.bodyRegex`: is no regular expression: unclosed group"),
+        ],
+    );
+    check(
+        "{status: 200, headers",
+        "{echo: true, headers",
+        &["s.yaml:8:6: `clusters[0].answers[0].echo`: an echo has nothing beside it but `delay`"],
+    );
+    check(
+        "{callouts: []}",
+        "{upstream: {reached: false, path: /}}",
+        &[
+            "s.yaml:17:25: `tests[0].requests[1].expect.upstream.reached`: a request that does not get there has nothing to be looked at",
+        ],
+    );
+}
+
+#[test]
+fn names_of_things_that_there_are_not_are_refused() {
+    check(
+        "- name: first\n",
+        "- name: first\n  expect: {hazards: [content-lenght], chain: a -> router}\n",
+        &[
+            "s.yaml:11:39: `tests[0].expect.chain`: is no chain: expected `-> a -> b -> router`",
+            "s.yaml:11:22: `tests[0].expect.hazards[0]`: `content-lenght` is no hazard, did you mean `content-length`?",
+        ],
+    );
+    check("resources:", "workload: gateway\nresources:", &["s.yaml:3:1: `workload`: must be NAMESPACE/NAME"]);
+    check(
+        "x-user, value",
+        "host, value",
+        &["s.yaml:8:30: `clusters[0].answers[0].headers[0].name`: host is not given as a header: it is `host`"],
+    );
+}
+
+#[test]
+fn what_is_not_yaml_has_its_place() {
+    check_text("kind: ChainTest\nkind: ChainTest\n", &["s.yaml:2:1: the key `kind` is given twice, first on line 1"]);
+}
+
+#[test]
+fn the_published_schema_is_that_of_the_types() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/chain-test.schema.json");
+    let expected = format!("{:#}\n", schema());
+    let published = std::fs::read_to_string(&file).unwrap_or_default();
+    if published != expected {
+        let made = std::env::temp_dir().join("chain-test.schema.json");
+        std::fs::write(&made, expected).unwrap();
+        panic!("docs/chain-test.schema.json is not that of the types: cp {} {}", made.display(), file.display());
+    }
+}

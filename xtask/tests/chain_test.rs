@@ -1,0 +1,108 @@
+//! Chain suites from the command line: the documented one, the examples', and what is said of bad ones.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use support::{plugwright, repository};
+
+/// The first block of the documentation with this marker.
+fn block(marker: &str) -> String {
+    let text = fs::read_to_string(repository().join("docs/chain-tests.md")).unwrap();
+    let (_, rest) = text.split_once(&format!("```yaml {marker}\n")).unwrap();
+    rest.split_once("```\n").unwrap().0.to_owned()
+}
+
+fn documented(folder: &Path) -> String {
+    fs::write(folder.join("gateway.yaml"), block("chain-test-resource")).unwrap();
+    block("chain-test")
+}
+
+#[test]
+fn the_documented_suite_passes_and_fails_as_documented() {
+    let folder = tempfile::tempdir().unwrap();
+    let suite = documented(folder.path());
+    let file = folder.path().join("tests.yaml");
+    fs::write(&file, &suite).unwrap();
+    let passed = plugwright(repository(), &["test", file.to_str().unwrap()]).fine();
+    assert!(passed.stdout.contains("  ok     a visitor is asked for credentials ("), "{}", passed.stdout);
+
+    let spoilt = suite.replace("status: 401", "status: 403").replace("-> basic-auth ->", "->");
+    fs::write(&file, spoilt).unwrap();
+    let failed = plugwright(repository(), &["test", file.to_str().unwrap()]);
+    let expected = "
+         tests[0].requests[0].expect.response.status: response status
+           - 403
+           + 401
+         tests[0].expect.chain: chain
+           - -> router
+           + -> basic-auth -> router
+1 test: 0 passed, 1 failed, 0 broken
+";
+    assert!(failed.stdout.ends_with(expected), "{}", failed.stdout);
+    failed.refused(1, &["1 test did not pass"]);
+}
+
+#[test]
+fn the_examples_suites_pass() {
+    for suite in ["examples/ambient/tests.yaml", "examples/openid/tests.yaml"] {
+        let ran = plugwright(repository(), &["test", suite]).fine();
+        assert!(ran.stdout.lines().count() > 3, "{}", ran.stdout);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_suite_is_said_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tests.yaml");
+    let suite = documented(folder.path());
+    let refused = |from: &str, to: &str, words: &[&str]| {
+        fs::write(&file, suite.replacen(from, to, 1)).unwrap();
+        let ran = plugwright(repository(), &["test", file.to_str().unwrap()]);
+        for word in words {
+            assert!(ran.stdout.contains(word), "{word}: {}", ran.stdout);
+        }
+        ran.refused(1, &["1 test did not pass"]);
+    };
+    refused(
+        "upstream:",
+        "upstraem:",
+        &["tests.yaml:21:7: `tests[0].requests[0].expect.upstraem`: unknown field, did you mean `upstream`?"],
+    );
+    refused("  plugin: basic-auth\n", "", &["`images[0]`: one of plugin, module, reference must be given"]);
+    refused("tests:", "tests: [", &["not valid YAML"]);
+}
+
+#[test]
+fn a_chain_that_cannot_be_had_breaks_its_tests_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    documented(folder.path());
+    let file = folder.path().join("tests.yaml");
+    let lua = "{apiVersion: extensions.istio.io/v1alpha1, kind: TrafficExtension, metadata: {name: l, namespace: istio-ingress}, \
+               spec: {selector: {matchLabels: {istio: ingressgateway}}, lua: {inlineCode: 'function envoy_on_request(h) end'}}}";
+    fs::write(folder.path().join("lua.yaml"), lua).unwrap();
+    let text = "apiVersion: plugwright.dev/v1alpha1
+kind: ChainTest
+resources: [lua.yaml]
+tests:
+- {name: no file, resources: [nothing.yaml], requests: [{expect: {response: {status: 200}}}]}
+- {name: no module, resources: [gateway.yaml], requests: [{expect: {response: {status: 200}}}]}
+- {name: fine, requests: [{expect: {response: {status: 200}}}]}
+";
+    fs::write(
+        &file,
+        text.replace(
+            "resources: [lua",
+            "images: [{url: 'oci://registry.example/plugins/basic-auth:1.0.0', module: no.wasm}]\nresources: [lua",
+        ),
+    )
+    .unwrap();
+    let ran = plugwright(repository(), &["test", file.to_str().unwrap()]);
+    assert!(ran.stdout.contains("  BROKEN no file (") && ran.stdout.contains("nothing.yaml"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("  BROKEN no module (") && ran.stdout.contains("no.wasm"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("  ok     fine ("), "{}", ran.stdout);
+    ran.refused(1, &["2 tests did not pass"]);
+}
