@@ -20,7 +20,7 @@ use callgrind::{INSIDE, counted};
 use harness::engine::{Engine, Limits};
 use harness::log::Silent;
 use harness::module::Module;
-use harness::offline::{Backends, GrpcReply, GrpcRequest, Message, Outcome, Proxy, Reply, Setup, World};
+use harness::offline::{Answer, Backends, GrpcReply, GrpcRequest, Message, Outcome, Proxy, Reply, Setup, World};
 use provider::{NOW, Provider};
 
 /// As the harness's own binary has it.
@@ -51,7 +51,7 @@ struct Answers(Provider);
 
 impl Backends for Answers {
     fn http(&self, _: &str, request: &Message) -> Option<Reply> {
-        Some(Reply { delay: Duration::ZERO, message: Some(self.0.answer(request)) })
+        Some(Reply { delay: Duration::ZERO, answer: Answer::Whole(self.0.answer(request)) })
     }
 
     fn has_grpc(&self, _: &str) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use harness::engine::{Engine, Limits};
 use harness::module::Module;
-use harness::offline::{Backends, GrpcReply, GrpcRequest, Message, Proxy, Reply, Setup, World};
+use harness::offline::{Answer, Backends, GrpcReply, GrpcRequest, Message, Proxy, Reply, Setup, World};
 
 use crate::support::{Guest, Recorder, pairs};
 
@@ -19,7 +19,7 @@ struct Counted(Cell<u32>);
 impl Backends for Counted {
     fn http(&self, _: &str, _: &Message) -> Option<Reply> {
         self.0.set(self.0.get() + 1);
-        Some(Reply { delay: Duration::ZERO, message: Some(message(&[(":status", "200")])) })
+        Some(Reply { delay: Duration::ZERO, answer: Answer::Whole(message(&[(":status", "200")])) })
     }
 
     fn has_grpc(&self, _: &str) -> bool {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::fmt::Write as _;
 
 use serde_json::Value;
 use suites::chain::model::{
@@ -230,13 +231,13 @@ impl Comparison<'_> {
             }
             let mut text = want.count.map_or_else(|| "a line".to_owned(), |count| format!("{count} lines"));
             if let Some(level) = want.level {
-                text += &format!(" at {}", level.name());
+                let _ = write!(text, " at {}", level.name());
             }
             if let Some(plugin) = &want.plugin {
-                text += &format!(" of {plugin}");
+                let _ = write!(text, " of {plugin}");
             }
             if wanted != (None, None, None) {
-                text += &format!(": {}", wanted_text(wanted));
+                let _ = write!(text, ": {}", wanted_text(wanted));
             }
             let all: Vec<_> = lines.iter().map(|line| format!("{} {}", line.level, line.text)).collect();
             self.wrong(&format!("{path}[{index}]"), "log", text, (!all.is_empty()).then(|| all.join("\n")));

@@ -21,7 +21,7 @@ use harness::offline::{ChainProxy, Modules, Received, Setting, World};
 use harness::trace;
 use mesh::plan::Plan;
 use regex::Regex;
-use suites::chain::model::{Capture, Isolation, Request, Test};
+use suites::chain::model::{Capture, Isolation, Request, ResponseExpectation, Test};
 use suites::chain::template::{self, Variables};
 use suites::chain::units::Time;
 use suites::chain::{Chosen, Planned, Task};
@@ -74,7 +74,7 @@ fn run(engine: &Engine, task: &Task, tests: &[Chosen]) -> Vec<Case> {
     let ran = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("chain".to_owned()).stack_size(STACK);
         let ran = thread.spawn_scoped(scope, || here(engine, task, tests));
-        ran.map(|ran| ran.join())
+        ran.map(std::thread::ScopedJoinHandle::join)
     });
     match ran {
         Ok(Ok(cases)) => cases,
@@ -287,7 +287,7 @@ impl Run<'_> {
             if let Some(expected) = &expected.response {
                 comparison.response(&format!("{path}.response"), expected, &response);
             } else if response.broken_off {
-                comparison.response(&format!("{path}.response"), &Default::default(), &response);
+                comparison.response(&format!("{path}.response"), &ResponseExpectation::default(), &response);
             }
             if let Some(expected) = &expected.upstream {
                 comparison.upstream(&format!("{path}.upstream"), expected, &arrived);

@@ -26,10 +26,10 @@ impl Line {
             Self { level: level.to_owned(), plugin: String::new(), message: text.to_owned(), text: text.to_owned() };
         if let Some((who, message)) = text.strip_prefix("wasm log ").and_then(|rest| rest.split_once(": ")) {
             let name = who.split(' ').next().unwrap_or_default();
-            line.plugin = name.rsplit('.').next().unwrap_or_default().to_owned();
-            line.message = message.to_owned();
+            name.rsplit('.').next().unwrap_or_default().clone_into(&mut line.plugin);
+            message.clone_into(&mut line.message);
         } else if let Some(message) = text.strip_prefix("script log: ") {
-            line.message = message.to_owned();
+            message.clone_into(&mut line.message);
         }
         line
     }

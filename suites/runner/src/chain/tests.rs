@@ -1,6 +1,4 @@
 //! Chain suites from their text to their verdicts, with scripts for plugins, which need no module.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test says so by failing")]
-
 use std::path::PathBuf;
 
 use harness::engine::{Engine, Limits};
@@ -237,7 +235,7 @@ tests:
 
 #[test]
 fn the_proxys_own_filters_take_part() {
-    let policies = r#"---
+    let policies = r"---
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication
 metadata: {name: jwt, namespace: default}
@@ -252,7 +250,7 @@ spec:
   selector: {matchLabels: {app: web}}
   action: DENY
   rules: [{to: [{operation: {paths: [/admin]}}]}]
-"#;
+";
     check_with(
         policies,
         "clusters: [{name: issuer, hosts: [issuer.example], routes: [{path: /keys, answers: [{body: {json: {keys: [{kty: oct, k: c2VjcmV0, alg: HS256, kid: k}]}}}]}]}]
