@@ -70,7 +70,7 @@ fn what_is_wrong_with_a_suite_is_said_before_anything_runs() {
     refused(
         "upstream:",
         "upstraem:",
-        &["tests.yaml:21:7: `tests[0].requests[0].expect.upstraem`: unknown field, did you mean `upstream`?"],
+        &["tests.yaml:20:7: `tests[0].requests[0].expect.upstraem`: unknown field, did you mean `upstream`?"],
     );
     refused("  plugin: basic-auth\n", "", &["`images[0]`: one of plugin, module, reference must be given"]);
     refused("tests:", "tests: [", &["not valid YAML"]);
