@@ -61,7 +61,6 @@ impl Rules {
             self.fault(&at(&["resources"]), "there are none, so there is no chain");
         }
         self.workload(&at(&["workload"]), suite.workload.as_deref());
-        self.reason(&at(&["notOnEnvoy"]), suite.not_on_envoy.as_deref());
         for (index, image) in suite.images.iter().enumerate() {
             self.image(&at(&["images"]).then(index), image, &suite.images[..index]);
         }
@@ -103,7 +102,6 @@ impl Rules {
             self.fault(&path.clone().then("resources"), "there are none, so there is no chain");
         }
         self.workload(&path.clone().then("workload"), test.workload.as_deref());
-        self.reason(&path.clone().then("notOnEnvoy"), test.not_on_envoy.as_deref());
         for (index, request) in test.requests.iter().enumerate() {
             self.request(&path.clone().then("requests").then(index), request);
         }
@@ -406,12 +404,6 @@ impl Rules {
         };
         if workload.is_some_and(|name| !is_one(name)) {
             self.fault(path, "must be NAMESPACE/NAME");
-        }
-    }
-
-    fn reason(&mut self, path: &FieldPath, reason: Option<&str>) {
-        if reason.is_some_and(|reason| reason.trim().is_empty()) {
-            self.fault(path, "must say why");
         }
     }
 

@@ -66,8 +66,6 @@ pub struct ChainTest {
     /// Texts that `${NAME}` stands for, in requests, answers and expectations.
     #[serde(default)]
     pub variables: BTreeMap<String, String>,
-    /// Why the suite cannot be run on a real Envoy.
-    pub not_on_envoy: Option<String>,
     /// Clusters that filters may call.
     #[serde(default)]
     pub clusters: Vec<Cluster>,
@@ -264,8 +262,6 @@ pub struct Test {
     /// Whether cookies are kept from response to request, as a browser keeps them.
     #[serde(default)]
     pub cookie_jar: bool,
-    /// Why the test cannot be run on a real Envoy.
-    pub not_on_envoy: Option<String>,
     /// The requests.
     #[serde(default)]
     pub requests: Vec<Request>,
