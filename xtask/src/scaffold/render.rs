@@ -120,11 +120,14 @@ impl Order<'_> {
     fn commands(&self) -> Vec<String> {
         let (program, name, folder) = (self.program, self.name.as_str(), self.folder());
         if self.template == Template::Lua {
-            return vec![format!("{program} lint -f {folder}extension.yaml")];
+            return vec![
+                format!("{program} lint -f {folder}extension.yaml"),
+                format!("{program} test {folder}tests/chain.yaml"),
+            ];
         }
         let mut commands = vec![format!("cargo test{}", self.package_flag())];
         if self.has_suite() {
-            commands.push(format!("{program} test {folder}{SUITE}"));
+            commands.push(format!("{program} test {name}"));
         }
         commands.push(format!("{program} package {name}"));
         commands.push(format!("{program} lint -f {folder}manifests/trafficextension.yaml"));
@@ -183,7 +186,7 @@ impl Order<'_> {
             let install = sdk.cargo_install();
             let text = format!("`cargo plugwright` comes with\n\n```sh install\n{install}\n```\n\n");
             values.insert("{{install}}", text);
-            let step = format!("    - run: cargo plugwright test {SUITE}\n");
+            let step = "    - run: cargo plugwright test\n".to_owned();
             values.insert("{{suite-step}}", if self.has_suite() { step } else { String::new() });
             values.insert("{{cargo-install}}", install);
             let (prefix, host) = (self.image.rsplit_once('/'), self.image.split_once('/'));
