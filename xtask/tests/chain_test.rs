@@ -48,7 +48,7 @@ fn the_documented_suite_passes_and_fails_as_documented() {
 
 #[test]
 fn the_examples_suites_pass() {
-    for suite in ["examples/ambient/tests.yaml", "examples/openid/tests.yaml"] {
+    for suite in ["examples/ambient/tests", "examples/openid/tests"] {
         let ran = plugwright(repository(), &["test", suite]).fine();
         assert!(ran.stdout.lines().count() > 3, "{}", ran.stdout);
     }
