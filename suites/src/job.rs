@@ -6,7 +6,7 @@ use std::time::Duration;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::{Coverage, Suite};
+use crate::outcome::Suite;
 use crate::{chain, plugin};
 
 /// Everything to run.
@@ -22,8 +22,6 @@ pub struct Job {
     pub code_cache: Option<PathBuf>,
     /// Measure the tests that are benchmarks, too.
     pub bench: bool,
-    /// Find out which functions of the modules no test reached.
-    pub coverage: bool,
     /// The suites, in the order in which they are reported.
     pub suites: Vec<Task>,
 }
@@ -54,9 +52,6 @@ pub enum Kind {
 pub struct Answer {
     /// The suites, in the order of the job.
     pub suites: Vec<Suite>,
-    /// The modules, when their coverage was asked for.
-    #[serde(default)]
-    pub coverage: Vec<Coverage>,
 }
 
 /// Chooses tests by their names: part of one, or a regular expression between slashes.

@@ -46,30 +46,6 @@ pub struct Measured {
     pub median: Duration,
 }
 
-/// What of a module was reached.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Coverage {
-    /// The module.
-    pub module: PathBuf,
-    /// Its functions' number.
-    pub functions: usize,
-    /// How many of them were reached.
-    pub reached: usize,
-    /// The same of the plugin's own crate, where it is known.
-    pub own: Option<Own>,
-}
-
-/// What of a plugin's own code was reached.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Own {
-    /// The crate.
-    pub name: String,
-    /// Its functions' number.
-    pub functions: usize,
-    /// Those that were not reached, by name.
-    pub unreached: Vec<String>,
-}
-
 /// How a test went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -19,7 +19,6 @@ pub fn json(answer: &Answer) -> Value {
         "failed": summary.failed,
         "broken": summary.broken,
         "suites": answer.suites.iter().map(suite).collect::<Vec<_>>(),
-        "coverage": answer.coverage,
     })
 }
 

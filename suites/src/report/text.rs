@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::job::Answer;
-use crate::outcome::{Case, Coverage, Mismatch, Verdict};
+use crate::outcome::{Case, Mismatch, Verdict};
 
 /// How a report looks.
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,9 +60,6 @@ pub fn text(answer: &Answer, style: Style) -> String {
         for case in &suite.cases {
             one(&mut out, case, style);
         }
-    }
-    for coverage in &answer.coverage {
-        covered(&mut out, coverage);
     }
     let Summary { passed, failed, broken } = Summary::of(answer);
     let tests = passed + failed + broken;
@@ -125,18 +122,6 @@ fn unmet(out: &mut String, mismatch: &Mismatch, style: Style) {
     show("-", expected.get(before..expected.len() - after).unwrap_or_default(), RED);
     show("+", actual.get(before..actual.len() - after).unwrap_or_default(), GREEN);
     show(" ", expected.get(expected.len() - after..).unwrap_or_default(), "0");
-}
-
-fn covered(out: &mut String, coverage: &Coverage) {
-    let Coverage { module, functions, reached, own } = coverage;
-    let _ = writeln!(out, "{}: {reached} of {functions} functions reached", line(&module.to_string_lossy()));
-    if let Some(own) = own {
-        let reached = own.functions - own.unreached.len();
-        let _ = writeln!(out, "  {}: {reached} of {} functions reached", line(&own.name), own.functions);
-        for name in &own.unreached {
-            let _ = writeln!(out, "    not reached: {}", line(name));
-        }
-    }
 }
 
 fn time(time: Duration) -> String {

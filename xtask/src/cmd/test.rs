@@ -90,7 +90,6 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         timeout: Some(Duration::from_secs(args.timeout)),
         code_cache: Some(environment::cache()?.join("code")),
         bench: args.bench,
-        coverage: false,
         suites: found,
     };
     let answer = ask(&job)?;
@@ -132,7 +131,7 @@ fn ask(job: &Job) -> Result<Answer, Failure> {
             problems: if let Kind::Broken(problems) = &task.kind { problems.clone() } else { Vec::new() },
             cases: Vec::new(),
         };
-        return Ok(Answer { suites: job.suites.iter().map(broken).collect(), coverage: Vec::new() });
+        return Ok(Answer { suites: job.suites.iter().map(broken).collect() });
     }
     let failed = |error: serde_json::Error| Failure::environment(format!("failed to talk to the test runner: {error}"));
     let input = serde_json::to_vec(job).map_err(failed)?;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -44,13 +44,15 @@ const IDS: u64 = 0x5eed_0000_0000_0000;
 pub(crate) struct Suite<'a> {
     engine: &'a Engine,
     task: &'a Task,
+    /// Compiled once for all tests.
+    modules: Mutex<Modules>,
     /// Those of a suite whose tests share a proxy, which run one after another.
     together: OnceLock<Vec<Case>>,
 }
 
 impl<'a> Suite<'a> {
     pub(crate) fn prepare(engine: &'a Engine, task: &'a Task) -> Self {
-        Self { engine, task, together: OnceLock::new() }
+        Self { engine, task, modules: Mutex::default(), together: OnceLock::new() }
     }
 
     /// Its tests' names, in order.
@@ -62,18 +64,22 @@ impl<'a> Suite<'a> {
     /// Runs a test, by its place among the names.
     pub(crate) fn run(&self, test: usize) -> Option<Case> {
         if self.task.suite.isolation == Isolation::Suite {
-            return self.together.get_or_init(|| run(self.engine, self.task, &self.task.tests)).get(test).cloned();
+            return self
+                .together
+                .get_or_init(|| run(self.engine, self.task, &self.task.tests, &self.modules))
+                .get(test)
+                .cloned();
         }
         let chosen = self.task.tests.get(test)?;
-        run(self.engine, self.task, std::slice::from_ref(chosen)).pop()
+        run(self.engine, self.task, std::slice::from_ref(chosen), &self.modules).pop()
     }
 }
 
 /// Runs the tests that were chosen, in order.
-fn run(engine: &Engine, task: &Task, tests: &[Chosen]) -> Vec<Case> {
+fn run(engine: &Engine, task: &Task, tests: &[Chosen], modules: &Mutex<Modules>) -> Vec<Case> {
     let ran = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("chain".to_owned()).stack_size(STACK);
-        let ran = thread.spawn_scoped(scope, || here(engine, task, tests));
+        let ran = thread.spawn_scoped(scope, || here(engine, task, tests, modules));
         ran.map(std::thread::ScopedJoinHandle::join)
     });
     match ran {
@@ -103,13 +109,12 @@ struct Running {
     turntable: Arc<Turntable>,
 }
 
-fn here(engine: &Engine, task: &Task, tests: &[Chosen]) -> Vec<Case> {
+fn here(engine: &Engine, task: &Task, tests: &[Chosen], modules: &Mutex<Modules>) -> Vec<Case> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return all_broken(task, tests, &format!("failed to start a runtime: {error}")),
     };
-    let mut modules = Modules::default();
     let mut kept: BTreeMap<usize, Running> = BTreeMap::new();
     let mut cases = Vec::new();
     // Tasks of one test's proxy are over when it is; those of a suite's go on.
@@ -121,7 +126,7 @@ fn here(engine: &Engine, task: &Task, tests: &[Chosen]) -> Vec<Case> {
             kept.clear();
             local = LocalSet::new();
         }
-        let ran = local.block_on(&runtime, one(engine, task, *chosen, test, &mut modules, &mut kept));
+        let ran = local.block_on(&runtime, one(engine, task, *chosen, test, modules, &mut kept));
         let mut case = match ran {
             Ok(case) => case,
             Err(why) => case(test.name.clone(), Verdict::Broken(why), Duration::ZERO),
@@ -137,7 +142,7 @@ async fn one(
     task: &Task,
     chosen: Chosen,
     test: &Test,
-    modules: &mut Modules,
+    modules: &Mutex<Modules>,
     kept: &mut BTreeMap<usize, Running>,
 ) -> Result<Case, String> {
     let plan = match task.plans.get(chosen.plan) {
@@ -197,7 +202,7 @@ fn start(
     engine: &Engine,
     task: &Task,
     plan: &Plan,
-    modules: &mut Modules,
+    modules: &Mutex<Modules>,
     stage: &Arc<Stage>,
 ) -> Result<Running, String> {
     let suite = &task.suite;
@@ -218,7 +223,12 @@ fn start(
         trace: Some(trace::Settings::default()),
         client: SocketAddr::from(([127, 0, 0, 1], 50_000)),
     };
-    let proxy = ChainProxy::start(engine, &plan, modules, setting).map_err(|error| {
+    let started = {
+        // One that panicked has left whole modules behind.
+        let mut modules = modules.lock().unwrap_or_else(PoisonError::into_inner);
+        ChainProxy::start(engine, &plan, &mut modules, setting)
+    };
+    let proxy = started.map_err(|error| {
         let logs: Vec<_> = record.kept().lines.iter().map(|line| format!("\n  {} {}", line.level, line.text)).collect();
         format!("the chain does not start: {}{}", chained(&error), logs.concat())
     })?;

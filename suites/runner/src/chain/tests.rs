@@ -1,5 +1,6 @@
 //! Chain suites from their text to their verdicts, with scripts for plugins, which need no module.
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use harness::engine::{Engine, Limits};
 use harness::hazard::HazardKind;
@@ -49,7 +50,7 @@ fn cases(more: &str, suite: &str) -> Vec<Case> {
     let plans = vec![Planned::Ready(serde_json::from_value(plan).unwrap())];
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let task = Task { folder, suite, plans, tests };
-    run(&Engine::new(Limits::default()).unwrap(), &task, &task.tests)
+    run(&Engine::new(Limits::default()).unwrap(), &task, &task.tests, &Mutex::default())
 }
 
 /// Runs a suite, and wants these mismatches of its tests, as text.
