@@ -9,12 +9,12 @@ use std::time::UNIX_EPOCH;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use mlua::{Function, IntoLua, Lua, LuaString, MultiValue, Table, Value};
+use mlua::{BString, Function, IntoLua, LightUserData, Lua, LuaString, MultiValue, Table, Value};
 
 use super::crypto::{PublicKey, VerifyError};
 use super::object::{
-    self, Answer, BODY, CONNECTION, CONNECTION_STREAM_INFO, COUNTER, FILTER_STATE, Fault, GAUGE, HANDLE, HEADERS,
-    HISTOGRAM, Host, Kind, METADATA, Object, PUBLIC_KEY, ROUTE, STATS, STREAM_INFO, make, this,
+    self, Answer, BODY, CONNECTION, CONNECTION_STREAM_INFO, Calling, FILTER_STATE, Fault, HANDLE, HEADERS, Host, Kind,
+    METADATA, METRIC, PUBLIC_KEY, ROUTE, STATS, STREAM_INFO, Stage, This, make, type_name,
 };
 use super::state::{Deadline, Log};
 use super::stream::{ImportedKey, Phase, Script};
@@ -25,7 +25,7 @@ use crate::nature::Nature;
 use crate::shared::MetricType;
 use crate::stream::state::{Direction, LocalReply, StreamState};
 
-impl Object<HEADERS> {
+impl This<HEADERS> {
     fn with<T>(&self, f: impl FnOnce(&mut HeaderMap) -> T) -> Option<T> {
         let mut state = self.script.stream.state();
         let StreamState { request_headers, request_trailers, response_headers, response_trailers, .. } = &mut *state;
@@ -62,8 +62,14 @@ fn int(number: f64) -> i64 {
 
 /// Fills a fresh state: objects, functions, and a standard library without the host. What it gives is the function that
 /// every coroutine runs.
-pub(super) fn install(lua: &Lua, limits: &Rc<Deadline>, log: &Log, nature: &Arc<dyn Nature>) -> mlua::Result<Function> {
-    let host = Host::new(lua)?;
+pub(super) fn install(
+    lua: &Lua,
+    stage: &Rc<Stage>,
+    limits: &Rc<Deadline>,
+    log: &Log,
+    nature: &Arc<dyn Nature>,
+) -> mlua::Result<Function> {
+    let host = Host::new(lua, stage)?;
     headers(&host)?;
     bodies(&host)?;
     stream_info(&host)?;
@@ -77,49 +83,49 @@ pub(super) fn install(lua: &Lua, limits: &Rc<Deadline>, log: &Log, nature: &Arc<
     let methods = lua.create_table()?;
     let prelude = lua.load(include_str!("prelude.lua")).set_name("=prelude");
     prelude.call::<()>((host.table.clone(), methods.clone()))?;
-    object::register_all(lua, &methods)?;
+    lua.set_type_metatable::<LightUserData>(Some(methods.raw_get("object")?));
     methods.raw_get("main")
 }
 
 fn headers(host: &Host<'_>) -> mlua::Result<()> {
-    host.one("headers_get", |lua, (this_, name): (Value, LuaString)| {
-        let this = this::<HEADERS>(&this_)?;
-        let value = this.with(|map| map.joined(&name.as_bytes()).map(|value| lua.create_string(value)));
+    host.one("headers_get", |lua, (this_, name): (Value, BString)| {
+        let this = lua.this::<HEADERS>(&this_)?;
+        let value = this.with(|map| map.joined(&name).map(|value| lua.create_string(value)));
         Ok(value.flatten().transpose()?)
     })?;
     host.one("headers_at", |lua, (this_, name, index): (Value, LuaString, f64)| {
-        let this = this::<HEADERS>(&this_)?;
+        let this = lua.this::<HEADERS>(&this_)?;
         let Ok(index) = usize::try_from(int(index)) else { return Ok(None) };
         let value = this.with(|map| map.values(&name.as_bytes()).nth(index).map(|value| lua.create_string(value)));
         Ok(value.flatten().transpose()?)
     })?;
-    host.one("headers_count", |_, (this_, name): (Value, LuaString)| {
-        let this = this::<HEADERS>(&this_)?;
+    host.one("headers_count", |lua, (this_, name): (Value, LuaString)| {
+        let this = lua.this::<HEADERS>(&this_)?;
         Ok(this.with(|map| map.values(&name.as_bytes()).count()))
     })?;
-    host.none("headers_add", |_, (this_, name, value): (Value, LuaString, LuaString)| {
-        this::<HEADERS>(&this_)?.edit(|map| map.add(c_string(&name.as_bytes()), c_string(&value.as_bytes())))
+    host.none("headers_add", |lua, (this_, name, value): (Value, BString, BString)| {
+        lua.this::<HEADERS>(&this_)?.edit(|map| map.add(c_string(&name), c_string(&value)))
     })?;
-    host.none("headers_replace", |_, (this_, name, value): (Value, LuaString, LuaString)| {
-        this::<HEADERS>(&this_)?.edit(|map| map.replace(c_string(&name.as_bytes()), c_string(&value.as_bytes())))
+    host.none("headers_replace", |lua, (this_, name, value): (Value, BString, BString)| {
+        lua.this::<HEADERS>(&this_)?.edit(|map| map.replace(c_string(&name), c_string(&value)))
     })?;
-    host.none("headers_remove", |_, (this_, name): (Value, LuaString)| {
-        this::<HEADERS>(&this_)?.edit(|map| {
+    host.none("headers_remove", |lua, (this_, name): (Value, LuaString)| {
+        lua.this::<HEADERS>(&this_)?.edit(|map| {
             map.remove(c_string(&name.as_bytes()));
             Ok(())
         })
     })?;
-    host.none("headers_reason", |_, (this_, phrase): (Value, LuaString)| {
-        let this = this::<HEADERS>(&this_)?;
+    host.none("headers_reason", |lua, (this_, phrase): (Value, LuaString)| {
+        let this = lua.this::<HEADERS>(&this_)?;
         this.edit(|_| Ok(()))?;
         if this.kind == Kind::Headers && this.script.direction == Direction::Response {
             this.script.stream.state().reason_phrase = Some(Bytes::copy_from_slice(&phrase.as_bytes()));
         }
         Ok(())
     })?;
-    host.none("iterate", |_, this_: Value| this::<HEADERS>(&this_)?.iterate(true))?;
+    host.none("iterate", |lua, this_: Value| lua.this::<HEADERS>(&this_)?.iterate(true))?;
     host.many("headers_step", |lua, (this_, index): (Value, usize)| {
-        let this = this::<HEADERS>(&this_)?;
+        let this = lua.this::<HEADERS>(&this_)?;
         let entry = this.with(|map| {
             let (name, value) = map.entry(index)?;
             Some(lua.create_string(name).and_then(|name| Ok([name, lua.create_string(value)?])))
@@ -133,12 +139,12 @@ fn headers(host: &Host<'_>) -> mlua::Result<()> {
 }
 
 fn bodies(host: &Host<'_>) -> mlua::Result<()> {
-    host.one("body_length", |_, this_: Value| {
-        let this = this::<BODY>(&this_)?;
+    host.one("body_length", |lua, this_: Value| {
+        let this = lua.this::<BODY>(&this_)?;
         Ok(this.script.with_body(|body| body.as_ref().map_or(0, |body| body.buffer.len())))
     })?;
     host.one("body_get", |lua, (this_, index, length): (Value, f64, f64)| {
-        let this = this::<BODY>(&this_)?;
+        let this = lua.this::<BODY>(&this_)?;
         let all = this.script.with_body(|body| body.as_mut().map(|body| body.buffer.contiguous()));
         let all = all.flatten().unwrap_or_default();
         let range = usize::try_from(int(index)).ok().zip(usize::try_from(int(length)).ok());
@@ -148,8 +154,8 @@ fn bodies(host: &Host<'_>) -> mlua::Result<()> {
             None => Err("index/length must be >= 0 and (index + length) must be <= buffer size".into()),
         }
     })?;
-    host.one("body_set", |_, (this_, content): (Value, LuaString)| {
-        let this = this::<BODY>(&this_)?;
+    host.one("body_set", |lua, (this_, content): (Value, LuaString)| {
+        let this = lua.this::<BODY>(&this_)?;
         let script = &this.script;
         let content = Bytes::copy_from_slice(&content.as_bytes());
         let length = content.len();
@@ -172,14 +178,14 @@ fn bodies(host: &Host<'_>) -> mlua::Result<()> {
 
 /// A method of the handle that gives one of the stretch's objects.
 fn gives<const M: u8>(host: &Host<'_>, name: &str, kind: Kind) -> mlua::Result<()> {
-    host.one(name, move |_, this_: Value| Ok(object::get(&this::<M>(&this_)?.script, kind)?))
+    host.one(name, move |lua, this_: Value| Ok(object::get(&lua.this::<M>(&this_)?.script, kind)))
 }
 
 /// Handle, hash, key, signature and its length, data and its length.
 type Signed = (Value, LuaString, LuaString, LuaString, f64, LuaString, f64);
 
 /// A call that makes the script wait belongs into its own coroutine: from another one it would resume that one.
-pub(super) fn may_wait(lua: &Lua, script: &Script, name: &str) -> Answer<()> {
+pub(super) fn may_wait(lua: &Calling<'_>, script: &Script, name: &str) -> Answer<()> {
     if script.runs_in(&lua.current_thread()) {
         Ok(())
     } else {
@@ -199,7 +205,7 @@ fn handle_functions(host: &Host<'_>) -> mlua::Result<()> {
     gives::<HANDLE>(host, "connection_stream_info", Kind::ConnectionStreamInfo)?;
     gives::<HANDLE>(host, "stats", Kind::Stats)?;
     host.one("body", |lua, (this_, always): (Value, bool)| {
-        let this = this::<HANDLE>(&this_)?;
+        let this = lua.this::<HANDLE>(&this_)?;
         let script = &this.script;
         if !script.end.get() {
             if script.saw_body.get() {
@@ -219,16 +225,16 @@ fn handle_functions(host: &Host<'_>) -> mlua::Result<()> {
             }
             body.is_some()
         });
-        if there == Some(true) { Ok(Value::UserData(object::get(script, Kind::Body)?)) } else { Ok(Value::Nil) }
+        if there == Some(true) { Ok(Value::LightUserData(object::get(script, Kind::Body))) } else { Ok(Value::Nil) }
     })?;
-    host.none("chunks", |_, this_: Value| {
-        if this::<HANDLE>(&this_)?.script.saw_body.get() {
+    host.none("chunks", |lua, this_: Value| {
+        if lua.this::<HANDLE>(&this_)?.script.saw_body.get() {
             return Err("cannot call bodyChunks after body processing has begun".into());
         }
         Ok(())
     })?;
     host.one("chunk", |lua, this_: Value| {
-        let this = this::<HANDLE>(&this_)?;
+        let this = lua.this::<HANDLE>(&this_)?;
         if this.script.end.get() {
             return Ok(false);
         }
@@ -237,10 +243,10 @@ fn handle_functions(host: &Host<'_>) -> mlua::Result<()> {
         Ok(true)
     })?;
     host.one("trailers", |lua, this_: Value| {
-        let this = this::<HANDLE>(&this_)?;
+        let this = lua.this::<HANDLE>(&this_)?;
         let script = &this.script;
         if script.has_trailers.get() {
-            return Ok(Value::UserData(object::get(script, Kind::Trailers)?));
+            return Ok(Value::LightUserData(object::get(script, Kind::Trailers)));
         }
         if script.end.get() {
             return Ok(Value::Nil);
@@ -250,14 +256,14 @@ fn handle_functions(host: &Host<'_>) -> mlua::Result<()> {
         Ok(Value::Boolean(true))
     })?;
     host.none("may_respond", |lua, this_: Value| {
-        let this = this::<HANDLE>(&this_)?;
+        let this = lua.this::<HANDLE>(&this_)?;
         if this.script.headers_continued.get() {
             return Err("respond() cannot be called if headers have been continued".into());
         }
         may_wait(lua, &this.script, "respond()")
     })?;
-    host.none("respond", |_, (this_, count, table, body): (Value, usize, Table, Option<LuaString>)| {
-        let this = this::<HANDLE>(&this_)?;
+    host.none("respond", |lua, (this_, count, table, body): (Value, usize, Table, Option<LuaString>)| {
+        let this = lua.this::<HANDLE>(&this_)?;
         let headers = headers_of(&table, "respond", count + 1)?;
         let status = headers.text(":status").and_then(|status| status.parse().ok());
         let Some(status) = status.filter(|status| (200..600).contains(status)) else {
@@ -281,7 +287,7 @@ fn handle_functions(host: &Host<'_>) -> mlua::Result<()> {
 /// Headers from a table whose values are strings or lists of strings. `first` is where Lua's stack has the next value.
 pub(super) fn headers_of(table: &Table, function: &str, first: usize) -> Answer<HeaderMap> {
     let bad = |index: usize, value: &Value| {
-        let got = value.type_name();
+        let got = type_name(value);
         Fault::from(format!("bad argument #{index} to '{function}' (string expected, got {got})"))
     };
     let text = |index: usize, value: &Value| match value {
@@ -308,11 +314,11 @@ fn stream_info(host: &Host<'_>) -> mlua::Result<()> {
     gives::<STREAM_INFO>(host, "dynamic_metadata", Kind::DynamicMetadata)?;
     gives::<STREAM_INFO>(host, "filter_state", Kind::FilterState)?;
     gives::<CONNECTION_STREAM_INFO>(host, "connection_metadata", Kind::ConnectionMetadata)?;
-    host.none("live_metadata", |_, this_: Value| this::<METADATA>(&this_).map(drop))?;
-    host.none("live_stream_info", |_, this_: Value| this::<STREAM_INFO>(&this_).map(drop))?;
-    host.none("live_connection", |_, this_: Value| this::<CONNECTION>(&this_).map(drop))?;
-    host.one("stream_info_field", |_, (this_, name): (Value, LuaString)| {
-        let this = this::<STREAM_INFO>(&this_)?;
+    host.none("live_metadata", |lua, this_: Value| lua.this::<METADATA>(&this_).map(drop))?;
+    host.none("live_stream_info", |lua, this_: Value| lua.this::<STREAM_INFO>(&this_).map(drop))?;
+    host.none("live_connection", |lua, this_: Value| lua.this::<CONNECTION>(&this_).map(drop))?;
+    host.one("stream_info_field", |lua, (this_, name): (Value, LuaString)| {
+        let this = lua.this::<STREAM_INFO>(&this_)?;
         let state = this.script.stream.state();
         let address = |address: Option<SocketAddr>| address.map_or_else(String::new, |address| address.to_string());
         Ok(match &*name.to_str()? {
@@ -324,12 +330,12 @@ fn stream_info(host: &Host<'_>) -> mlua::Result<()> {
             _ => String::new(),
         })
     })?;
-    host.none("drain", |_, this_: Value| {
-        this::<STREAM_INFO>(&this_)?.script.stream.state().drain = true;
+    host.none("drain", |lua, this_: Value| {
+        lua.this::<STREAM_INFO>(&this_)?.script.stream.state().drain = true;
         Ok(())
     })?;
     host.one("filter_state_get", |lua, (this_, name): (Value, LuaString)| {
-        let this = this::<FILTER_STATE>(&this_)?;
+        let this = lua.this::<FILTER_STATE>(&this_)?;
         let state = this.script.stream.state();
         // Plugins' values are the only filter state here; Envoy has them under a prefix.
         let name = name.as_bytes();
@@ -339,33 +345,36 @@ fn stream_info(host: &Host<'_>) -> mlua::Result<()> {
 }
 
 fn stats(host: &Host<'_>) -> mlua::Result<()> {
-    host.one("stat", |_, (this_, kind, name): (Value, LuaString, LuaString)| {
-        let this = this::<STATS>(&this_)?;
+    host.one("stat", |lua, (this_, kind, name): (Value, LuaString, LuaString)| {
+        let this = lua.this::<STATS>(&this_)?;
         let script = &this.script;
         let define = |kind| {
             let defined = script.runtime.metrics.borrow_mut().define(&script.runtime.shared, kind, &name.as_bytes());
             defined.map_err(|_| Fault::from("no more metrics can be defined"))
         };
         Ok(match &*kind.as_bytes() {
-            b"counter" => make::<COUNTER>(script, Kind::Metric, define(MetricType::Counter)?)?,
-            b"gauge" => make::<GAUGE>(script, Kind::Metric, define(MetricType::Gauge)?)?,
-            _ => make::<HISTOGRAM>(script, Kind::Metric, define(MetricType::Histogram)?)?,
+            b"counter" => make(script, Kind::Counter, define(MetricType::Counter)?),
+            b"gauge" => make(script, Kind::Gauge, define(MetricType::Gauge)?),
+            _ => make(script, Kind::Histogram, define(MetricType::Histogram)?),
         })
     })?;
     // A metric's kind decides what it takes; what it does not take is left out.
-    host.none("stat_add", |_, (this_, amount): (Value, f64)| {
-        let (script, id) = metric(&this_)?;
+    host.none("stat_add", |lua, (this_, amount): (Value, f64)| {
+        let this = lua.this::<METRIC>(&this_)?;
+        let (script, id) = (&this.script, this.metric);
         let _ = script.runtime.metrics.borrow().increment(&script.runtime.shared, id, int(amount));
         Ok(())
     })?;
-    host.none("stat_record", |_, (this_, value): (Value, f64)| {
-        let (script, id) = metric(&this_)?;
+    host.none("stat_record", |lua, (this_, value): (Value, f64)| {
+        let this = lua.this::<METRIC>(&this_)?;
+        let (script, id) = (&this.script, this.metric);
         let _ =
             script.runtime.metrics.borrow().record(&script.runtime.shared, id, u64::try_from(int(value)).unwrap_or(0));
         Ok(())
     })?;
-    host.one("stat_value", |_, this_: Value| {
-        let (script, id) = metric(&this_)?;
+    host.one("stat_value", |lua, this_: Value| {
+        let this = lua.this::<METRIC>(&this_)?;
+        let (script, id) = (&this.script, this.metric);
         Ok(script
             .runtime
             .metrics
@@ -376,40 +385,30 @@ fn stats(host: &Host<'_>) -> mlua::Result<()> {
     })
 }
 
-fn metric(value: &Value) -> Answer<(Rc<Script>, u32)> {
-    if let Ok(this) = this::<COUNTER>(value) {
-        return Ok((this.script.clone(), this.id));
-    }
-    if let Ok(this) = this::<GAUGE>(value) {
-        return Ok((this.script.clone(), this.id));
-    }
-    this::<HISTOGRAM>(value).map(|this| (this.script.clone(), this.id))
-}
-
 fn keys(host: &Host<'_>) -> mlua::Result<()> {
-    host.one("import_key", |_, (this_, der, length): (Value, LuaString, f64)| {
-        let this = this::<HANDLE>(&this_)?;
+    host.one("import_key", |lua, (this_, der, length): (Value, LuaString, f64)| {
+        let this = lua.this::<HANDLE>(&this_)?;
         let script = &this.script;
         // As in Envoy a stream has one key: importing another gives the first.
         if let Some(key) = &*script.key.borrow() {
-            return Ok(key.object.clone());
+            return Ok(key.object);
         }
         let der = der.as_bytes();
         let length = usize::try_from(int(length)).unwrap_or(0).min(der.len());
         let key = PublicKey::import(&der[..length]);
         let name = if key.is_some() { c_string(&der).to_vec() } else { Vec::new() };
-        let object = object::get(script, Kind::PublicKey)?;
-        *script.key.borrow_mut() = Some(ImportedKey { object: object.clone(), name, key });
+        let object = object::get(script, Kind::PublicKey);
+        *script.key.borrow_mut() = Some(ImportedKey { object, name, key });
         Ok(object)
     })?;
     host.one("key_name", |lua, this_: Value| {
-        let this = this::<PUBLIC_KEY>(&this_)?;
+        let this = lua.this::<PUBLIC_KEY>(&this_)?;
         let key = this.script.key.borrow();
         let name = key.as_ref().map(|key| &key.name).filter(|name| !name.is_empty());
         Ok(name.map(|name| lua.create_string(name)).transpose()?)
     })?;
     host.many("verify", |lua, (this_, hash, key, signature, signature_length, data, length): Signed| {
-        let this = this::<HANDLE>(&this_)?;
+        let this = lua.this::<HANDLE>(&this_)?;
         let stored = this.script.key.borrow();
         let stored = stored.as_ref().filter(|stored| stored.name == c_string(&key.as_bytes()));
         let Some(key) = stored.and_then(|stored| stored.key.as_ref()) else { return Err("invalid public key".into()) };

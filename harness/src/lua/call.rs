@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mlua::{IntoLua, Lua, LuaString, Table, Value};
 
 use super::api::{headers_of, may_wait};
-use super::object::{Fault, HANDLE, Host, this};
+use super::object::{Fault, HANDLE, Host};
 use super::state::MAX_ASYNCHRONOUS;
 use super::stream::Phase;
 use crate::cluster::{Call, CallError, Reset, Response};
@@ -30,7 +30,7 @@ impl Drop for InFlight {
 pub(super) fn install(host: &Host<'_>) -> mlua::Result<()> {
     host.one("http_call", |lua, arguments: Arguments| {
         let (this_, count, cluster, table, body, timeout, asynchronous, duplicates, send_xff) = arguments;
-        let this = this::<HANDLE>(&this_)?;
+        let this = lua.this::<HANDLE>(&this_)?;
         let script = &this.script;
         if !asynchronous {
             may_wait(lua, script, "httpCall()")?;

@@ -3,7 +3,7 @@
 use mlua::{Lua, LuaString, Table, Value};
 use serde_json::{Map, Number};
 
-use super::object::{DYNAMIC_METADATA, Fault, Host, this};
+use super::object::{DYNAMIC_METADATA, Fault, Host, type_name};
 
 /// Values within values.
 const MAX_DEPTH: usize = 32;
@@ -12,7 +12,7 @@ const MAX_LIST: usize = 65_536;
 
 pub(super) fn install(host: &Host<'_>) -> mlua::Result<()> {
     host.one("dynamic_get", |lua, (this_, filter): (Value, LuaString)| {
-        let this = this::<DYNAMIC_METADATA>(&this_)?;
+        let this = lua.this::<DYNAMIC_METADATA>(&this_)?;
         if !this.is_of_stream() {
             return Ok(None);
         }
@@ -20,8 +20,8 @@ pub(super) fn install(host: &Host<'_>) -> mlua::Result<()> {
         let fields = state.dynamic_metadata.get(&filter.to_string_lossy());
         Ok(fields.map(|fields| table(lua, fields)).transpose()?)
     })?;
-    host.none("dynamic_set", |_, (this_, filter, key, value): (Value, LuaString, LuaString, Value)| {
-        let this = this::<DYNAMIC_METADATA>(&this_)?;
+    host.none("dynamic_set", |lua, (this_, filter, key, value): (Value, LuaString, LuaString, Value)| {
+        let this = lua.this::<DYNAMIC_METADATA>(&this_)?;
         if this.is_iterating() {
             return Err("dynamic metadata map cannot be modified while iterating".into());
         }
@@ -34,14 +34,14 @@ pub(super) fn install(host: &Host<'_>) -> mlua::Result<()> {
         kept.map_err(|error| Fault::from(error.to_string()))
     })?;
     host.one("dynamic_names", |lua, this_: Value| {
-        let this = this::<DYNAMIC_METADATA>(&this_)?;
+        let this = lua.this::<DYNAMIC_METADATA>(&this_)?;
         this.iterate(true)?;
         let state = this.script.stream.state();
         let names: Vec<&str> = if this.is_of_stream() { state.dynamic_metadata.names().collect() } else { Vec::new() };
         Ok(lua.create_sequence_from(names)?)
     })?;
     host.one("dynamic_step", |lua, (this_, name): (Value, Option<LuaString>)| {
-        let this = this::<DYNAMIC_METADATA>(&this_)?;
+        let this = lua.this::<DYNAMIC_METADATA>(&this_)?;
         let Some(name) = name else {
             this.iterate(false)?;
             return Ok(None);
@@ -89,7 +89,7 @@ fn load(value: &Value, depth: usize) -> Result<serde_json::Value, Fault> {
         Value::Number(value) => Number::from_f64(*value).map_or(serde_json::Value::Null, serde_json::Value::Number),
         Value::String(value) => value.to_string_lossy().into(),
         Value::Table(table) => load_table(table, depth)?,
-        other => return Err(format!("unexpected type '{}' in dynamicMetadata", other.type_name()).into()),
+        other => return Err(format!("unexpected type '{}' in dynamicMetadata", type_name(other)).into()),
     })
 }
 
@@ -113,7 +113,7 @@ fn load_table(table: &Table, depth: usize) -> Result<serde_json::Value, Fault> {
     let mut fields = Map::new();
     for (key, value) in &pairs {
         let Value::String(name) = key else {
-            let kind = key.type_name();
+            let kind = type_name(key);
             return Err(format!("unexpected type {kind} in table key (only string keys are supported)").into());
         };
         fields.insert(name.to_string_lossy(), load(value, depth + 1)?);

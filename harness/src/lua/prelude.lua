@@ -56,6 +56,28 @@ local function plain(call)
   end
 end
 
+-- Objects. The host knows which may be used; here is which methods one has. Nearly every script uses its handle and the
+-- headers, and they are found without a table. What is left over from before is known to the host.
+local handle_now, headers_now
+local sets, any = {}, false
+local function of(set, object)
+  sets[object], any = set, true
+  return object
+end
+local function begin(handle, headers)
+  handle_now, headers_now = handle, headers
+  if any then sets, any = {}, false end
+end
+
+-- A method without arguments that gives an object.
+local function gives(set, call)
+  return function(self)
+    local err, value = call(self)
+    if err then error(err, 2) end
+    return of(methods[set], value)
+  end
+end
+
 -- Headers and trailers.
 local headers_get, headers_at, headers_count = host.headers_get, host.headers_at, host.headers_count
 local headers_add, headers_replace, headers_remove = host.headers_add, host.headers_replace, host.headers_remove
@@ -108,7 +130,8 @@ methods.headers = object_with {
     if err then error(err, 2) end
   end,
 }
-methods.headers_pairs = function(self)
+local iterators = {}
+iterators[methods.headers] = function(self)
   local err = iterate(self)
   if err then error(err, 2) end
   local index = 0
@@ -145,12 +168,12 @@ methods.metadata = object_with {
     if err then error(err, 2) end
   end,
 }
-methods.metadata_pairs = function(self)
+iterators[methods.metadata] = function(self)
   local err = host.live_metadata(self)
   if err then error(err, 2) end
   return function() end
 end
-methods.route = object_with { metadata = plain(host.route_metadata) }
+methods.route = object_with { metadata = gives("metadata", host.route_metadata) }
 
 methods.dynamic_metadata = object_with {
   get = function(self, ...)
@@ -165,7 +188,7 @@ methods.dynamic_metadata = object_with {
     if err then error(err, 2) end
   end,
 }
-methods.dynamic_metadata_pairs = function(self)
+iterators[methods.dynamic_metadata] = function(self)
   local err, names = host.dynamic_names(self)
   if err then error(err, 2) end
   local index = 0
@@ -192,9 +215,9 @@ methods.filter_state = object_with {
 }
 
 methods.stream_info = object_with {
-  dynamicMetadata = plain(host.dynamic_metadata),
+  dynamicMetadata = gives("dynamic_metadata", host.dynamic_metadata),
   dynamicTypedMetadata = typed_metadata,
-  filterState = plain(host.filter_state),
+  filterState = gives("filter_state", host.filter_state),
   drainConnectionUponCompletion = function(self)
     local err = host.drain(self)
     if err then error(err, 2) end
@@ -222,7 +245,7 @@ methods.connection = object_with {
   end,
 }
 methods.connection_stream_info = object_with {
-  dynamicMetadata = plain(host.connection_metadata),
+  dynamicMetadata = gives("dynamic_metadata", host.connection_metadata),
   dynamicTypedMetadata = typed_metadata,
 }
 
@@ -233,7 +256,7 @@ local function metric(kind)
   return function(self, ...)
     local err, value = host.stat(self, kind, text(kind, 1, select("#", ...), (...)))
     if err then error(err, 2) end
-    return value
+    return of(methods[kind], value)
   end
 end
 local UNITS = { ms = true, milliseconds = true, microseconds = true, nanoseconds = true, bytes = true, unspecified = true }
@@ -249,7 +272,7 @@ methods.stats = object_with {
     end
     local err, value = host.stat(self, "histogram", name)
     if err then error(err, 2) end
-    return value
+    return of(methods.histogram, value)
   end,
 }
 local function step(name, fixed, sign)
@@ -279,8 +302,14 @@ methods.gauge = object_with {
 methods.histogram = object_with { recordValue = record("recordValue") }
 
 -- The stream handle.
-local body, chunks, chunk, trailers, respond, http_call =
-  host.body, host.chunks, host.chunk, host.trailers, host.respond, host.http_call
+local headers, body, chunks, chunk, trailers, respond, http_call =
+  host.headers, host.body, host.chunks, host.chunk, host.trailers, host.respond, host.http_call
+
+local function wait(handle)
+  local first, second = yield()
+  begin(handle)
+  return first, second
+end
 
 local OPTIONS = {
   asynchronous = "boolean", timeout_ms = "number", trace_sampled = "boolean",
@@ -288,37 +317,45 @@ local OPTIONS = {
 }
 
 methods.handle = object_with {
-  headers = plain(host.headers),
-  requestHeaders = plain(host.request_headers),
+  headers = function(self)
+    if self == handle_now and headers_now then return headers_now end
+    local err, value = headers(self)
+    if err then error(err, 2) end
+    headers_now = value
+    return value
+  end,
+  requestHeaders = gives("headers", host.request_headers),
   body = function(self, always)
     local err, value = body(self, always and true or false)
     if err then error(err, 2) end
-    if value == WAIT then value = yield() end
-    if value ~= nil then return value end
+    if value == WAIT then value = wait(self) end
+    if value ~= nil then return of(methods.body, value) end
   end,
   bodyChunks = function(self)
     local err = chunks(self)
     if err then error(err, 2) end
     return function()
-      local failed, wait = chunk(self)
+      local failed, waits = chunk(self)
       if failed then error(failed, 2) end
-      if wait then return yield() end
+      local value
+      if waits then value = wait(self) end
+      if value ~= nil then return of(methods.body, value) end
     end
   end,
   trailers = function(self)
     local err, value = trailers(self)
     if err then error(err, 2) end
-    if value == WAIT then value = yield() end
-    if value ~= nil then return value end
+    if value == WAIT then value = wait(self) end
+    if value ~= nil then return of(methods.headers, value) end
   end,
-  metadata = plain(host.metadata),
-  filterContext = plain(host.metadata),
-  route = plain(host.route),
-  virtualHost = plain(host.route),
-  streamInfo = plain(host.stream_info),
-  connection = plain(host.connection),
-  connectionStreamInfo = plain(host.connection_stream_info),
-  stats = plain(host.stats),
+  metadata = gives("metadata", host.metadata),
+  filterContext = gives("metadata", host.metadata),
+  route = gives("route", host.route),
+  virtualHost = gives("route", host.route),
+  streamInfo = gives("stream_info", host.stream_info),
+  connection = gives("connection", host.connection),
+  connectionStreamInfo = gives("connection_stream_info", host.connection_stream_info),
+  stats = gives("stats", host.stats),
   respond = function(self, ...)
     local headers, content = ...
     local count = select("#", ...)
@@ -361,10 +398,10 @@ methods.handle = object_with {
     cluster = text("httpCall", 1, count, cluster)
     if type(headers) ~= "table" then bad("httpCall", 2, "table", count, headers, 2) end
     content = optional_text("httpCall", 3, count, content)
-    local err, wait = http_call(self, count, cluster, headers, content, timeout, asynchronous and true or false,
+    local err, waits = http_call(self, count, cluster, headers, content, timeout, asynchronous and true or false,
       duplicates and true or false, xff and true or false)
     if err then error(err, 2) end
-    if wait then return yield() end
+    if waits then return wait(self) end
   end,
   base64Escape = function(self, ...)
     return host.base64_encode(text("base64Escape", 1, select("#", ...), (...)))
@@ -388,7 +425,7 @@ methods.handle = object_with {
     local err, value =
       host.import_key(self, text("importPublicKey", 1, count, key), number("importPublicKey", 2, count, length))
     if err then error(err, 2) end
-    return value
+    return of(methods.public_key, value)
   end,
   verifySignature = function(self, ...)
     local hash, key, signature, signature_length, data, data_length = ...
@@ -406,9 +443,42 @@ methods.handle = object_with {
   end,
 }
 
+-- Of an object that is no more: whatever its methods are called, they fail.
+local gone = {}
+for _, set in pairs(methods) do
+  for name in pairs(set) do
+    gone[name] = function() error("object used outside of proper scope", 2) end
+  end
+end
+object_with(gone)
+
+local handle_methods, headers_methods = methods.handle, methods.headers
+local function set_of(object)
+  if object == headers_now then return headers_methods end
+  if object == handle_now then return handle_methods end
+  return sets[object] or gone
+end
+
+-- What all objects have in common: they are of one type.
+methods.object = {
+  __metatable = false,
+  __index = function(self, key)
+    if self == headers_now then return headers_methods[key] end
+    if self == handle_now then return handle_methods[key] end
+    return (sets[self] or gone)[key]
+  end,
+  __pairs = function(self)
+    local set = set_of(self)
+    local iterator = iterators[set]
+    if iterator then return iterator(self) end
+    error(set == gone and "object used outside of proper scope" or "bad argument #1 to 'pairs' (table expected, got userdata)", 2)
+  end,
+}
+
 -- What each coroutine runs: the script's function, and what it failed with.
 local nested = 0
-methods.main = function(f, handle)
+methods.main = function(f, handle, headers)
+  begin(handle, headers)
   -- A script only waits outside of its own coroutines, and one that was stopped may have left some.
   nested = 0
   local fine, err = pcall(f, handle)

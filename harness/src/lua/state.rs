@@ -10,6 +10,7 @@ use mlua::thread::ThreadStatus;
 use mlua::{Function, HookTriggers, Lua, LuaOptions, StdLib, Table, Thread, VmState};
 
 use super::api;
+use super::object::Stage;
 use crate::abi::LogLevel;
 use crate::log::Sink;
 use crate::native::{Services, StreamHandle};
@@ -49,6 +50,7 @@ pub(super) struct Runtime {
     pub(super) on_request: Option<Function>,
     pub(super) on_response: Option<Function>,
     idle: RefCell<Vec<Thread>>,
+    pub(super) stage: Rc<Stage>,
     pub(super) limits: Rc<Deadline>,
     pub(super) log: Log,
     pub(super) shared: Arc<Shared>,
@@ -168,7 +170,8 @@ impl Runtime {
             flag: lua.create_table_from([("over", false)]).map_err(|error| error.to_string())?,
         });
         let log = Log { sink: setting.sink.clone(), level: setting.log_level, stream: Rc::default() };
-        let main = prepare(&lua, &limits, &log, &setting.nature)
+        let stage = Rc::new(Stage::default());
+        let main = prepare(&lua, &stage, &limits, &log, &setting.nature)
             .map_err(|error| format!("prepare the script's state: {error}"))?;
         limits.begin(setting.startup);
         let loaded = lua.load(code).set_name(code).exec();
@@ -184,6 +187,7 @@ impl Runtime {
             on_request,
             on_response,
             idle: RefCell::default(),
+            stage,
             limits,
             log,
             shared: setting.shared.clone(),
@@ -197,7 +201,9 @@ impl Runtime {
 impl Runtime {
     /// A coroutine that is about to run [`Self::main`].
     pub(super) fn coroutine(&self) -> mlua::Result<Thread> {
-        let Some(thread) = self.idle.borrow_mut().pop() else { return self.lua.create_thread(self.main.clone()) };
+        let Some(thread) = self.idle.borrow_mut().pop() else {
+            return freely(&self.lua, || self.lua.create_thread(self.main.clone()));
+        };
         thread.reset(self.main.clone())?;
         Ok(thread)
     }
@@ -211,16 +217,22 @@ impl Runtime {
     }
 }
 
-fn prepare(lua: &Lua, limits: &Rc<Deadline>, log: &Log, nature: &Arc<dyn Nature>) -> mlua::Result<Function> {
+fn prepare(
+    lua: &Lua,
+    stage: &Rc<Stage>,
+    limits: &Rc<Deadline>,
+    log: &Log,
+    nature: &Arc<dyn Nature>,
+) -> mlua::Result<Function> {
     lua.set_memory_limit(MEMORY)?;
-    let main = api::install(lua, limits, log, nature)?;
+    let main = api::install(lua, stage, limits, log, nature)?;
     watch(lua, limits.clone())?;
     Ok(main)
 }
 
 /// Runs a step of the host's own that takes a little memory, without the limit. Within the limit every such step might
 /// fail, and being ready for that costs a multiple of the step. What it takes counts as soon as the script goes on.
-pub(super) fn freely<T>(lua: &Lua, step: impl FnOnce() -> T) -> T {
+fn freely<T>(lua: &Lua, step: impl FnOnce() -> T) -> T {
     struct Limited<'l>(&'l Lua);
     impl Drop for Limited<'_> {
         fn drop(&mut self) {

@@ -5,12 +5,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mlua::thread::ThreadStatus;
-use mlua::{AnyUserData, Function, IntoLuaMulti, Thread, Value};
+use mlua::{Function, IntoLuaMulti, LightUserData, Thread, Value};
 use tokio::task::AbortHandle;
 
 use super::crypto::PublicKey;
-use super::object::{self, Kind};
-use super::state::{Runtime, describe, explain, freely};
+use super::object::{self, Kind, Object};
+use super::state::{Runtime, describe, explain};
 use crate::abi::LogLevel;
 use crate::native::{Action, StreamHandle};
 use crate::stream::state::{Body, Direction};
@@ -31,7 +31,7 @@ pub(super) enum Phase {
 
 /// What `importPublicKey` made.
 pub(super) struct ImportedKey {
-    pub(super) object: AnyUserData,
+    pub(super) object: LightUserData,
     /// What scripts name it by; empty when it was no key.
     pub(super) name: Vec<u8>,
     pub(super) key: Option<PublicKey>,
@@ -43,16 +43,14 @@ pub(super) struct Script {
     pub(super) stream: StreamHandle,
     pub(super) direction: Direction,
     pub(super) phase: Cell<Phase>,
-    /// The script is on the stack: its objects may be used.
-    pub(super) live: Cell<bool>,
-    /// Counts the stretches the script has run: objects do not outlive theirs.
-    pub(super) stretch: Cell<u32>,
+    pub(super) handle: Object,
     pub(super) end: Cell<bool>,
     pub(super) saw_body: Cell<bool>,
     pub(super) buffers_body: Cell<bool>,
     pub(super) has_trailers: Cell<bool>,
     pub(super) headers_continued: Cell<bool>,
-    pub(super) objects: RefCell<Vec<(Kind, AnyUserData)>>,
+    /// Those that were made in this stretch, which they do not outlive.
+    pub(super) objects: RefCell<Vec<Object>>,
     pub(super) key: RefCell<Option<ImportedKey>>,
     pub(super) call: RefCell<Option<AbortHandle>>,
     thread: RefCell<Option<Thread>>,
@@ -67,13 +65,12 @@ impl Script {
         end: bool,
     ) -> Rc<Self> {
         Rc::new(Self {
+            handle: Object::new(&runtime.stage, Kind::Handle, 0),
             runtime,
             given,
             stream,
             direction,
             phase: Cell::new(Phase::Running),
-            live: Cell::new(false),
-            stretch: Cell::new(0),
             end: Cell::new(end),
             saw_body: Cell::new(false),
             buffers_body: Cell::new(false),
@@ -88,12 +85,11 @@ impl Script {
 
     /// Runs the script from its beginning, on headers.
     pub(super) fn start(self: &Rc<Self>, function: &Function) -> Action {
-        let lua = &self.runtime.lua;
-        let made = freely(lua, || Ok((self.runtime.coroutine()?, object::handle(self)?)));
-        match made {
-            Ok((thread, handle)) => {
+        match self.runtime.coroutine() {
+            Ok(thread) => {
                 *self.thread.borrow_mut() = Some(thread);
-                self.resume((function, handle));
+                let headers = object::get(self, Kind::Headers);
+                self.resume((function, self.handle.value(), headers));
             }
             Err(error) => self.failed(&describe(&error)),
         }
@@ -157,10 +153,8 @@ impl Script {
 
     fn resume_with(self: &Rc<Self>, kind: Kind) {
         // The object belongs to the stretch that begins now.
-        match object::get(self, kind) {
-            Ok(object) => self.resume(object),
-            Err(error) => self.failed(&describe(&error)),
-        }
+        let object = object::get(self, kind);
+        self.resume(object);
     }
 
     fn resume(self: &Rc<Self>, values: impl IntoLuaMulti) {
@@ -169,14 +163,11 @@ impl Script {
             return;
         };
         self.phase.set(Phase::Running);
-        self.live.set(true);
         self.runtime.log.about(Some(&self.stream));
         self.runtime.limits.begin(self.given);
-        let resumed = thread.resume::<Value>(values);
+        let resumed = self.runtime.stage.with(self, || thread.resume::<Value>(values));
         let over = self.runtime.limits.end();
         self.runtime.log.about(None);
-        self.live.set(false);
-        self.stretch.set(self.stretch.get().wrapping_add(1));
         self.objects.borrow_mut().clear();
         let waits = thread.status() == ThreadStatus::Resumable;
         let error = match (over, resumed) {
