@@ -59,6 +59,11 @@ pub(crate) trait NativeFilter {
         Action::Continue
     }
 
+    /// Whether it is to be shown the next of a body. What no filter looks at passes without further ado.
+    fn wants_body(&self, _: Direction) -> bool {
+        false
+    }
+
     /// The stream is over, and its state complete. Called for each filter that has seen any of it.
     fn log(&mut self) {}
 }

@@ -110,6 +110,10 @@ impl NativeFilter for LuaFilter {
         action
     }
 
+    fn wants_body(&self, direction: Direction) -> bool {
+        self.script(direction).is_some_and(|script| script.waits())
+    }
+
     fn body(&mut self, direction: Direction, end: bool) -> Action {
         self.script(direction).map_or(Action::Continue, |script| script.on_body(end))
     }

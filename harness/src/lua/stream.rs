@@ -99,6 +99,11 @@ impl Script {
         }
     }
 
+    /// It has not come to its end.
+    pub(super) fn waits(&self) -> bool {
+        self.phase.get() != Phase::Running
+    }
+
     pub(super) fn on_body(self: &Rc<Self>, end: bool) -> Action {
         self.end.set(end);
         self.saw_body.set(true);

@@ -103,6 +103,20 @@ impl StreamFilter {
         }
     }
 
+    /// Whether it is one of the proxy's own that has no use for the next of a body.
+    pub(super) fn ignores_body(&self, direction: Direction) -> bool {
+        match &self.kind {
+            Kind::Wasm { .. } => false,
+            // What it still holds goes first.
+            Kind::Native { filter, .. } => {
+                let half = self.half(direction);
+                half.paused.is_none()
+                    && !half.headers_held
+                    && filter.as_ref().is_none_or(|filter| !filter.wants_body(direction))
+            }
+        }
+    }
+
     pub(super) fn is_wasm(&self) -> bool {
         matches!(self.kind, Kind::Wasm { .. })
     }
@@ -206,6 +220,9 @@ impl Stream {
     }
 
     pub(super) fn on_data(&mut self, direction: Direction, filter: usize, bytes: Bytes, end: bool) -> Flow<Bytes> {
+        if !self.recorded && self.filters[filter].ignores_body(direction) {
+            return Flow::Continue(bytes);
+        }
         let size = {
             let mut state = self.state_mut();
             let Some(view) = state.view(filter) else { return Flow::Continue(bytes) };

@@ -20,7 +20,7 @@ impl Profile {
     pub(super) const NAME: &str = "plugwright";
     const SETTINGS: &[(&str, &str)] = &[
         ("inherits", "\"release\""),
-        ("opt-level", "\"z\""),
+        ("opt-level", "\"s\""),
         ("lto", "\"fat\""),
         ("codegen-units", "1"),
         ("panic", "\"abort\""),
