@@ -28,6 +28,7 @@ mod cel;
 pub mod chain;
 mod cluster;
 pub mod code_cache;
+pub mod coverage;
 mod connection;
 mod crypto;
 mod echo;
