@@ -144,8 +144,7 @@ pub fn compile_examples(
 ) -> Result<BTreeMap<String, PathBuf>, CompileError> {
     let what = ["build", "--package", package, "--examples", "--features", features];
     let how = Profile::how(workspace);
-    let built =
-        run(cargo, workspace, &what, (package, toolchain, &how), |artifact| artifact.target.is_example())?;
+    let built = run(cargo, workspace, &what, (package, toolchain, &how), |artifact| artifact.target.is_example())?;
     let folder = workspace.target.join("plugins/examples");
     std::fs::create_dir_all(&folder).map_err(|source| CompileError::Io {
         action: "create",
@@ -193,7 +192,11 @@ fn run(
 
 fn command(cargo: &Path, workspace: &Workspace, what: &[&str], toolchain: &Toolchain, how: &How) -> Command {
     let mut command = Command::new(cargo);
-    command.current_dir(&workspace.root).args(what).args(["--target", TARGET]).args(arguments(how.profile, how.settings));
+    command
+        .current_dir(&workspace.root)
+        .args(what)
+        .args(["--target", TARGET])
+        .args(arguments(how.profile, how.settings));
     command.args(["--message-format", "json-render-diagnostics"]).arg("--target-dir").arg(&how.target);
     surround(&mut command, workspace, toolchain);
     command

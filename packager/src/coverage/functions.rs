@@ -61,7 +61,8 @@ pub fn functions(bytes: &[u8], lines: &Lines) -> Functions {
             && let Ok(imports) = ImportSectionReader::new(reader())
         {
             let functions = imports.into_imports().map_while(Result::ok);
-            imported += functions.filter(|import| matches!(import.ty, TypeRef::Func(_) | TypeRef::FuncExact(_))).count();
+            imported +=
+                functions.filter(|import| matches!(import.ty, TypeRef::Func(_) | TypeRef::FuncExact(_))).count();
         } else if section.id == 10
             && let Ok(code) = CodeSectionReader::new(reader())
         {

@@ -101,7 +101,10 @@ fn what_is_no_module_or_takes_notes_already_is_refused() {
     let refused = |bytes: &[u8]| instrument(bytes, Detail::Functions).unwrap_err().to_string();
     assert_eq!(refused(b"\0asm"), "the module is not valid");
     assert_eq!(refused(b"\0asm\x0d\0\x01\0"), "the file is a WebAssembly component, not a core module");
-    assert_eq!(refused(&wat::parse_str("(module (func (drop (i32.const 1)) (drop)))").unwrap_or_default()), "the module is not valid");
+    assert_eq!(
+        refused(&wat::parse_str("(module (func (drop (i32.const 1)) (drop)))").unwrap_or_default()),
+        "the module is not valid"
+    );
     let twice = check(SOME, Detail::Functions).module;
     assert_eq!(refused(&twice), "the module exports `plugwright.reached.0`: it takes notes already");
 }
