@@ -29,8 +29,17 @@ pub(crate) struct Args {
     exec: bool,
 }
 
+/// The system's public roots, which an Envoy without certificates of its own is told to trust.
+const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let plan = plan(&args.flags, &mut Watched::default())?;
+    let mut plan = plan(&args.flags, &mut Watched::default())?;
+    if !plan.ca_certificates.is_empty() {
+        match std::fs::read_to_string(ROOTS) {
+            Ok(roots) => plan.ca_certificates.insert(0, roots),
+            Err(error) => note(format!("warning: only --upstream-ca is trusted: failed to read {ROOTS}: {error}")),
+        }
+    }
     let written = bootstrap(&plan).map_err(failure)?;
     let text = serde_json::to_string_pretty(&written)
         .map_err(|error| Failure::bad(format!("failed to write the bootstrap: {error}")))?;

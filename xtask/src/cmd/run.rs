@@ -111,7 +111,7 @@ pub(crate) struct ChainFlags {
     /// built in. `fixed:STATUS[:BODY]` answers all alike. With `tcp://HOST:PORT` connections are served and not requests: the network chain runs.
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
-    /// Trust the certificates in this PEM file too, for `https://` upstreams and clusters.
+    /// Trust the certificates in this PEM file too, for `https://` upstreams, clusters and `jwksUri`.
     #[arg(long, value_name = "PEM")]
     upstream_ca: Option<PathBuf>,
     /// Worker threads, each with its own VMs; by default one per core.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use harness::abi::LogLevel;
-use harness::chain::{Chain, ChainError};
+use harness::chain::{Chain, ChainError, Given};
 use harness::code_cache::CodeCache;
 use harness::engine::{Engine, EngineError, Limits};
 use harness::page::{self, Page};
@@ -63,6 +63,7 @@ impl From<ChainError> for Failure {
     fn from(error: ChainError) -> Self {
         match error {
             ChainError::Source { .. } => Self::Environment(error.into()),
+            ChainError::Certificates(_) => Self::Usage(error.to_string()),
             refused => Self::Refused(refused.into()),
         }
     }
@@ -235,8 +236,9 @@ fn run() -> Result<(), Failure> {
         engine = engine.with_code_cache(cache.clone());
     }
     let progress = Progress::start();
-    let (level, node) = (arguments.log_level, plan.node.clone());
-    let mut chain = Chain::load_for_node(&engine, &plan.chain, &plan, &plan.host_env, sink.clone(), level, node)?;
+    let given = Given { node: plan.node.clone(), ca_certificates: plan.ca_certificates.clone() };
+    let (level, host_env) = (arguments.log_level, &plan.host_env);
+    let mut chain = Chain::load_with(&engine, &plan.chain, &plan, host_env, sink.clone(), level, given)?;
     if let Some(network) = &plan.network {
         chain = chain.in_front(&engine, network, &plan, &plan.host_env)?;
     }
