@@ -195,37 +195,8 @@ impl Noted {
             problem: None,
             functions: listed.collect(),
             others: others.collect(),
-            files: self.files(made, &functions, &lines, &|function| all || own.has(function), &is_set),
+            files: files(made, &functions, &lines, &|function| all || own.has(function), &is_set),
         }
-    }
-
-    /// The lines of the functions that are asked for. Of a line that is of several regions, one is enough.
-    fn files(
-        &self,
-        made: &Made,
-        functions: &coverage::Functions,
-        lines: &Lines,
-        wanted: &dyn Fn(&coverage::Function) -> bool,
-        is_set: &dyn Fn(usize) -> bool,
-    ) -> Vec<File> {
-        // With one probe for each function, nothing is known of its lines.
-        if made.probes.len() <= functions.all.len() {
-            return Vec::new();
-        }
-        let mut files: BTreeMap<String, BTreeMap<u32, bool>> = BTreeMap::new();
-        for (flag, probe) in made.probes.iter().enumerate() {
-            let function = usize::try_from(probe.function).ok().and_then(|at| functions.all.get(at));
-            if !function.is_some_and(wanted) {
-                continue;
-            }
-            for line in lines.within(&probe.code) {
-                // What was inlined from a library is in the library's files.
-                if !LIBRARIES.iter().any(|folder| line.file.starts_with(folder)) {
-                    *files.entry(shown(&line.file)).or_default().entry(line.line).or_default() |= is_set(flag);
-                }
-            }
-        }
-        files.into_iter().map(|(path, lines)| File { path, lines: lines.into_iter().collect() }).collect()
     }
 
     /// The path in the `go.mod` beside a plugin in Go.
@@ -233,6 +204,34 @@ impl Noted {
         let text = std::fs::read_to_string(self.owner.as_ref()?.root.join("go.mod")).ok()?;
         text.lines().find_map(|line| line.trim().strip_prefix("module ")).map(|path| path.trim().to_owned())
     }
+}
+
+/// The lines of the functions that are asked for. Of a line that is of several regions, one is enough.
+fn files(
+    made: &Made,
+    functions: &coverage::Functions,
+    lines: &Lines,
+    wanted: &dyn Fn(&coverage::Function) -> bool,
+    is_set: &dyn Fn(usize) -> bool,
+) -> Vec<File> {
+    // With one probe for each function, nothing is known of its lines.
+    if made.probes.len() <= functions.all.len() {
+        return Vec::new();
+    }
+    let mut files: BTreeMap<String, BTreeMap<u32, bool>> = BTreeMap::new();
+    for (flag, probe) in made.probes.iter().enumerate() {
+        let function = usize::try_from(probe.function).ok().and_then(|at| functions.all.get(at));
+        if !function.is_some_and(wanted) {
+            continue;
+        }
+        for line in lines.within(&probe.code) {
+            // What was inlined from a library is in the library's files.
+            if !LIBRARIES.iter().any(|folder| line.file.starts_with(folder)) {
+                *files.entry(shown(&line.file)).or_default().entry(line.line).or_default() |= is_set(flag);
+            }
+        }
+    }
+    files.into_iter().map(|(path, lines)| File { path, lines: lines.into_iter().collect() }).collect()
 }
 
 /// Without the name that builds give the workspace's folder.
