@@ -69,6 +69,35 @@ fn reports_are_for_programs_too() {
 }
 
 #[test]
+fn a_report_is_a_page_with_everything_that_the_run_came_to() {
+    let folder = folder(&["bad.yaml"]);
+    let path = folder.path().join("report.html");
+    fs::write(&path, "before").unwrap();
+    let arguments = ["bad.yaml", "--filter", "/differs|still/", "--json", "--report", "report.html"];
+    let ended = test(folder.path(), &arguments).refused(1, &["2 tests did not pass"]);
+    let html = fs::read_to_string(&path).unwrap();
+    assert!(html.starts_with("<!doctype html>") && html.contains("<title>Tests of bad.yaml</title>"), "{html}");
+    // What the page shows is what is printed for programs.
+    let printed: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let start = html.find("type=\"application/json\"").unwrap();
+    let data = html[start..].split_once('>').unwrap().1.split("</script>").next().unwrap();
+    let shown: Value = serde_json::from_str(data).unwrap();
+    let names = |suites: &Value, tests: &str| -> Vec<String> {
+        let tests = suites["suites"][0][tests].as_array().unwrap_or_else(|| panic!("no {tests}: {suites}"));
+        tests.iter().map(|test| test["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&shown, "cases"), names(&printed, "tests"));
+    assert!(data.contains("test[0].request_headers.result.has_header[0]"), "{data}");
+    // One that cannot be written changes nothing.
+    test(folder.path(), &["bad.yaml", "--filter", "still", "--report", "no/report.html"])
+        .refused(3, &["failed to write no/report.html: "]);
+    fs::create_dir(folder.path().join("folder")).unwrap();
+    test(folder.path(), &["bad.yaml", "--filter", "still", "--report", "folder"])
+        .refused(3, &["failed to write folder: "]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4, "no temporary file stays");
+}
+
+#[test]
 fn an_update_changes_the_values_that_differ_and_nothing_else() {
     let folder = folder(&["bad.yaml", "good.textproto", "body.data", "expected.data"]);
     let path = folder.path();
