@@ -26,9 +26,6 @@ pub struct Task {
     pub module: Result<PathBuf, String>,
     /// The plugin's configuration, where there is one.
     pub configuration: Option<PathBuf>,
-    /// Which functions are the plugin's own: the crate's name; none: all of them.
-    #[serde(default)]
-    pub own_crate: Option<String>,
 }
 
 /// What a suite says.

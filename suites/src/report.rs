@@ -1,5 +1,6 @@
 //! What came of a run, as text, as JSON and as XML for CI services.
 
+pub mod coverage;
 mod junit;
 mod text;
 

@@ -13,7 +13,7 @@ use cargo_metadata::Message;
 use super::compile::{arguments, publish, surround};
 use super::{CompileError, Plugin, TARGET, Toolchain, Workspace, fresh};
 
-const NAME: &str = "plugwright-dev";
+pub(super) const NAME: &str = "plugwright-dev";
 
 /// Dependencies change seldom: they are made small, which makes the module quick to load.
 const SETTINGS: &[(&str, &str)] = &[

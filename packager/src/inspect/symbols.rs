@@ -7,15 +7,15 @@ const LIMIT: usize = 400;
 
 /// What a function's name says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Symbol {
+pub(crate) struct Symbol {
     /// The name as its author wrote it.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The crate, where it is Rust's; the package, where it is Go's.
-    pub(super) origin: Option<String>,
+    pub(crate) origin: Option<String>,
 }
 
 /// Read a name of the name section. `go` says that the module is Go's, whose names are not mangled.
-pub(super) fn symbol(raw: &str, go: bool) -> Symbol {
+pub(crate) fn symbol(raw: &str, go: bool) -> Symbol {
     if let Ok(demangled) = rustc_demangle::try_demangle(raw) {
         let mut name = Bounded(String::new());
         // An error is the limit reached; what is there by then is enough.

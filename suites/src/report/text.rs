@@ -134,7 +134,7 @@ fn time(time: Duration) -> String {
 }
 
 /// One line, without what a terminal would obey.
-fn line(text: &str) -> String {
+pub(super) fn line(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         let obeyed = c.is_control()
