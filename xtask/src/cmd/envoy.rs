@@ -9,6 +9,7 @@ use mesh::plan::Plan;
 
 use super::run::{PlanFlags, plan};
 use super::watch::Watched;
+use crate::output::{self, Readers};
 use crate::report::{Failure, data, note};
 use crate::{environment, handover, tools};
 
@@ -49,8 +50,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     match &args.out {
         None => data(text),
         Some(file) => {
-            save(file, &text)
-                .map_err(|error| Failure::environment(error).context(&format!("write {}", file.display())))?;
+            // It may hold secrets.
+            output::write(file, format!("{text}\n").as_bytes(), Readers::Owner)?;
             note(format!("{} is written", file.display()));
         }
     }
@@ -62,17 +63,6 @@ fn failure(error: EnvoyError) -> Failure {
         EnvoyError::Listen { .. } | EnvoyError::Url { .. } | EnvoyError::NoUpstream => Failure::usage(error),
         EnvoyError::NotTranslated { .. } | EnvoyError::NoModule { .. } => Failure::bad(error),
     }
-}
-
-/// Under a temporary name, which is private from the start, and renamed.
-fn save(file: &Path, text: &str) -> std::io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut partial = tempfile::NamedTempFile::new_in(folder)?;
-    partial.write_all(text.as_bytes())?;
-    partial.write_all(b"\n")?;
-    partial.as_file().sync_all()?;
-    partial.persist(file)?;
-    Ok(())
 }
 
 /// Runs Envoy, passes signals on, and takes the bootstrap away at the end. Envoy refuses to read standard input or an

@@ -21,6 +21,7 @@ use coverage::{Builds, Notes};
 
 use super::build::ToolchainFlags;
 use super::registry_flags::RegistryFlags;
+use crate::output::{self, Readers};
 use crate::report::{Failure, data, note};
 use crate::{environment, handover};
 
@@ -154,17 +155,17 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         if coverage.iter().all(|coverage| coverage.files.is_empty()) {
             warn("--coverage-out: no module says which source lines its code is of; it has to keep its DWARF sections");
         }
-        write(path, report::coverage::lcov(coverage).as_bytes())?;
+        output::write(path, report::coverage::lcov(coverage).as_bytes(), Readers::AsBefore)?;
     }
     if let Some(path) = &args.junit {
-        write(path, report::junit(&answer).as_bytes())?;
+        output::write(path, report::junit(&answer).as_bytes(), Readers::AsBefore)?;
     }
     if let Some(path) = &args.report {
         let title =
             if args.targets.is_empty() { "Tests".to_owned() } else { format!("Tests of {}", args.targets.join(", ")) };
         let coverage = coverage.iter().flatten().map(report::coverage::json).collect::<Vec<_>>();
         let data = serde_json::json!({"title": title, "suites": answer.suites, "coverage": coverage});
-        write(path, page::report(&data).as_bytes())?;
+        output::write(path, page::report(&data).as_bytes(), Readers::AsBefore)?;
     }
     if args.update {
         return update::update(&answer);
@@ -231,20 +232,6 @@ fn logs(args: &Args, job: &Job, answer: &Answer) -> Result<bool, Failure> {
         file.write_all(text.as_bytes()).map_err(failed)?;
     }
     Ok(shown)
-}
-
-/// Under a temporary name, then renamed.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::environment(format!("failed to write {}: {error}", path.display()));
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
-    if let Ok(old) = std::fs::metadata(path) {
-        file.as_file().set_permissions(old.permissions()).map_err(failed)?;
-    }
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
 }
 
 /// A thing that is odd, and is no reason to stop.

@@ -55,7 +55,10 @@ enum Failure {
     Refused(Box<dyn std::error::Error>),
     /// With `--strict`: what was met, one line each.
     Hazards(Vec<String>),
+    /// The arguments are wrong.
     Usage(String),
+    /// What the plan was given by flags of another program is wrong.
+    Given(Box<dyn std::error::Error>),
     Environment(Box<dyn std::error::Error>),
 }
 
@@ -63,7 +66,7 @@ impl From<ChainError> for Failure {
     fn from(error: ChainError) -> Self {
         match error {
             ChainError::Source { .. } => Self::Environment(error.into()),
-            ChainError::Certificates(_) => Self::Usage(error.to_string()),
+            ChainError::Certificates(_) => Self::Given(error.into()),
             refused => Self::Refused(refused.into()),
         }
     }
@@ -73,7 +76,7 @@ impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
         match error {
             ServeError::Plugin { .. } | ServeError::Filter { .. } => Self::Refused(error.into()),
-            ServeError::Upstream { .. } | ServeError::Certificates(_) => Self::Usage(error.to_string()),
+            ServeError::Upstream { .. } | ServeError::Certificates(_) => Self::Given(error.into()),
             environment => Self::Environment(environment.into()),
         }
     }
@@ -322,6 +325,7 @@ fn main() -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Refused(error)) => (1, chained(&*error)),
         Err(Failure::Hazards(hazards)) => (1, format!("hazards were met:\n  {}", escape_lines(&hazards))),
+        Err(Failure::Given(error)) => (2, chained(&*error)),
         Err(Failure::Usage(text)) => (2, format!("{text}\n\n{USAGE}")),
         Err(Failure::Environment(error)) => (3, chained(&*error)),
     };
