@@ -31,7 +31,7 @@ impl Profile {
     ];
 
     fn how(workspace: &Workspace) -> How {
-        How { profile: Self::NAME, settings: Self::SETTINGS, target: workspace.target.clone() }
+        How { profile: Self::NAME, settings: Self::SETTINGS, target: workspace.target.clone(), own: &[] }
     }
 }
 
@@ -43,6 +43,8 @@ pub(super) struct How {
     pub(super) settings: &'static [(&'static str, &'static str)],
     /// The target folder.
     pub(super) target: PathBuf,
+    /// What the compiler is told of the package's own crate besides.
+    pub(super) own: &'static [&'static str],
 }
 
 /// A profile by its name, with these settings.
@@ -199,6 +201,9 @@ fn command(cargo: &Path, workspace: &Workspace, what: &[&str], toolchain: &Toolc
         .args(arguments(how.profile, how.settings));
     command.args(["--message-format", "json-render-diagnostics"]).arg("--target-dir").arg(&how.target);
     surround(&mut command, workspace, toolchain);
+    if !how.own.is_empty() {
+        command.arg("--").args(how.own);
+    }
     command
 }
 

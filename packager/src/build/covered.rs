@@ -7,23 +7,9 @@ use std::path::Path;
 use super::compile::{How, build_one, publish};
 use super::{Built, CompileError, Plugin, Toolchain, Workspace, develop};
 
-/// Nothing of the plugin is inlined, merged or left out. Dependencies have the settings of `develop`, so that they are
-/// compiled once for both; a registry's packages are meant by `*`.
-const SETTINGS: &[(&str, &str)] = &[
-    ("inherits", "\"dev\""),
-    ("opt-level", "0"),
-    ("package.\"*\".opt-level", "\"s\""),
-    ("package.\"*\".strip", "true"),
-    ("package.\"*\".debug", "false"),
-    ("lto", "\"off\""),
-    ("codegen-units", "16"),
-    ("panic", "\"abort\""),
-    ("strip", "\"none\""),
-    ("debug", "\"line-tables-only\""),
-    ("debug-assertions", "false"),
-    ("overflow-checks", "false"),
-    ("incremental", "true"),
-];
+/// What the compiler is told of the plugin's own crate, and of no other, so that those are compiled once for `develop`
+/// and this: nothing is inlined, merged or left out.
+const OWN: &[&str] = &["-Copt-level=0", "-Cdebuginfo=line-tables-only", "-Cstrip=none"];
 
 /// Builds the plugins, each into `target/plugins/coverage/<name>.wasm`. What [`compile`](super::compile()) has written
 /// stays as it is.
@@ -33,7 +19,8 @@ pub fn covered(
     plugins: &[Plugin],
     toolchain: &Toolchain,
 ) -> Result<Vec<Built>, CompileError> {
-    let how = How { profile: develop::NAME, settings: SETTINGS, target: workspace.target.join("dev") };
+    let target = workspace.target.join("dev");
+    let how = How { profile: develop::NAME, settings: develop::SETTINGS, target, own: OWN };
     let folder = workspace.target.join("plugins/coverage");
     std::fs::create_dir_all(&folder).map_err(|source| CompileError::Io {
         action: "create",

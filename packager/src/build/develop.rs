@@ -16,7 +16,7 @@ use super::{CompileError, Plugin, TARGET, Toolchain, Workspace, fresh};
 pub(super) const NAME: &str = "plugwright-dev";
 
 /// Dependencies change seldom: they are made small, which makes the module quick to load.
-const SETTINGS: &[(&str, &str)] = &[
+pub(super) const SETTINGS: &[(&str, &str)] = &[
     ("inherits", "\"dev\""),
     ("opt-level", "1"),
     ("package.\"*\".opt-level", "\"s\""),

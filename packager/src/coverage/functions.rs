@@ -124,9 +124,12 @@ impl Own {
             Self::Go(module) => {
                 let below = |module: &str| {
                     let rest = origin.and_then(|origin| origin.strip_prefix(module));
-                    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '_']))
                 };
-                origin == Some("main") || module.as_deref().is_some_and(below)
+                // Go's own linker has no characters but these in names.
+                let linked = |module: &str| module.replace(|c: char| !c.is_alphanumeric() && c != '.', "_");
+                origin == Some("main")
+                    || module.as_deref().is_some_and(|module| below(module) || below(&linked(module)))
             }
             Self::OutsideOfLibraries => origin.is_none(),
             Self::Everything => true,

@@ -149,8 +149,8 @@ fn other_languages_have_their_own_ways() {
         functions(&wat::parse_str(format!("(module {})", all.concat())).unwrap(), &Lines::default())
     };
     let own = |found: &Functions, own: &Own| -> Vec<bool> { found.all.iter().map(|one| own.has(one)).collect() };
-    let go = named(&["runtime.alloc", "main.main", "example.com/x/y.F", "example.com/xy.F"]);
-    assert_eq!(own(&go, &go.own(Some("x"), Some("example.com/x"))), [false, true, true, false]);
+    let go = named(&["runtime.alloc", "main.main", "example.com/x/y.F", "example.com_x_y.F", "example.com/xy.F"]);
+    assert_eq!(own(&go, &go.own(Some("x"), Some("example.com/x"))), [false, true, true, true, false]);
     let assembly = named(&["~lib/rt/itcms/__new", "~lib/@a/b/c/d", "assembly/index/F#on"]);
     assert_eq!(own(&assembly, &assembly.own(Some("x"), None)), [false, false, true]);
     assert_eq!(assembly.all[1].origin.as_deref(), Some("~lib/@a/b"));
