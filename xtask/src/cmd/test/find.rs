@@ -208,7 +208,8 @@ fn tasks(
         if let Some(streams) = args.num_additional_streams {
             suite.env.num_additional_streams = streams;
         }
-        let task = plugin::Task { suite, folder, module, configuration };
+        let schema = owner.and_then(|owner| owner.config_schema);
+        let task = plugin::Task { suite, folder, module, configuration, schema };
         Task { file, kind: Kind::Plugin(Box::new(task)) }
     };
     Ok(found.into_iter().zip(owners).map(task).collect())
