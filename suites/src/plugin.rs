@@ -26,6 +26,9 @@ pub struct Task {
     pub module: Result<PathBuf, String>,
     /// The plugin's configuration, where there is one.
     pub configuration: Option<PathBuf>,
+    /// The schema of the plugin's configuration, where it is known.
+    #[serde(default)]
+    pub schema: Option<PathBuf>,
 }
 
 /// What a suite says.

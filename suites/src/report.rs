@@ -27,6 +27,7 @@ fn suite(suite: &Suite) -> Value {
     json!({
         "file": suite.file,
         "problems": suite.problems,
+        "warnings": suite.warnings,
         "tests": suite.cases.iter().map(case).collect::<Vec<_>>(),
     })
 }

@@ -178,8 +178,43 @@ fn what_is_not_there_is_said() {
 }
 
 #[test]
+fn a_configuration_that_is_not_what_the_schema_says_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let schema = r#"{"type": "object", "properties": {"realm": {"type": "string"}}, "additionalProperties": false}"#;
+    let probe = wat::parse_file(repository().join("xtask/tests/suites/probe.wat")).unwrap();
+    let table = "name = \"probe\"\nmodule = \"probe.wasm\"\nconfig-schema = \"schema.json\"\n";
+    let suite = "env: {config_path: c.json}\ntest: [{name: x, plugin_init: {log: [{exact: started}]}}]\n";
+    for (name, text) in [("plugin.toml", table), ("schema.json", schema), ("tests/s.yaml", suite)] {
+        fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+        fs::write(folder.join(name), text).unwrap();
+    }
+    fs::write(folder.join("probe.wasm"), probe).unwrap();
+    // Twice each: what was good is not asked again.
+    for (config, expected) in [
+        (r#"{"realm": "x"}"#, None),
+        (r#"{"relm": "hunter2"}"#, Some("`relm` is not a field here; known is realm (write `realm`)")),
+        ("relm", Some("it is not JSON: expected value at line 1 column 1")),
+    ] {
+        fs::write(folder.join("tests/c.json"), config).unwrap();
+        for _ in 0..2 {
+            let ended = plugwright(folder, &["test", "probe"]).fine();
+            let warnings: Vec<&str> = ended.stdout.lines().filter(|line| line.contains("warning:")).collect();
+            let expected: Vec<String> =
+                expected.iter().map(|what| format!("  warning: tests/c.json: {what}")).collect();
+            assert_eq!(warnings, expected);
+        }
+    }
+    let report = plugwright(folder, &["test", "probe", "--json"]).fine().stdout;
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["suites"][0]["warnings"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn the_sample_plugins_pass_their_suites() {
     let ended = plugwright(repository(), &["test", "--json"]).fine();
     let report: Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert!(report["passed"].as_u64().unwrap() >= 14, "{}", report["passed"]);
+    assert!(report["passed"].as_u64().unwrap() >= 19, "{}", report["passed"]);
+    let suites = report["suites"].as_array().unwrap();
+    assert!(suites.iter().all(|suite| suite["warnings"] == serde_json::json!([])), "{suites:?}");
 }

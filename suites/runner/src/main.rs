@@ -122,7 +122,7 @@ fn answer(job: &Job, engine: &Engine) -> Answer {
         .map(|(task, suite)| Suite {
             file: task.file.clone(),
             problems: if let Suites::Broken(problems) = suite { problems.clone() } else { Vec::new() },
-            cases: Vec::new(),
+            ..Suite::default()
         })
         .collect();
     for ((at, _), result) in work.iter().zip(results) {

@@ -57,6 +57,9 @@ pub fn text(answer: &Answer, style: Style) -> String {
         for problem in &suite.problems {
             let _ = writeln!(out, "  {} {}", style.paint("BROKEN", RED), line(problem));
         }
+        for warning in &suite.warnings {
+            let _ = writeln!(out, "  {} {}", style.paint("warning:", RED), line(warning));
+        }
         for case in &suite.cases {
             one(&mut out, case, style);
         }

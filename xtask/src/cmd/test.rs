@@ -3,6 +3,7 @@
 mod chain;
 mod coverage;
 mod find;
+mod schema;
 mod update;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -131,7 +132,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Some(_) => Some(Notes::taken_by(&mut job, &builds, args.coverage_out.is_some())?),
         None => None,
     };
-    let answer = ask(&job)?;
+    let mut answer = ask(&job)?;
+    schema::warn(&job, &mut answer.suites)?;
     if job.filter.is_some() && answer.suites.iter().all(|suite| suite.cases.is_empty() && suite.problems.is_empty()) {
         return Err(Failure::usage("--filter: no test has such a name"));
     }
@@ -198,7 +200,7 @@ fn ask(job: &Job) -> Result<Answer, Failure> {
         let broken = |task: &Task| Suite {
             file: task.file.clone(),
             problems: if let Kind::Broken(problems) = &task.kind { problems.clone() } else { Vec::new() },
-            cases: Vec::new(),
+            ..Suite::default()
         };
         return Ok(Answer { suites: job.suites.iter().map(broken).collect(), ..Answer::default() });
     }

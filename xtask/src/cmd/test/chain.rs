@@ -18,15 +18,13 @@ use crate::cmd::watch::Watched;
 use crate::input;
 use crate::report::Failure;
 
-/// Reads a file of suites. The error has a line for each mistake, with its hint.
-pub(crate) fn read(source: &Source) -> Result<Vec<ChainTest>, Vec<String>> {
-    suites::chain::read(source).map_err(|mistakes| {
-        let line = |mistake: &suites::chain::Mistake| match &mistake.hint {
-            Some(hint) => format!("{mistake} ({hint})"),
-            None => mistake.to_string(),
-        };
-        mistakes.iter().map(line).collect()
-    })
+/// Reads a file of suites; nothing when it is not meant to be one. The error has a line for each mistake, with its hint.
+pub(crate) fn read(source: &Source) -> Option<Result<Vec<ChainTest>, Vec<String>>> {
+    let line = |mistake: &suites::chain::Mistake| match &mistake.hint {
+        Some(hint) => format!("{mistake} ({hint})"),
+        None => mistake.to_string(),
+    };
+    Some(suites::chain::read_if_meant(source)?.map_err(|mistakes| mistakes.iter().map(line).collect()))
 }
 
 /// Resolves the chains of the tests that are chosen by their names. What is wrong with one chain breaks the tests that

@@ -126,8 +126,8 @@ fn read(
     let format = format(file.extension().and_then(|kind| kind.to_str())).unwrap_or(Format::Textproto);
     if format == Format::Yaml {
         let source = mesh::Source { file: shown(file).display().to_string(), text: text.clone() };
-        if suites::chain::is_chain_suite(&source) {
-            return match chain::read(&source) {
+        if let Some(read) = chain::read(&source) {
+            return match read {
                 Ok(suites) => suites
                     .into_iter()
                     .map(|suite| {
@@ -208,7 +208,8 @@ fn tasks(
         if let Some(streams) = args.num_additional_streams {
             suite.env.num_additional_streams = streams;
         }
-        let task = plugin::Task { suite, folder, module, configuration };
+        let schema = owner.and_then(|owner| owner.config_schema);
+        let task = plugin::Task { suite, folder, module, configuration, schema };
         Task { file, kind: Kind::Plugin(Box::new(task)) }
     };
     Ok(found.into_iter().zip(owners).map(task).collect())
