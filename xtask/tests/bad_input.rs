@@ -349,6 +349,28 @@ fn a_file_that_cannot_be_written_leaves_nothing_and_is_named_as_it_was_given() {
 }
 
 #[test]
+fn an_envoy_that_is_none_is_named_and_nothing_is_left_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = module(folder.path(), GOOD);
+    fs::write(folder.path().join("x.yaml"), format!("{RESOURCE}  url: file://{path}\n")).unwrap();
+    let temporary = folder.path().join("temporary");
+    fs::create_dir(&temporary).unwrap();
+    for program in ["/nowhere/envoy", temporary.to_str().unwrap(), &path] {
+        let mut exec = command(folder.path(), &["envoy", "-f", "x.yaml", "--exec"]);
+        finish(exec.env("ENVOY", program).env("TMPDIR", &temporary))
+            .refused(3, &[&format!("failed to run Envoy: {program} is no program"), "hint: without $ENVOY"]);
+    }
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+}
+
+#[test]
+fn nothing_is_printed_of_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("x.yaml"), "").unwrap();
+    assert_eq!(plugwright(folder.path(), &["migrate", "-f", "x.yaml"]).fine().stdout, "");
+}
+
+#[test]
 fn a_file_is_verified_whatever_its_name() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("x.yaml"), "kind: Pod\n").unwrap();
