@@ -65,13 +65,31 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What modules are built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To be packaged.
+    Package,
+    /// To find out which of their code is executed: crates in a place of their own, with names and lines.
+    Coverage,
+}
+
 /// Build the named plugins, and say which workspace's root they are under.
 pub(crate) fn build(names: &[String], flags: &ToolchainFlags) -> Result<(PathBuf, Vec<Built>), Failure> {
+    build_for(Purpose::Package, names, flags)
+}
+
+/// Build the named plugins for a purpose, and say which workspace's root they are under.
+pub(crate) fn build_for(
+    purpose: Purpose,
+    names: &[String],
+    flags: &ToolchainFlags,
+) -> Result<(PathBuf, Vec<Built>), Failure> {
     let directory = std::env::current_dir().map_err(|e| Failure::environment(format!("no current folder: {e}")))?;
     let asked = Asked::new(names, &directory, flags)?;
     let (mut root, mut built) = (asked.root, Vec::new());
     if let Some(crates) = &asked.crates {
-        let (workspace, modules) = build_crates(crates, flags, &directory)?;
+        let (workspace, modules) = build_crates(purpose, crates, flags, &directory)?;
         root = workspace;
         built = modules;
     }
@@ -82,16 +100,16 @@ pub(crate) fn build(names: &[String], flags: &ToolchainFlags) -> Result<(PathBuf
 }
 
 /// Which plugins are meant, by what builds them.
-struct Asked {
-    foreign: Vec<Foreign>,
+pub(super) struct Asked {
+    pub(super) foreign: Vec<Foreign>,
     /// Names of crates, none of them being all; nothing when no crate is meant.
     crates: Option<Vec<String>>,
     /// The folder that plugins without a crate are in.
-    root: PathBuf,
+    pub(super) root: PathBuf,
 }
 
 impl Asked {
-    fn new(names: &[String], directory: &Path, flags: &ToolchainFlags) -> Result<Self, Failure> {
+    pub(super) fn new(names: &[String], directory: &Path, flags: &ToolchainFlags) -> Result<Self, Failure> {
         let (paths, names): (Vec<_>, Vec<_>) = names.iter().partition(|name| is_path(name));
         let mut foreign = Vec::new();
         for path in &paths {
@@ -136,13 +154,18 @@ fn is_path(text: &str) -> bool {
 }
 
 fn build_foreign(foreign: &Foreign) -> Result<Built, Failure> {
+    announce(foreign);
+    foreign.build().map_err(foreign_failure)
+}
+
+/// Shows what is about to be run.
+pub(super) fn announce(foreign: &Foreign) {
     if !foreign.build.is_empty() {
         let (name, folder) = (&foreign.plugin.name, foreign.plugin.root.display());
         let variables = foreign.env.iter().map(|(name, value)| format!("{name}={}", quoted(value)));
         let command: Vec<_> = variables.chain(foreign.build.iter().map(|word| quoted(word))).collect();
         note(format!("{name}: running `{}` in {folder}", command.join(" ")));
     }
-    foreign.build().map_err(foreign_failure)
 }
 
 pub(crate) fn foreign_failure(error: ForeignError) -> Failure {
@@ -153,12 +176,19 @@ pub(crate) fn foreign_failure(error: ForeignError) -> Failure {
         ForeignError::NoModule { built: false, .. } => {
             Failure::bad(error).hint("build it, or name the program that does as `build` in plugin.toml")
         }
-        ForeignError::Read { .. } | ForeignError::Spawn { .. } => Failure::environment(error),
+        ForeignError::Read { .. } | ForeignError::Spawn { .. } | ForeignError::Output { .. } => {
+            Failure::environment(error)
+        }
         ForeignError::File { .. } | ForeignError::Twice { .. } | ForeignError::Failed { .. } => Failure::bad(error),
     }
 }
 
-fn build_crates(names: &[String], flags: &ToolchainFlags, directory: &Path) -> Result<(PathBuf, Vec<Built>), Failure> {
+fn build_crates(
+    purpose: Purpose,
+    names: &[String],
+    flags: &ToolchainFlags,
+    directory: &Path,
+) -> Result<(PathBuf, Vec<Built>), Failure> {
     let cargo = environment::cargo();
     let question = fresh::Question {
         directory: directory.to_owned(),
@@ -167,7 +197,9 @@ fn build_crates(names: &[String], flags: &ToolchainFlags, directory: &Path) -> R
         preference: flags.toolchain.into(),
         variables: environment::variables(),
     };
-    if let Some(built) = fresh::up_to_date(&question, names) {
+    if purpose == Purpose::Package
+        && let Some(built) = fresh::up_to_date(&question, names)
+    {
         return Ok(built);
     }
     let workspace = build::discover(&cargo, directory, flags.manifest_path.as_deref()).map_err(discover_failure)?;
@@ -177,6 +209,10 @@ fn build_crates(names: &[String], flags: &ToolchainFlags, directory: &Path) -> R
     let mut talk = |sentence: &str| note(sentence);
     let mut installer = Installer { allowed: !flags.no_install, talk: &mut talk };
     let toolchain = build::prepare(&tools, flags.toolchain.into(), &mut installer).map_err(toolchain_failure)?;
+    if purpose == Purpose::Coverage {
+        let built = build::covered(&cargo, &workspace, &plugins, &toolchain).map_err(compile_failure)?;
+        return Ok((workspace.root, built));
+    }
     let started = SystemTime::now();
     let built = build::compile(&cargo, &workspace, &plugins, &toolchain).map_err(compile_failure)?;
     // Without a record the next build asks cargo, and is slower for it.
