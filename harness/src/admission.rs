@@ -106,6 +106,7 @@ pub(crate) fn admit(parts: &Parts, edge: Edge, ids: &RequestIds) -> (HeaderMap, 
     // HTTP/2 counts the four pseudo-headers, HTTP/1.1 has a line for them.
     let pseudo = if parts.version == Version::HTTP_2 { 4 } else { 0 };
     let filled = fill(&mut headers, parts, edge, ids);
+    headers.vouch();
     let rejection = if parts.headers.len() + pseudo > MAX_HEADERS {
         Some(too_many(parts.version))
     } else if filled.is_err() || headers.byte_size() > MAX_HEADER_BYTES {

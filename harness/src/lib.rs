@@ -31,6 +31,7 @@ pub mod code_cache;
 mod connection;
 pub mod coverage;
 mod crypto;
+mod date;
 mod echo;
 pub mod engine;
 mod exchange;

@@ -291,6 +291,7 @@ impl Exchange {
                     // Three short headers fit any map.
                     let _ = headers.add(name.as_bytes(), value.as_bytes());
                 }
+                headers.vouch();
                 let end = echo.is_head() || !has_content;
                 *answer = Some(body);
                 Poll::Ready(Event::Headers { headers, end })
@@ -384,5 +385,6 @@ pub(crate) fn response_headers(parts: &http::response::Parts, took: Option<Durat
     if let Some(took) = took {
         headers.replace(b"x-envoy-upstream-service-time", took.as_millis().to_string().as_bytes()).ok()?;
     }
+    headers.vouch();
     Some(headers)
 }

@@ -176,3 +176,15 @@ fn a_record_that_is_broken_is_no_record() {
     fs::write(project.root().join("target/plugins/.fresh.json"), "{\"version\":1,").unwrap();
     assert_eq!(project.fresh(&[]), None);
 }
+
+#[test]
+fn what_another_version_built_with_another_profile_is_built_again() {
+    let project = Project::new();
+    project.build(&[]);
+    let path = project.root().join("target/plugins/.fresh.json");
+    let record = fs::read_to_string(&path).unwrap();
+    let other = record.replace("opt-level=\\\"s\\\"", "opt-level=\\\"z\\\"");
+    assert_ne!(other, record);
+    fs::write(&path, other).unwrap();
+    assert_eq!(project.fresh(&[]), None);
+}

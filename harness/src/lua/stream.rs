@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mlua::thread::ThreadStatus;
 use mlua::{Function, IntoLuaMulti, LightUserData, Thread, Value};
+use smallvec::SmallVec;
 use tokio::task::AbortHandle;
 
 use super::crypto::PublicKey;
@@ -50,7 +51,7 @@ pub(super) struct Script {
     pub(super) has_trailers: Cell<bool>,
     pub(super) headers_continued: Cell<bool>,
     /// Those that were made in this stretch, which they do not outlive.
-    pub(super) objects: RefCell<Vec<Object>>,
+    pub(super) objects: RefCell<SmallVec<[Object; 2]>>,
     pub(super) key: RefCell<Option<ImportedKey>>,
     pub(super) call: RefCell<Option<AbortHandle>>,
     thread: RefCell<Option<Thread>>,

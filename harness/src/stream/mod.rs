@@ -611,7 +611,7 @@ impl Stream {
             status: state.status().filter(|_| self.head_sent),
             answered_by: self.answered_by.as_deref(),
             details: &state.details,
-            duration: state.started.elapsed(),
+            duration: state.ended.unwrap_or_else(Instant::now) - state.started,
         });
         if let Some(recording) = recording {
             let status = state.status().filter(|_| self.head_sent);

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::metadata::DynamicMetadata;
 use crate::buffer::Buffer;
+use crate::date;
 use crate::exchange::Connection;
 use crate::header_map::HeaderMap;
 use crate::trace::Recording;
@@ -267,7 +268,14 @@ impl StreamState {
     }
 
     pub(crate) fn status(&self) -> Option<u16> {
-        self.response_headers.as_ref()?.text(":status")?.parse().ok()
+        let status = self.response_headers.as_ref()?.get(b":status")?;
+        match status {
+            // What it is but for what plugins make of it.
+            [b'1'..=b'9', b'0'..=b'9', b'0'..=b'9'] => {
+                Some(status.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0')))
+            }
+            other => std::str::from_utf8(other).ok()?.parse().ok(),
+        }
     }
 
     /// Makes the response's headers those that went out, as `on_log` reads them.
@@ -278,7 +286,8 @@ impl StreamState {
         }
         if headers.get(b"date").is_none() {
             // What does not fit is left out: the map has the same bound for everyone.
-            let _ = headers.add(b"date", httpdate::fmt_http_date(self.started_at + self.started.elapsed()).as_bytes());
+            let ended = self.ended.unwrap_or_else(Instant::now);
+            let _ = headers.add(b"date", &date::of(self.started_at + (ended - self.started)));
         }
         let _ = headers.set(b"server", SERVER.as_bytes());
     }

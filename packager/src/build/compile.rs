@@ -30,6 +30,11 @@ impl Profile {
         ("incremental", "false"),
     ];
 
+    /// What cargo is told of it.
+    pub(super) fn arguments() -> impl Iterator<Item = String> {
+        arguments(Self::NAME, Self::SETTINGS)
+    }
+
     fn how(workspace: &Workspace) -> How {
         How { profile: Self::NAME, settings: Self::SETTINGS, target: workspace.target.clone(), own: &[] }
     }

@@ -12,11 +12,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::toolchain::Toolchain;
-use super::{Built, Preference, Workspace};
+use super::{Built, Preference, Profile, Workspace};
 use crate::digest::Digest;
 
 /// Raised when what is recorded changes its meaning.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Variables that change what cargo builds, by prefix.
 const VARIABLES: &[&str] = &[
@@ -59,6 +59,8 @@ struct Record {
     root: PathBuf,
     cargo: PathBuf,
     preference: Preference,
+    /// What cargo is told of the profile, which may differ between versions of this program.
+    profile: Vec<String>,
     variables: BTreeMap<String, String>,
     /// Digests of variables that sources read at compile time; `None` was not set.
     read_by_sources: BTreeMap<String, Option<String>>,
@@ -144,6 +146,7 @@ pub fn up_to_date(question: &Question, plugins: &[String]) -> Option<(PathBuf, V
     }
     let changed = |(name, value): (&String, &Option<String>)| digest(question, name) != *value;
     if record.variables != relevant(&question.variables)
+        || !record.profile.iter().cloned().eq(Profile::arguments())
         || record.read_by_sources.iter().any(changed)
         || !record.watched.iter().all(Watched::holds)
     {
@@ -180,6 +183,7 @@ pub fn remember(
         root: workspace.root.clone(),
         cargo: question.cargo.clone(),
         preference: question.preference,
+        profile: Profile::arguments().collect(),
         variables: relevant(&question.variables),
         read_by_sources: BTreeMap::new(),
         watched: surroundings(question, workspace, toolchain)?,
@@ -188,6 +192,7 @@ pub fn remember(
     };
     let path = place(&workspace.target);
     if let Some(old) = read(&path)
+        && old.profile == record.profile
         && (&old.root, &old.watched, &old.variables) == (&record.root, &record.watched, &record.variables)
         && (&old.cargo, old.preference, &old.names) == (&record.cargo, record.preference, &record.names)
     {
@@ -284,7 +289,7 @@ fn unescape(list: &str) -> Vec<PathBuf> {
 
 /// Names of the variables that sources read with `env!`, as rustc lists them.
 fn variables_of_sources(workspace: &Workspace) -> io::Result<Vec<String>> {
-    let folder = workspace.target.join(super::TARGET).join(super::compile::Profile::NAME).join("deps");
+    let folder = workspace.target.join(super::TARGET).join(Profile::NAME).join("deps");
     let mut variables = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
