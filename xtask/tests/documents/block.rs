@@ -44,7 +44,8 @@ pub(crate) fn blocks(markdown: &str) -> Result<Vec<Block>, String> {
             (false, None) => {}
         }
         // An empty line does not come between a sentence and its block, but it does before an indented one.
-        if !open && !(line.is_empty() && before.ends_with("`:")) {
+        let keeps = line.is_empty() && before.ends_with("`:");
+        if !open && !keeps {
             before = line;
         }
     }

@@ -309,8 +309,8 @@ fn elsewhere(text: &str) {
 /// A script's last command, which may go on over several lines, and what is before it.
 fn split_last_command(script: &str) -> (&str, &str) {
     let script = script.trim_end();
-    let ends = script.match_indices('\n').filter(|(end, _)| !script[..*end].ends_with('\\'));
-    script.split_at(ends.last().map_or(0, |(end, _)| end + 1))
+    let mut ends = script.match_indices('\n').filter(|(end, _)| !script[..*end].ends_with('\\'));
+    script.split_at(ends.next_back().map_or(0, |(end, _)| end + 1))
 }
 
 fn syntax(script: &str) {
@@ -361,9 +361,9 @@ impl Background {
             }
             let left = until.saturating_duration_since(Instant::now());
             if said.1 || left.is_zero() {
-                let text = said.0.clone();
+                let all = said.0.clone();
                 drop(said);
-                panic!("the server says\n{text}");
+                panic!("the server says\n{all}");
             }
             said = self.said.1.wait_timeout(said, left).unwrap().0;
         }
