@@ -22,6 +22,9 @@ pub struct Job {
     pub code_cache: Option<PathBuf>,
     /// Measure the tests that are benchmarks, too.
     pub bench: bool,
+    /// The Envoy to run them in as well.
+    #[serde(default)]
+    pub envoy: Option<PathBuf>,
     /// The suites, in the order in which they are reported.
     pub suites: Vec<Task>,
 }

@@ -1,6 +1,7 @@
 //! Runs plugin suites: a VM for each test, its callbacks one after the other.
 
 mod check;
+mod on_envoy;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,9 @@ use suites::job::Job;
 use suites::outcome::{Case, Measured, Mismatch, Verdict};
 use suites::plugin::{Chunking, Input, Invocation, Level, Task, Test, http1};
 
+use crate::envoy::Program;
 use check::Checker;
+use on_envoy::Spelled;
 
 /// Go's plugins do not start at the epoch itself, so that the tester's clock shows a millisecond more.
 const DEFAULT_TIME: Duration = Duration::from_millis(1);
@@ -79,11 +82,11 @@ impl Suite {
         self.task.suite.tests.iter().map(|test| test.name.as_str()).collect()
     }
 
-    /// Runs a test, by its place among the names.
-    pub(crate) fn run(&self, number: usize) -> Option<Case> {
+    /// Runs a test, by its place among the names; in Envoy as well, where there is one.
+    pub(crate) fn run(&self, number: usize, envoy: Option<&Program>) -> Option<Case> {
         let test = self.task.suite.tests.get(number)?;
         let started = Instant::now();
-        let mut run = Run { suite: self, test, logs: Vec::new(), mismatches: Vec::new() };
+        let mut run = Run { suite: self, test, logs: Vec::new(), mismatches: Vec::new(), spelled: Spelled::new() };
         let verdict = match run.run(&format!("test[{number}]")) {
             Err(why) => Verdict::Broken(why),
             Ok(()) if run.mismatches.is_empty() => Verdict::Passed,
@@ -93,7 +96,8 @@ impl Suite {
         let logs = run.logs.iter().map(|(level, line)| format!("{} {line}", name(*level))).collect();
         let measured =
             if self.bench && test.benchmark && verdict == Verdict::Passed { self.measure(test) } else { None };
-        Some(Case { name: test.name.clone(), verdict, took, measured, logs, traces: Vec::new() })
+        let envoy = envoy.and_then(|envoy| on_envoy::run(envoy, self, number, &run.spelled));
+        Some(Case { name: test.name.clone(), verdict, took, measured, logs, traces: Vec::new(), envoy })
     }
 
     fn session(&self, test: &Test, level: LogLevel) -> Result<Session, (String, Vec<Line>)> {
@@ -233,6 +237,7 @@ struct Run<'s> {
     test: &'s Test,
     logs: Vec<Line>,
     mismatches: Vec<Mismatch>,
+    spelled: Spelled,
 }
 
 impl Run<'_> {
@@ -270,6 +275,8 @@ impl Run<'_> {
                     if answered { Some(Outcome::default()) } else { session.headers(&stream, direction, &given) };
                 let Some(outcome) = outcome else { return Err(self.dead(&mut session, &stream, &phase)) };
                 answered |= outcome.reply.is_some();
+                let names = outcome.headers.iter().map(|(name, _)| (name.to_ascii_lowercase(), name.clone()));
+                self.spelled.extend(names);
                 let lines = session.stream_lines(&stream);
                 self.expect(&format!("{path}.{phase}.result"), &lines, |check| {
                     check.headers(&invocation.result, &outcome)
@@ -338,7 +345,8 @@ impl Run<'_> {
         lines: &[Line],
         f: impl FnOnce(&mut Checker<'_>) -> Result<(), String>,
     ) -> Result<(), String> {
-        let mut checker = Checker { path, lines, folder: &self.suite.task.folder, mismatches: &mut self.mismatches };
+        let (folder, mismatches) = (&self.suite.task.folder, &mut self.mismatches);
+        let mut checker = Checker { path, lines, folder, own: &|_| false, mismatches };
         f(&mut checker)
     }
 

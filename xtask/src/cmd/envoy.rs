@@ -78,10 +78,7 @@ exit "$code"
 "#;
 
 fn exec(text: &str, plan: &Plan) -> Result<Failure, Failure> {
-    let program = match environment::envoy() {
-        Some(program) => program,
-        None => tools::envoy(&tools_folder()?)?,
-    };
+    let program = program()?;
     let failed = |error: &dyn std::fmt::Display| {
         Failure::environment(format!("failed to write the bootstrap for Envoy: {error}"))
     };
@@ -101,6 +98,14 @@ fn exec(text: &str, plan: &Plan) -> Result<Failure, Failure> {
     // Nobody runs who would.
     let _ = std::fs::remove_file(path);
     Ok(failure)
+}
+
+/// The Envoy that `$ENVOY` names, else the one on the path, else one that is fetched.
+pub(crate) fn program() -> Result<PathBuf, Failure> {
+    match environment::envoy() {
+        Some(program) => Ok(program),
+        None => tools::envoy(&tools_folder()?),
+    }
 }
 
 /// In a checkout the folder that the suites use, else one in the cache.

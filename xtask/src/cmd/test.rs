@@ -1,6 +1,7 @@
 //! `cargo xtask test`.
 
 mod chain;
+mod envoy;
 mod find;
 mod update;
 
@@ -51,6 +52,10 @@ pub(crate) struct Args {
     /// Write the results as a page that needs no server: what was expected and seen, logs, and the trace of each request.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Run every test in a real Envoy as well, and fail where it does something else than the harness: the one that $ENVOY
+    /// names, else the one on the path, else one that is fetched. docs/testing.md says what is not run there.
+    #[arg(long, conflicts_with = "update")]
+    envoy: bool,
     /// Write what was seen into the suites, where an exact value was expected and another was seen.
     #[arg(long)]
     update: bool,
@@ -90,6 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         timeout: Some(Duration::from_secs(args.timeout)),
         code_cache: Some(environment::cache()?.join("code")),
         bench: args.bench,
+        envoy: envoy::program(args.envoy, &found)?,
         suites: found,
     };
     let answer = ask(&job)?;
