@@ -95,7 +95,10 @@ impl Envoy {
         let started = self.log.until(until, |lines| lines.iter().any(Line::is_start)).await;
         if !started {
             return Err(match self.ended() {
-                Some(how) => format!("Envoy refuses the chain{}", self.reasons().unwrap_or(how)),
+                Some(how) => match self.reasons() {
+                    Some(reasons) => format!("Envoy refuses the chain:{reasons}"),
+                    None => format!("Envoy{how} before it served"),
+                },
                 None => format!("Envoy did not start within {} s", START.as_secs()),
             });
         }
@@ -104,8 +107,9 @@ impl Envoy {
         let text = self.ask("GET", "/listeners?format=json").await?;
         let status: Value = serde_json::from_str(&text).map_err(|error| format!("Envoy's listeners: {error}"))?;
         let ports = status["listener_statuses"].as_array().into_iter().flatten();
-        let port = ports.filter_map(|listener| listener.pointer("/local_address/socket_address/port_value")?.as_u64());
-        let port = port.filter_map(|port| u16::try_from(port).ok()).next().ok_or("Envoy has no listener")?;
+        let at = "/local_address/socket_address/port_value";
+        let mut ports = ports.filter_map(|listener| listener.pointer(at)?.as_u64());
+        let port = ports.find_map(|port| u16::try_from(port).ok()).ok_or("Envoy has no listener")?;
         self.listener = SocketAddr::from(([127, 0, 0, 1], port));
         // Plugins start on the worker's own thread.
         while !self.ask("GET", "/stats?filter=listener_manager.workers_started").await?.contains("workers_started: 1") {
@@ -144,7 +148,8 @@ impl Envoy {
 
     /// How it ended, if it did: in words that follow `Envoy`.
     pub(crate) fn ended(&mut self) -> Option<String> {
-        let status = self.child.try_wait().ok()??;
+        // One that says nothing more ends at once.
+        let status = if self.log.is_over() { self.child.wait().ok()? } else { self.child.try_wait().ok()?? };
         Some(match status.code() {
             // As shells tell signals.
             Some(code @ 129..160) => format!(" ended with signal {}", code - 128),
@@ -186,15 +191,16 @@ impl Envoy {
         let lines = self.log.lines();
         let is = |line: &&Line| ["error", "critical"].contains(&line.level.as_str());
         let texts: Vec<String> = lines.iter().filter(is).map(|line| format!("\n  {}", line.text)).collect();
-        (!texts.is_empty()).then(|| format!(":{}", texts.concat()))
+        (!texts.is_empty()).then(|| texts.concat())
     }
 
-    /// What it said last, apart from what plugins did.
+    /// What it complained of last.
     fn newest(&self) -> String {
         let lines = self.log.lines();
-        let is = |line: &&Line| !["info", "debug", "trace", "access"].contains(&line.level.as_str());
-        let newest: Vec<&Line> = lines.iter().filter(is).rev().take(3).collect();
-        newest.iter().rev().map(|line| format!("\n  {}", line.text)).collect()
+        let since = lines.iter().position(Line::is_start).unwrap_or(0);
+        let is = |line: &&Line| ["warning", "error", "critical"].contains(&line.level.as_str()) && !line.is_backtrace();
+        let newest: Vec<&Line> = lines.iter().skip(since).filter(is).rev().take(3).collect();
+        newest.iter().rev().map(|line| format!("\n  {}", line.text)).collect::<Vec<_>>().concat()
     }
 
     async fn ask(&self, method: &str, path: &str) -> Result<String, String> {

@@ -84,7 +84,8 @@ impl<'a> Suites<'a> {
 
 fn answer(job: &Job, engine: &Engine) -> Answer {
     let modules = plugin::Modules::new(engine, job);
-    let patience = job.timeout.unwrap_or(Duration::from_secs(5));
+    // A callback may take that long there, too; the rest is for what is around it on a busy machine.
+    let patience = job.timeout.unwrap_or_default() + Duration::from_secs(5);
     let envoy = job.envoy.clone().map(|path| Program { path, patience });
     let prepared: Vec<Suites<'_>> =
         job.suites.iter().map(|task| Suites::prepare(task, job, engine, &modules)).collect();

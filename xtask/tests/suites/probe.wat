@@ -6,6 +6,8 @@
   (import "env" "proxy_set_buffer_bytes" (func $set (param i32 i32 i32 i32 i32) (result i32)))
   (import "env" "proxy_get_header_map_value" (func $get (param i32 i32 i32 i32 i32) (result i32)))
   (import "env" "proxy_send_local_response" (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+  (import "env" "proxy_grpc_call"
+    (func $grpc (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
   (memory (export "memory") 2)
   (data (i32.const 16) "started")
   (data (i32.const 32) "X-Probe")
@@ -25,7 +27,8 @@
     (drop (call $log (i32.const 2) (i32.const 16) (i32.const 7)))
     (i32.const 1))
   (func (export "proxy_on_context_create") (param i32 i32))
-  ;; The first letter of the header x-act: l loops, t traps, a answers, p pauses.
+  ;; The first letter of the header x-act: l loops, t traps, a answers, p pauses, g calls a gRPC service that is none,
+  ;; on which Envoy aborts.
   (func $act (result i32)
     (if (call $get (i32.const 0) (i32.const 48) (i32.const 5) (i32.const 8) (i32.const 12))
       (then (return (i32.const 0))))
@@ -36,6 +39,10 @@
     (if (i32.eq (local.get $act) (i32.const 108)) (then (loop $forever (br $forever))))
     (if (i32.eq (local.get $act) (i32.const 116)) (then (unreachable)))
     (if (i32.eq (local.get $act) (i32.const 112)) (then (return (i32.const 1))))
+    (if (i32.eq (local.get $act) (i32.const 103))
+      (then
+        (drop (call $grpc (i32.const 0) (i32.const 0) (i32.const 16) (i32.const 7) (i32.const 16) (i32.const 7)
+          (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 8)))))
     (if (i32.eq (local.get $act) (i32.const 97))
       (then
         (drop (call $answer (i32.const 403) (i32.const 64) (i32.const 13) (i32.const 80) (i32.const 2)

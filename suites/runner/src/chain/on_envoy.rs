@@ -26,6 +26,8 @@ use crate::envoy::{Envoy, Program, bootstrap, servers, transcript};
 
 /// What a test may wait for in real time, all in all.
 const LONGEST: Duration = Duration::from_secs(5);
+/// How long a response may take: a plugin may hold a request, in real time.
+const ANSWER: Duration = Duration::from_secs(30);
 /// How long the account of a request that is over may take.
 const ACCOUNT: Duration = Duration::from_secs(2);
 
@@ -156,7 +158,7 @@ async fn one(
     let mut broken = None;
     for (index, request) in test.requests.iter().enumerate() {
         let path = format!("{path}.requests[{index}]");
-        if let Err(why) = exchange(&mut run, &path, request, level, &mut running.envoy, program, &mut skipped).await {
+        if let Err(why) = exchange(&mut run, &path, request, level, &mut running.envoy, &mut skipped).await {
             broken = Some(format!("`{path}`: {why}"));
             break;
         }
@@ -277,7 +279,6 @@ async fn exchange(
     request: &Request,
     level: model::LogLevel,
     envoy: &mut Envoy,
-    program: &Program,
     skipped: &mut Skipped,
 ) -> Result<(), String> {
     let from = envoy.log().len();
@@ -288,7 +289,7 @@ async fn exchange(
     let sent = sent(request, &run.stage.variables(), run.folder, run.jar.as_ref(), now)?;
     let accounts = |lines: &[Logged]| lines.iter().filter(|line| line.is_access()).count();
     let before = accounts(&envoy.log().lines());
-    let Ok(received) = tokio::time::timeout(program.patience + LONGEST, send(envoy, sent)).await else {
+    let Ok(received) = tokio::time::timeout(ANSWER, send(envoy, sent)).await else {
         return Err(envoy.silence().await);
     };
     let accounted = envoy.log().until(Instant::now() + ACCOUNT, |lines| accounts(lines) > before).await;
@@ -333,9 +334,14 @@ fn said(lines: &[Logged], main: Option<&str>, least: model::LogLevel) -> Vec<Lin
     let is_said = |line: &&Logged| {
         let level = levels.into_iter().find(|level| level.name() == line.level);
         let own = line.text.starts_with("wasm log") || line.text.starts_with("script log: ");
-        ["wasm", "lua"].contains(&line.logger.as_str())
-            && Some(line.thread.as_str()) != main
-            && level.is_some_and(|level| level >= least && (own || level >= Level::Warning))
+        let on_main = Some(line.thread.as_str()) == main;
+        let counts = match line.logger.as_str() {
+            "wasm" => !on_main && (own || level >= Some(Level::Warning)),
+            // Of a script as such Envoy speaks while it loads it.
+            "lua" => !on_main && own || level >= Some(Level::Info),
+            _ => false,
+        };
+        counts && level.is_some_and(|level| level >= least)
     };
     lines.iter().filter(is_said).map(|line| Line::new(&line.level, &line.text)).collect()
 }

@@ -41,7 +41,8 @@ pub(crate) struct Ends {
     seen: RefCell<Seen>,
     changed: Notify,
     responds: RefCell<Option<SendResponse<Bytes>>>,
-    streams: RefCell<(Option<SendStream<Bytes>>, Option<SendStream<Bytes>>)>,
+    request_stream: RefCell<Option<SendStream<Bytes>>>,
+    response_stream: RefCell<Option<SendStream<Bytes>>>,
     too_long: Cell<bool>,
 }
 
@@ -118,7 +119,7 @@ impl Ends {
         });
         let mut send = send.ready().await.map_err(|error| failed(&error))?;
         let (response, body) = send.send_request(request, false).map_err(|error| failed(&error))?;
-        self.streams.borrow_mut().0 = Some(body);
+        *self.request_stream.borrow_mut() = Some(body);
         let client = self.clone();
         tokio::task::spawn_local(async move {
             // While it is held the connection is.
@@ -140,7 +141,7 @@ impl Ends {
 
     /// Sends a frame of the request's body. What Envoy does not take any more is seen at the other end.
     pub(crate) fn request_data(&self, data: Vec<u8>, end: bool) {
-        if let Some(stream) = &mut self.streams.borrow_mut().0 {
+        if let Some(stream) = &mut *self.request_stream.borrow_mut() {
             let _ = stream.send_data(data.into(), end);
         }
     }
@@ -150,20 +151,20 @@ impl Ends {
         let Some(responds) = &mut *self.responds.borrow_mut() else { return };
         // What Envoy does not take any more is seen at the other end.
         if let Ok(stream) = responds.send_response(response, false) {
-            self.streams.borrow_mut().1 = Some(stream);
+            *self.response_stream.borrow_mut() = Some(stream);
         }
     }
 
     /// Has the upstream send a frame of the response's body.
     pub(crate) fn response_data(&self, data: Vec<u8>, end: bool) {
-        if let Some(stream) = &mut self.streams.borrow_mut().1 {
+        if let Some(stream) = &mut *self.response_stream.borrow_mut() {
             let _ = stream.send_data(data.into(), end);
         }
     }
 
     /// Has the client leave: the stream is over, wherever it is.
     pub(crate) fn leave(&self) {
-        if let Some(stream) = &mut self.streams.borrow_mut().0 {
+        if let Some(stream) = &mut *self.request_stream.borrow_mut() {
             stream.send_reset(Reason::CANCEL);
         }
     }

@@ -37,6 +37,11 @@ impl Line {
         self.text.contains("all dependencies initialized. starting workers")
     }
 
+    /// Of a crash: where it was.
+    pub(super) fn is_backtrace(&self) -> bool {
+        self.logger == "backtrace" && !self.text.starts_with("Caught ")
+    }
+
     pub(crate) fn is_access(&self) -> bool {
         self.level == "access"
     }

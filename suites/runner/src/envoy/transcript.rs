@@ -10,8 +10,8 @@ use super::log::Line;
 pub(crate) struct Call {
     pub(crate) name: String,
     pub(crate) arguments: Vec<u64>,
-    /// Whether it came to its end, and with which value, where it has one.
-    pub(crate) returned: Option<Option<u64>>,
+    /// The value it came to its end with; 0 where it has none.
+    pub(crate) returned: Option<u64>,
     /// Level and message.
     pub(crate) lines: Vec<(String, String)>,
     /// The arguments of the local response that it asked for.
@@ -30,7 +30,7 @@ impl Call {
 
     /// What it returned is to go on; a callback without a value does.
     pub(crate) fn continues(&self) -> bool {
-        matches!(self.returned, Some(None | Some(0 | 2)))
+        matches!(self.returned, Some(0 | 2))
     }
 }
 
@@ -44,15 +44,9 @@ pub(crate) fn calls(lines: &[Line]) -> Vec<Call> {
     let main = main_thread(lines).unwrap_or_default();
     let mut calls: Vec<Call> = Vec::new();
     let mut depth = 0_usize;
-    let worker = lines.iter().filter(|line| line.thread != main && line.logger == "wasm");
-    // Before that line there is no worker.
-    let worker = worker.skip(
-        lines
-            .iter()
-            .take_while(|line| !line.is_start())
-            .filter(|line| line.thread != main && line.logger == "wasm")
-            .count(),
-    );
+    // Before there is a main thread there is no worker.
+    let started = lines.iter().skip_while(|line| !line.is_start());
+    let worker = started.filter(|line| line.thread != main && line.logger == "wasm");
     for line in worker {
         let text = line.text.as_str();
         if let Some(call) = text.strip_prefix("[host->vm] ") {
@@ -68,7 +62,7 @@ pub(crate) fn calls(lines: &[Line]) -> Vec<Call> {
             depth = depth.saturating_sub(1);
             if depth == 0 {
                 let value = returned.rsplit_once("return: ").map(|(_, value)| value.trim());
-                call.returned = Some(value.and_then(|value| value.parse().ok()));
+                call.returned = Some(value.and_then(|value| value.parse().ok()).unwrap_or_default());
             }
         } else if let Some(asked) = text.strip_prefix("[vm->host] ") {
             let (name, arguments) = split(asked);
@@ -124,7 +118,7 @@ mod tests {
         let names: Vec<&str> = calls.iter().map(|call| call.name.as_str()).collect();
         assert_eq!(names, ["proxy_on_request_headers", "proxy_on_log", "proxy_on_done"]);
         assert_eq!(calls[0].arguments, [2, 8, 0]);
-        assert_eq!(calls[0].returned, Some(Some(1)));
+        assert_eq!(calls[0].returned, Some(1));
         assert_eq!(calls[0].lines, [("warning".to_owned(), "a: b\nsecond".to_owned())]);
         assert_eq!(calls[0].replied.as_ref().and_then(|reply| reply.last()), Some(&4_294_967_295));
         assert_eq!(

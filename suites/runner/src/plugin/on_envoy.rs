@@ -4,6 +4,7 @@ mod given;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use harness::abi::LogLevel;
@@ -182,7 +183,7 @@ async fn exchange(program: &Program, suite: &Suite, given: &Given) -> Result<Tak
     let silence = match went {
         Err(why) => Some(why),
         // A worker that hangs ends no stream.
-        Ok(()) if envoy.ended().is_some() || !in_time && ends.too_long() => Some(envoy.silence().await),
+        Ok(()) if envoy.log().is_over() || !in_time && ends.too_long() => Some(envoy.silence().await),
         Ok(()) => None,
     };
     if silence.is_none() {
@@ -197,30 +198,15 @@ async fn exchange(program: &Program, suite: &Suite, given: &Given) -> Result<Tak
 }
 
 /// The callbacks of the test, each once the one before is over.
-async fn steps(envoy: &Envoy, ends: &std::rc::Rc<Ends>, given: &Given, patience: Duration) -> Result<(), String> {
-    let ended_by = |calls: &[Call], name: &str, last: bool| {
-        let call = calls.iter().rev().find(|call| call.name == name);
-        let at_end = |call: &Call| !last || call.arguments.get(2) == Some(&1);
-        call.is_some_and(|call| at_end(call) && (call.returned.is_some() && !call.continues() || call.failed.is_some()))
-    };
+async fn steps(envoy: &Envoy, ends: &Rc<Ends>, given: &Given, patience: Duration) -> Result<(), String> {
     ends.request(envoy.listener(), given.request.clone()).await?;
-    let there = |seen: &Seen, calls: &[Call]| {
-        seen.request.is_some()
-            || seen.response.is_some()
-            || seen.response_ended
-            || ended_by(calls, "proxy_on_request_headers", false)
-    };
+    let there = |seen: &Seen, calls: &[Call]| seen.request.is_some() || is_over(seen, calls, "request_headers");
     if !ends.until(envoy, patience, there).await {
         return Ok(());
     }
     if !given.request_chunks.is_empty() {
         send(&given.request_chunks, |chunk, end| ends.request_data(chunk, end));
-        let there = |seen: &Seen, calls: &[Call]| {
-            seen.request_ended
-                || seen.response.is_some()
-                || seen.response_ended
-                || ended_by(calls, "proxy_on_request_body", true)
-        };
+        let there = |seen: &Seen, calls: &[Call]| seen.request_ended || is_over(seen, calls, "request_body");
         if !ends.until(envoy, patience, there).await {
             return Ok(());
         }
@@ -231,15 +217,27 @@ async fn steps(envoy: &Envoy, ends: &std::rc::Rc<Ends>, given: &Given, patience:
     }
     ends.respond(response.clone());
     let there = |seen: &Seen, calls: &[Call]| {
-        seen.response.is_some() || seen.response_ended || ended_by(calls, "proxy_on_response_headers", false)
+        seen.response.is_some() && !replied(calls) || is_over(seen, calls, "response_headers")
     };
     if !ends.until(envoy, patience, there).await || given.response_chunks.is_empty() {
         return Ok(());
     }
     send(&given.response_chunks, |chunk, end| ends.response_data(chunk, end));
-    let there = |seen: &Seen, calls: &[Call]| seen.response_ended || ended_by(calls, "proxy_on_response_body", true);
-    ends.until(envoy, patience, there).await;
+    ends.until(envoy, patience, |seen, calls| is_over(seen, calls, "response_body")).await;
     Ok(())
+}
+
+fn replied(calls: &[Call]) -> bool {
+    calls.iter().any(|call| call.replied.is_some())
+}
+
+/// Nothing more comes of a callback: the client has a whole response, or the plugin stopped, of a body at its end, and does
+/// not answer.
+fn is_over(seen: &Seen, calls: &[Call], callback: &str) -> bool {
+    let is_it = |call: &&Call| call.name.strip_prefix("proxy_on_") == Some(callback);
+    let at_end = |call: &Call| callback.ends_with("headers") || call.arguments.get(2) == Some(&1);
+    let stopped = |call: &Call| at_end(call) && call.returned.is_some() && !call.continues();
+    seen.response_ended || !replied(calls) && calls.iter().rev().find(is_it).is_some_and(stopped)
 }
 
 fn send(chunks: &[Vec<u8>], mut one: impl FnMut(Vec<u8>, bool)) {

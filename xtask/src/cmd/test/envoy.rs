@@ -17,7 +17,8 @@ pub(super) fn program(wanted: bool, tasks: &[Task]) -> Result<Option<PathBuf>, F
     }
     let program = crate::cmd::envoy::program()?;
     let shown = program.display();
-    let hint = || format!("unset ENVOY to have Envoy {} fetched, or name one: ENVOY=/usr/local/bin/envoy", tools::ENVOY);
+    let hint =
+        || format!("unset ENVOY to have Envoy {} fetched, or name one: ENVOY=/usr/local/bin/envoy", tools::ENVOY);
     let said = Command::new(&program).arg("--version").stdin(Stdio::null()).output();
     let said = said.map_err(|error| Failure::environment(format!("failed to run {shown}: {error}")).hint(hint()))?;
     let text = String::from_utf8_lossy(&said.stdout);
