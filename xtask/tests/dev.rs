@@ -1,17 +1,15 @@
 //! `dev` as a plugin's author uses it: saves, mistakes, failing tests, and an end that leaves nothing behind.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
 mod support;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use support::talking::{Talking, module};
 use support::{command, plugwright, request};
 
 /// A plugin without the SDK, so that nothing but itself is compiled: it sets `x-version`, and its test is `check`.
@@ -84,71 +82,18 @@ impl Project {
     }
 }
 
-/// A `dev` whose standard error is read line by line.
-struct Dev {
-    child: Child,
-    address: String,
-    page: String,
-    lines: Receiver<String>,
-    said: Vec<String>,
-}
-
-impl Dev {
-    #[track_caller]
-    fn start(project: &Project, arguments: &[&str]) -> Self {
-        let mut command = command(project.path(), &["dev", "tiny", "--listen", "127.0.0.1:0", "--quiet"]);
-        command.args(arguments).env("XDG_CACHE_HOME", project.1.path());
-        command.env_remove("CARGO_TARGET_DIR").stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let (sender, lines) = channel();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let Some(address) = line.trim_end().strip_prefix("listening on http://") else {
-            panic!("{line:?} {:?}", lines.iter().collect::<Vec<_>>())
-        };
-        let mut dev = Self { address: address.to_owned(), page: String::new(), child, lines, said: Vec::new() };
-        let page = dev.wait_for("trace page on http://");
-        page.trim_start_matches("trace page on http://").trim_end_matches("/__plugwright").clone_into(&mut dev.page);
-        dev
-    }
-
-    #[track_caller]
-    fn wait_for(&mut self, part: &str) -> String {
-        let until = Instant::now() + Duration::from_mins(5);
-        loop {
-            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(line) => {
-                    self.said.push(line.clone());
-                    if line.contains(part) {
-                        return line;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    panic!("no {part:?} in\n{}", self.said.join("\n"))
-                }
-            }
-        }
-    }
-
-    fn version(&self) -> Option<String> {
-        let reply = request(&self.address, "GET", "/", &[]);
-        reply.headers.into_iter().find(|(name, _)| name == "x-version").map(|(_, value)| value)
-    }
-}
-
-impl Drop for Dev {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// `dev`, of the plugin that is named so.
+#[track_caller]
+fn dev(project: &Project, plugin: &str, arguments: &[&str]) -> Talking {
+    let mut command = command(project.path(), &["dev", plugin, "--listen", "127.0.0.1:0", "--quiet"]);
+    command.args(arguments).env("XDG_CACHE_HOME", project.1.path()).env_remove("CARGO_TARGET_DIR");
+    Talking::start(&mut command)
 }
 
 #[test]
 fn a_save_is_built_served_and_then_tested_and_a_mistake_leaves_what_was_served() {
     let project = Project::new();
-    let mut dev = Dev::start(&project, &[]);
+    let mut dev = dev(&project, "tiny", &[]);
     assert_eq!(dev.version().as_deref(), Some("one"));
     dev.wait_for("tests: 1 passed");
 
@@ -190,7 +135,7 @@ fn an_end_by_a_signal_ends_everything_that_was_started() {
             "std::fs::write({mark:?}, std::process::id().to_string()).unwrap(); loop {{ std::thread::park(); }}"
         );
         project.write("src/lib.rs", &source("one", &check));
-        let mut dev = Dev::start(&project, &[]);
+        let dev = dev(&project, "tiny", &[]);
         let until = Instant::now() + Duration::from_mins(5);
         let test = loop {
             match fs::read_to_string(&mark) {
@@ -199,12 +144,8 @@ fn an_end_by_a_signal_ends_everything_that_was_started() {
             }
             std::thread::yield_now();
         };
-        assert!(
-            Command::new("kill").args([format!("-{signal}"), dev.child.id().to_string()]).status().unwrap().success()
-        );
-        assert_eq!(dev.child.wait().unwrap().code(), Some(0));
-        // Standard error ends with the last process that has it.
-        dev.said.extend(dev.lines.iter());
+        let (code, said) = dev.stop(signal);
+        assert_eq!(code, Some(0), "{said}");
         let gone = || !Path::new("/proc").join(&test).exists();
         while !gone() {
             assert!(Instant::now() < until, "the test goes on after SIG{signal}");
@@ -230,7 +171,8 @@ fn resources_name_the_plugin_by_its_image_and_a_burst_of_saves_is_one_build() {
     plugwright(project.path(), &["dev", "nothing"]).refused(2, &["no plugin `nothing`", "it has tiny"]);
 
     project.write("r.yaml", &resource("ghcr.io/acme/tiny:1"));
-    let mut dev = Dev::start(&project, &["-f", "r.yaml", "--no-tests"]);
+    let mut dev = dev(&project, "tiny", &["-f", "r.yaml", "--no-tests"]);
+    let page = dev.page();
     assert_eq!(dev.version().as_deref(), Some("one"));
     for at in 0..20 {
         project.write("src/lib.rs", &source(&format!("burst {at}"), ""));
@@ -240,6 +182,99 @@ fn resources_name_the_plugin_by_its_image_and_a_burst_of_saves_is_one_build() {
     let builds = dev.said.iter().filter(|line| line.ends_with(" changed")).count();
     assert_eq!(builds, 1, "{:?}", dev.said);
     // The page has what was built, and nobody else's names get it.
-    let events = request(&dev.page, "GET", "/__plugwright/events", &[("host", "evil.example")]);
+    let events = request(&page, "GET", "/__plugwright/events", &[("host", "evil.example")]);
     assert!(events.status >= 400, "{events:?}");
+}
+
+/// A plugin that a program makes: what is in `source`, unless that is no module. It leaves a journal beside, and notes
+/// what it said before.
+const SCRIPT: &str = r#"echo "tail: $TAIL" >&2
+date +%N >> journal
+if ! head -c 4 source | grep -q asm; then echo "source:1: no module"; exit 3; fi
+mkdir -p out
+cat source > out/m.wasm
+"#;
+
+const PLUGIN: &str = r#"name = "made"
+module = "out/m.wasm"
+build = ["sh", "make.sh"]
+env = { TAIL = "one" }
+phase = "AUTHZ"
+root-ids = ["m"]
+"#;
+
+const SUITE: &str = r#"test:
+- name: the version is in the response
+  response_headers:
+    input: {header: [{key: ":status", value: "200"}]}
+    result: {has_header: [{key: x-version, value: "one"}]}
+"#;
+
+#[test]
+fn a_plugin_that_another_program_makes_is_followed_built_served_and_tested_as_well() {
+    let project = Project(tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir_all(project.path().join("made/tests")).unwrap();
+    // Whole at once: half a file is another change.
+    let write = |name: &str, content: &[u8]| {
+        fs::write(project.1.path().join("new"), content).unwrap();
+        fs::rename(project.1.path().join("new"), project.path().join("made").join(name)).unwrap();
+    };
+    write("plugin.toml", PLUGIN.as_bytes());
+    write("make.sh", SCRIPT.as_bytes());
+    write("source", &module("one"));
+    write("tests/callbacks.yaml", SUITE.as_bytes());
+    let mut dev = dev(&project, "./made", &[]);
+    dev.wait_for("building made for development");
+    dev.wait_for("made: running `TAIL=one sh make.sh` in ");
+    dev.wait_for("tail: one");
+    dev.wait_for("built in ");
+    assert_eq!(dev.version().as_deref(), Some("one"));
+    // Its own file would have it built for ever.
+    dev.wait_for("made/journal changes whenever it is built, and is taken for a part of what is made");
+
+    write("source", &module("two"));
+    assert!(dev.wait_for(" changed").contains("made/source changed"), "{:?}", dev.said);
+    dev.wait_for("served ");
+    dev.wait_for("  ~ WasmPlugin default/made: another module, ");
+    assert_eq!(dev.version().as_deref(), Some("two"));
+    dev.wait_for("tests: 1 failed, 0 passed in ");
+
+    write("source", b"text");
+    dev.wait_for("source:1: no module");
+    dev.wait_for("`sh` ended with exit status: 3");
+    dev.wait_for("not served: it does not compile; what was served before still is");
+    assert_eq!(dev.version().as_deref(), Some("two"));
+
+    // What plugin.toml says is followed, too, and has to be right.
+    write("source", &module("one"));
+    dev.wait_for("tests: 1 passed in ");
+    write("plugin.toml", PLUGIN.replace("phase", "phaze").as_bytes());
+    dev.wait_for("not served, what was served before still is:");
+    dev.wait_for("plugin.toml:5: unknown field `phaze`");
+    write("plugin.toml", PLUGIN.replace("\"one\"", "\"other\"").replace("AUTHZ", "AUTHN").as_bytes());
+    dev.wait_for("made: running `TAIL=other sh make.sh` in ");
+    dev.wait_for("tail: other");
+    dev.wait_for("  ~ changed default/made at ");
+    dev.wait_for("tests: 1 passed in ");
+    let builds = dev.said.iter().filter(|line| line.ends_with(" changed")).count();
+    let (code, said) = dev.stop("INT");
+    assert_eq!(code, Some(0), "{said}");
+    // Two for the journal, and one for each thing that was written.
+    assert!(builds <= 2 + 5, "{builds} builds in\n{said}");
+}
+
+#[test]
+fn a_module_that_nobody_here_makes_is_followed_where_it_is() {
+    let project = Project(tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    project.write("plugin.toml", "name = \"made\"\nmodule = \"m.wasm\"\n");
+    plugwright(project.path(), &["dev", "made"]).refused(1, &["`made` has no module", "hint: build it"]);
+    fs::write(project.path().join("m.wasm"), module("one")).unwrap();
+    let mut dev = dev(&project, "made", &[]);
+    fs::write(project.path().join("m.wasm"), module("two")).unwrap();
+    dev.wait_for("m.wasm changed");
+    dev.wait_for("served ");
+    assert_eq!(dev.version().as_deref(), Some("two"));
+    let (code, said) = dev.stop("TERM");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("tests: "), "there are none: {said}");
 }

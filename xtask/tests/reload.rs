@@ -1,39 +1,18 @@
 //! `run --reload` and `run --trace` as a person uses them: a real process, files that change, requests meanwhile.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test says so by failing")]
+#![expect(clippy::unwrap_used, reason = "a test says so by failing")]
 
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use support::talking::{Talking, module};
 use support::{command, finish, plugwright, request};
-
-/// A module that sets the response header `x-version`, and says so when it has the body of a request.
-fn module(version: &str) -> Vec<u8> {
-    let text = format!(
-        r#"(module
-            (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
-            (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
-            (memory (export "memory") 1)
-            (data (i32.const 16) "x-version") (data (i32.const 32) "{version}") (data (i32.const 48) "body of {version}")
-            (func (export "proxy_abi_version_0_2_1")) (func (export "_initialize"))
-            (func (export "malloc") (param i32) (result i32) i32.const 1024)
-            (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
-                (drop (call $log (i32.const 2) (i32.const 48) (i32.const {}))) i32.const 0)
-            (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
-                (drop (call $add (i32.const 2) (i32.const 16) (i32.const 9) (i32.const 32) (i32.const {}))) i32.const 0))"#,
-        8 + version.len(),
-        version.len()
-    );
-    wat::parse_str(text).unwrap()
-}
 
 fn resource(url: &str, more: &str) -> String {
     format!(
@@ -51,81 +30,10 @@ fn script(name: &str, header: &str) -> String {
 }
 
 /// A `run` whose standard error is read line by line.
-struct Run {
-    child: Child,
-    address: String,
-    lines: Receiver<String>,
-    said: Vec<String>,
-}
-
-impl Run {
-    #[track_caller]
-    fn start(folder: &Path, arguments: &[&str]) -> Self {
-        let all = [&["run", "--listen", "127.0.0.1:0", "--workers", "2"], arguments].concat();
-        let mut command = command(folder, &all);
-        command.env("XDG_CACHE_HOME", folder.join("cache"));
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (sender, lines) = channel();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            for line in stderr.lines() {
-                if sender.send(line.unwrap()).is_err() {
-                    return;
-                }
-            }
-        });
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let Some(address) = line.trim_end().strip_prefix("listening on http://") else {
-            panic!("{line:?} {:?}", lines.iter().collect::<Vec<_>>())
-        };
-        Self { address: address.to_owned(), child, lines, said: Vec::new() }
-    }
-
-    /// Waits for a line of standard error that has this in it.
-    #[track_caller]
-    fn wait_for(&mut self, part: &str) -> String {
-        let until = Instant::now() + Duration::from_mins(5);
-        loop {
-            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(line) => {
-                    self.said.push(line.clone());
-                    if line.contains(part) {
-                        return line;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    panic!("no {part:?} in\n{}", self.said.join("\n"))
-                }
-            }
-        }
-    }
-
-    fn version(&self) -> Option<String> {
-        self.header("x-version")
-    }
-
-    fn header(&self, wanted: &str) -> Option<String> {
-        let reply = request(&self.address, "GET", "/", &[]);
-        assert_eq!(reply.status, 200);
-        reply.headers.into_iter().find(|(name, _)| name == wanted).map(|(_, value)| value)
-    }
-
-    /// Ends it with a signal; its exit code, and everything on standard error, which ends with the last of its processes.
-    fn stop(mut self, signal: &str) -> (Option<i32>, String) {
-        let status = Command::new("kill").args([format!("-{signal}"), self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
-        let code = self.child.wait().unwrap().code();
-        self.said.extend(self.lines.iter());
-        (code, self.said.join("\n"))
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+#[track_caller]
+fn start(folder: &Path, arguments: &[&str]) -> Talking {
+    let all = [&["run", "--listen", "127.0.0.1:0", "--workers", "2"], arguments].concat();
+    Talking::start(command(folder, &all).env("XDG_CACHE_HOME", folder.join("cache")))
 }
 
 struct Place(tempfile::TempDir);
@@ -146,8 +54,8 @@ impl Place {
         fs::write(self.0.path().join(name), content).unwrap();
     }
 
-    fn run(&self, arguments: &[&str]) -> Run {
-        Run::start(self.0.path(), &[&["-f", "r.yaml", "--reload"], arguments].concat())
+    fn run(&self, arguments: &[&str]) -> Talking {
+        start(self.0.path(), &[&["-f", "r.yaml", "--reload"], arguments].concat())
     }
 }
 
@@ -206,7 +114,7 @@ fn what_changes_in_the_chain_is_told() {
     let place = Place::new();
     fs::create_dir(place.0.path().join("more")).unwrap();
     place.write("more/s.yaml", script("first", "1"));
-    let mut run = Run::start(place.0.path(), &["-f", "r.yaml", "more", "--reload"]);
+    let mut run = start(place.0.path(), &["-f", "r.yaml", "more", "--reload"]);
     // A comment, which changes no more than where things are.
     place.write("r.yaml", format!("# hello\n{}", place.resource("")));
     assert!(run.wait_for("reloaded in ").ends_with("; nothing changes in the chain"));
@@ -280,7 +188,7 @@ fn a_harness_that_is_killed_leaves_nobody_behind() {
 fn a_trace_is_as_much_as_was_asked_for() {
     let place = Place::new();
     let ask = |arguments: &[&str]| {
-        let run = Run::start(place.0.path(), &[&["-f", "r.yaml"], arguments].concat());
+        let run = start(place.0.path(), &[&["-f", "r.yaml"], arguments].concat());
         let headers = [("authorization", "Bearer very-secret-token"), ("x-a", "b")];
         assert_eq!(request(&run.address, "GET", "/p?access_token=very-secret-token", &headers).status, 200);
         run.stop("TERM").1

@@ -33,11 +33,11 @@ const SETTINGS: &[(&str, &str)] = &[
 /// What came of a build.
 #[derive(Debug)]
 pub struct Developed {
-    /// The module, `target/plugins/dev/<name>.wasm`; none when it does not compile.
+    /// The module, `target/plugins/dev/<name>.wasm` or where `plugin.toml` says; none when it does not compile.
     pub module: Option<PathBuf>,
     /// What the compiler says, errors and warnings, as for a terminal when `colour` was asked for.
     pub diagnostics: String,
-    /// The files that the module is made of, when it was made.
+    /// The files that the module is made of, when it was made, and as far as whatever makes it says so.
     pub sources: BTreeSet<PathBuf>,
 }
 

@@ -1,7 +1,8 @@
 //! Plugins in other languages than Rust: a `plugin.toml` says what they are, where their module is, and what makes it.
 
-use std::collections::BTreeMap;
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,11 +10,14 @@ use std::process::{Command, Stdio};
 use serde::Deserialize;
 
 use super::discover::PluginPhase;
-use super::{Built, Plugin};
+use super::{Built, Developed, Plugin};
 use crate::reference::Reference;
 
 /// The file's name.
 const FILE: &str = "plugin.toml";
+
+/// How much of what a program says is given back: its end.
+const MOST_SAID: u64 = 256 << 10;
 
 /// A plugin that something else than cargo builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +67,17 @@ pub enum ForeignError {
     /// The program could not be started.
     #[error("failed to run `{program}` for `{plugin}`")]
     Spawn {
+        /// Whose build it is.
+        plugin: String,
+        /// As `plugin.toml` names it.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What the program says could not be kept.
+    #[error("failed to keep what `{program}` says for `{plugin}`")]
+    Output {
         /// Whose build it is.
         plugin: String,
         /// As `plugin.toml` names it.
@@ -159,36 +174,87 @@ impl Foreign {
         })
     }
 
+    /// The same from wherever it is looked at.
+    pub fn absolute(mut self) -> io::Result<Self> {
+        let paths = [&mut self.module, &mut self.plugin.root].into_iter().chain(&mut self.plugin.config_schema);
+        for path in paths {
+            *path = std::path::absolute(&*path)?;
+        }
+        Ok(self)
+    }
+
     /// Runs the program that makes the module, if there is one, in the plugin's folder and without a shell. What it says
     /// goes to standard error.
     pub fn build(&self) -> Result<Built, ForeignError> {
         let plugin = &self.plugin;
-        if let Some((program, arguments)) = self.build.split_first() {
-            // A path is the folder's; a name is looked for on the search path.
-            let path = Path::new(program);
-            let found = match std::path::absolute(plugin.root.join(path)) {
-                Ok(file) if program.contains(std::path::is_separator) => file,
-                _ => path.to_owned(),
-            };
-            let mut command = Command::new(found);
-            command.current_dir(&plugin.root).args(arguments).envs(&self.env);
-            command.stdin(Stdio::null()).stdout(io::stderr());
-            let status = command.status().map_err(|source| ForeignError::Spawn {
-                plugin: plugin.name.clone(),
-                program: program.clone(),
-                source,
-            })?;
+        if let Some((program, mut command)) = self.command() {
+            let status = command.stdout(io::stderr()).status().map_err(|source| self.spawn(program, source))?;
             if !status.success() {
-                return Err(ForeignError::Failed { plugin: plugin.name.clone(), program: program.clone(), status });
+                return Err(ForeignError::Failed { plugin: plugin.name.clone(), program: program.to_owned(), status });
             }
         }
-        if !self.module.is_file() {
-            let (plugin, module) = (plugin.name.clone(), self.module.clone());
-            return Err(ForeignError::NoModule { plugin, module, built: !self.build.is_empty() });
-        }
-        let (module, artifact) = (self.module.clone(), self.module.clone());
-        Ok(Built { plugin: plugin.clone(), module, artifact, toolchain: None })
+        let module = self.made()?;
+        Ok(Built { plugin: plugin.clone(), module: module.clone(), artifact: module, toolchain: None })
     }
+
+    /// The same for somebody who works on it: a program that fails is an outcome and no error, and what it says is given
+    /// back, or the end of it where that is long.
+    pub fn develop(&self) -> Result<Developed, ForeignError> {
+        let mut diagnostics = String::new();
+        if let Some((program, mut command)) = self.command() {
+            let kept = |source| {
+                let (plugin, program) = (self.plugin.name.clone(), program.to_owned());
+                ForeignError::Output { plugin, program, source }
+            };
+            // A pipe would be open for as long as something that the program leaves running is there.
+            let mut said = tempfile::tempfile().map_err(kept)?;
+            command.stdout(said.try_clone().map_err(kept)?).stderr(said.try_clone().map_err(kept)?);
+            let status = command.status().map_err(|source| self.spawn(program, source))?;
+            diagnostics = end_of(&mut said).map_err(kept)?;
+            if !status.success() {
+                let separator = if diagnostics.is_empty() || diagnostics.ends_with('\n') { "" } else { "\n" };
+                diagnostics = format!("{diagnostics}{separator}`{program}` ended with {status}\n");
+                return Ok(Developed { module: None, diagnostics, sources: BTreeSet::new() });
+            }
+        }
+        Ok(Developed { module: Some(self.made()?), diagnostics, sources: BTreeSet::new() })
+    }
+
+    /// The program, by its name in the file, and how it is run.
+    fn command(&self) -> Option<(&str, Command)> {
+        let (program, arguments) = self.build.split_first()?;
+        // A path is the folder's; a name is looked for on the search path.
+        let path = Path::new(program);
+        let found = match std::path::absolute(self.plugin.root.join(path)) {
+            Ok(file) if program.contains(std::path::is_separator) => file,
+            _ => path.to_owned(),
+        };
+        let mut command = Command::new(found);
+        command.current_dir(&self.plugin.root).args(arguments).envs(&self.env).stdin(Stdio::null());
+        Some((program, command))
+    }
+
+    fn spawn(&self, program: &str, source: io::Error) -> ForeignError {
+        ForeignError::Spawn { plugin: self.plugin.name.clone(), program: program.to_owned(), source }
+    }
+
+    /// The module, once it has been made.
+    fn made(&self) -> Result<PathBuf, ForeignError> {
+        let (plugin, module) = (self.plugin.name.clone(), self.module.clone());
+        if module.is_file() {
+            Ok(module)
+        } else {
+            Err(ForeignError::NoModule { plugin, module, built: !self.build.is_empty() })
+        }
+    }
+}
+
+fn end_of(file: &mut File) -> io::Result<String> {
+    let length = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(MOST_SAID)))?;
+    let mut text = Vec::new();
+    file.take(MOST_SAID).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Finds the plugins with a `plugin.toml` for whoever stands in a folder: its own or that of the nearest folder above,
@@ -304,6 +370,30 @@ mod tests {
         );
         assert!(matches!(built("build = [\"true\"]"), ForeignError::NoModule { built: true, .. }));
         assert!(matches!(built(""), ForeignError::NoModule { built: false, .. }));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn somebody_who_works_on_it_is_told_what_the_program_said_and_how_it_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let developed = |script: &str| {
+            fs::write(folder.path().join("make.sh"), script).unwrap();
+            fs::write(folder.path().join("plugin.toml"), format!("{PLAIN}build = [\"sh\", \"make.sh\"]\n")).unwrap();
+            Foreign::read(folder.path()).unwrap().develop()
+        };
+        let failed = developed("echo one; echo two >&2; printf three; exit 4").unwrap();
+        assert_eq!(
+            (failed.module, failed.diagnostics.as_str()),
+            (None, "one\ntwo\nthree\n`sh` ended with exit status: 4\n")
+        );
+        assert!(matches!(developed("true"), Err(ForeignError::NoModule { built: true, .. })));
+        // What it leaves running is not waited for, whatever that may still say.
+        let fine = developed("echo made; touch x.wasm; sleep 600 & echo $! > pid").unwrap();
+        assert_eq!((fine.module, fine.diagnostics.as_str()), (Some(folder.path().join("x.wasm")), "made\n"));
+        let pid = fs::read_to_string(folder.path().join("pid")).unwrap();
+        assert!(std::process::Command::new("kill").arg(pid.trim()).status().unwrap().success());
+        let long = developed("touch x.wasm; yes 0123456 | head -n 100000; echo end").unwrap();
+        assert!(long.diagnostics.len() <= 256 << 10 && long.diagnostics.ends_with("end\n"));
     }
 
     #[test]

@@ -82,16 +82,16 @@ pub(crate) fn build(names: &[String], flags: &ToolchainFlags) -> Result<(PathBuf
 }
 
 /// Which plugins are meant, by what builds them.
-struct Asked {
-    foreign: Vec<Foreign>,
+pub(super) struct Asked {
+    pub(super) foreign: Vec<Foreign>,
     /// Names of crates, none of them being all; nothing when no crate is meant.
     crates: Option<Vec<String>>,
     /// The folder that plugins without a crate are in.
-    root: PathBuf,
+    pub(super) root: PathBuf,
 }
 
 impl Asked {
-    fn new(names: &[String], directory: &Path, flags: &ToolchainFlags) -> Result<Self, Failure> {
+    pub(super) fn new(names: &[String], directory: &Path, flags: &ToolchainFlags) -> Result<Self, Failure> {
         let (paths, names): (Vec<_>, Vec<_>) = names.iter().partition(|name| is_path(name));
         let mut foreign = Vec::new();
         for path in &paths {
@@ -136,13 +136,18 @@ fn is_path(text: &str) -> bool {
 }
 
 fn build_foreign(foreign: &Foreign) -> Result<Built, Failure> {
+    announce(foreign);
+    foreign.build().map_err(foreign_failure)
+}
+
+/// Shows what is about to be run.
+pub(super) fn announce(foreign: &Foreign) {
     if !foreign.build.is_empty() {
         let (name, folder) = (&foreign.plugin.name, foreign.plugin.root.display());
         let variables = foreign.env.iter().map(|(name, value)| format!("{name}={}", quoted(value)));
         let command: Vec<_> = variables.chain(foreign.build.iter().map(|word| quoted(word))).collect();
         note(format!("{name}: running `{}` in {folder}", command.join(" ")));
     }
-    foreign.build().map_err(foreign_failure)
 }
 
 pub(crate) fn foreign_failure(error: ForeignError) -> Failure {
@@ -153,7 +158,9 @@ pub(crate) fn foreign_failure(error: ForeignError) -> Failure {
         ForeignError::NoModule { built: false, .. } => {
             Failure::bad(error).hint("build it, or name the program that does as `build` in plugin.toml")
         }
-        ForeignError::Read { .. } | ForeignError::Spawn { .. } => Failure::environment(error),
+        ForeignError::Read { .. } | ForeignError::Spawn { .. } | ForeignError::Output { .. } => {
+            Failure::environment(error)
+        }
         ForeignError::File { .. } | ForeignError::Twice { .. } | ForeignError::Failed { .. } => Failure::bad(error),
     }
 }

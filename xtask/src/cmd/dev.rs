@@ -22,11 +22,11 @@ use project::Project;
 
 /// Serve a plugin while you work on it: on each save it is built, swapped into the running chain and tested.
 ///
-/// Without `-f` the chain is the plugin alone: as the manifest of kind `WasmPlugin` in its folder has it, else as its Cargo.toml and
-/// tests/config.example.json do. A page at /__plugwright shows what the filters did to each request.
+/// Without `-f` the chain is the plugin alone: as the manifest of kind `WasmPlugin` in its folder has it, else as its Cargo.toml or
+/// plugin.toml and tests/config.example.json do. A page at /__plugwright shows what the filters did to each request.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The plugin.
+    /// The plugin, by name or, where it has a plugin.toml, by its folder.
     #[arg(value_name = "PLUGIN")]
     plugin: String,
     /// Resources that make the chain: YAML or JSON files, or folders of them. One of them is the plugin's.
@@ -77,6 +77,7 @@ pub(crate) fn run(mut args: Args) -> Result<(), Failure> {
     }
     let project = Project::open(&args)?;
     note(format!("building {} for development", project.plugin.name));
+    project.announce();
     let began = Instant::now();
     let mut watched = project.inputs(&args);
     let Some(built) = project.build(&mut watched)? else {

@@ -14,6 +14,8 @@ use suites::outcome::Suite;
 use suites::plugin::Level;
 use suites::report::{self, Style, Summary};
 
+pub(super) use find::has_suites;
+
 use super::build::ToolchainFlags;
 use super::registry_flags::RegistryFlags;
 use crate::report::{Failure, data, note};

@@ -5,6 +5,8 @@
 
 pub(crate) mod browser;
 pub(crate) mod envoy;
+#[cfg(unix)]
+pub(crate) mod talking;
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use mesh::model::Extension;
 use mesh::plan::{Module, Plan};
 use mesh::{Resources, Source};
-use packager::build::{self, Installer, Plugin, Toolchain, Workspace};
+use packager::build::{self, Developed, Foreign, Installer, Plugin, Toolchain, Workspace};
 use packager::reference::Reference;
 use serde_json::{Value, json};
 
-use super::super::build::{compile_failure, discover_failure, toolchain_failure};
+use super::super::build::{Asked, announce, compile_failure, discover_failure, foreign_failure, toolchain_failure};
 use super::super::images::with_scheme;
 use super::super::run::plan_of;
 use super::super::watch::Watched;
@@ -21,34 +21,94 @@ use crate::report::{Failure, note};
 use crate::{environment, input};
 
 pub(super) struct Project {
-    cargo: PathBuf,
-    pub(super) workspace: Workspace,
     pub(super) plugin: Plugin,
-    toolchain: Toolchain,
+    /// Where tests run, and what files are named from.
+    pub(super) root: PathBuf,
+    made_by: MadeBy,
     /// What the compiler read the last time.
     sources: RefCell<BTreeSet<PathBuf>>,
     /// What it said the last time.
     pub(super) diagnostics: RefCell<String>,
 }
 
+/// What makes the module.
+enum MadeBy {
+    Cargo {
+        cargo: PathBuf,
+        workspace: Workspace,
+        toolchain: Toolchain,
+    },
+    /// What `plugin.toml` names.
+    Program(Foreign),
+}
+
 impl Project {
     pub(super) fn open(args: &Args) -> Result<Self, Failure> {
-        let cargo = environment::cargo();
         let directory = std::env::current_dir().map_err(|e| Failure::environment(format!("no current folder: {e}")))?;
-        let flags = &args.toolchain;
-        let workspace =
-            build::discover(&cargo, &directory, flags.manifest_path.as_deref()).map_err(discover_failure)?;
+        let asked = Asked::new(std::slice::from_ref(&args.plugin), &directory, &args.toolchain)?;
+        let (plugin, root, made_by) = match asked.foreign.into_iter().next() {
+            Some(foreign) => {
+                // The harness is told of files by their names.
+                let foreign =
+                    foreign.absolute().map_err(|error| Failure::environment(format!("no current folder: {error}")))?;
+                (foreign.plugin.clone(), asked.root, MadeBy::Program(foreign))
+            }
+            None => Self::of_a_crate(args, &directory)?,
+        };
+        Ok(Self { plugin, root, made_by, sources: RefCell::default(), diagnostics: RefCell::default() })
+    }
+
+    fn of_a_crate(args: &Args, directory: &Path) -> Result<(Plugin, PathBuf, MadeBy), Failure> {
+        let (cargo, flags) = (environment::cargo(), &args.toolchain);
+        let workspace = build::discover(&cargo, directory, flags.manifest_path.as_deref()).map_err(discover_failure)?;
         let mut plugins = workspace.select(std::slice::from_ref(&args.plugin)).map_err(discover_failure)?;
         let Some(plugin) = plugins.pop() else { return Err(Failure::usage("no plugin is named")) };
         let tools = environment::tools(&workspace.root);
         let mut talk = |sentence: &str| note(sentence);
         let mut installer = Installer { allowed: !flags.no_install, talk: &mut talk };
         let toolchain = build::prepare(&tools, flags.toolchain.into(), &mut installer).map_err(toolchain_failure)?;
-        Ok(Self { cargo, workspace, plugin, toolchain, sources: RefCell::default(), diagnostics: RefCell::default() })
+        Ok((plugin, workspace.root.clone(), MadeBy::Cargo { cargo, workspace, toolchain }))
+    }
+
+    /// Shows which program is going to be run again and again, unless that is the compiler.
+    pub(super) fn announce(&self) {
+        if let MadeBy::Program(foreign) = &self.made_by {
+            announce(foreign);
+        }
+    }
+
+    /// Reads its manifest again if that is among these files.
+    pub(super) fn renew(&mut self, args: &Args, files: &[PathBuf]) -> Result<(), Failure> {
+        let name = match self.made_by {
+            MadeBy::Cargo { .. } => "Cargo.toml",
+            MadeBy::Program(_) => "plugin.toml",
+        };
+        if !files.iter().any(|file| file.file_name().is_some_and(|file| file == name)) {
+            return Ok(());
+        }
+        let before = std::mem::replace(self, Self::open(args)?);
+        self.sources = before.sources;
+        match (&self.made_by, &before.made_by) {
+            (MadeBy::Program(now), MadeBy::Program(then)) if (&now.build, &now.env) != (&then.build, &then.env) => {
+                announce(now);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     pub(super) fn module(&self) -> PathBuf {
-        self.workspace.target.join("plugins/dev").join(format!("{}.wasm", self.plugin.name))
+        match &self.made_by {
+            MadeBy::Cargo { workspace, .. } => {
+                workspace.target.join("plugins/dev").join(format!("{}.wasm", self.plugin.name))
+            }
+            MadeBy::Program(foreign) => foreign.module.clone(),
+        }
+    }
+
+    /// Whether cargo has tests of it.
+    pub(super) fn is_crate(&self) -> bool {
+        matches!(self.made_by, MadeBy::Cargo { .. })
     }
 
     /// Everything that a build, a plan or a test is made from, as it is now.
@@ -58,8 +118,15 @@ impl Project {
         for file in &args.files {
             watched.note(file);
         }
-        for name in ["Cargo.toml", "Cargo.lock"] {
-            watched.note_alone(&self.workspace.root.join(name));
+        match &self.made_by {
+            MadeBy::Cargo { workspace, .. } => {
+                for name in ["Cargo.toml", "Cargo.lock"] {
+                    watched.note_alone(&workspace.root.join(name));
+                }
+            }
+            // What somebody else makes is followed like any source.
+            MadeBy::Program(foreign) if foreign.build.is_empty() => watched.note_alone(&foreign.module),
+            MadeBy::Program(foreign) => watched = watched.without(&foreign.module),
         }
         for path in self.sources.borrow().iter().chain(&self.plugin.config_schema) {
             watched.note_alone(path);
@@ -69,19 +136,25 @@ impl Project {
 
     /// Builds it: how large the module is, or nothing when it does not compile, which has been said.
     pub(super) fn build(&self, watched: &mut Watched) -> Result<Option<u64>, Failure> {
-        let colour = std::io::stderr().is_terminal();
-        let outcome = build::develop(&self.cargo, &self.workspace, &self.plugin, &self.toolchain, colour)
-            .map_err(compile_failure)?;
-        if !outcome.diagnostics.is_empty() {
-            // Cargo's own words, with cargo's own colours. There is nobody to tell when it is closed.
-            let _ = std::io::stderr().lock().write_all(outcome.diagnostics.as_bytes());
+        let Developed { module, diagnostics, sources: read } = match &self.made_by {
+            MadeBy::Cargo { cargo, workspace, toolchain } => {
+                let colour = std::io::stderr().is_terminal();
+                build::develop(cargo, workspace, &self.plugin, toolchain, colour).map_err(compile_failure)?
+            }
+            MadeBy::Program(foreign) => foreign.develop().map_err(foreign_failure)?,
+        };
+        if !diagnostics.is_empty() {
+            // The compiler's own words, with its own colours. There is nobody to tell when it is closed.
+            let _ = std::io::stderr().lock().write_all(diagnostics.as_bytes());
         }
-        *self.diagnostics.borrow_mut() = without_colours(&outcome.diagnostics);
-        let Some(module) = outcome.module else { return Ok(None) };
+        *self.diagnostics.borrow_mut() = without_colours(&diagnostics);
+        let Some(module) = module else { return Ok(None) };
         let mut sources = Watched::default();
-        outcome.sources.iter().for_each(|source| sources.note_alone(source));
+        for source in &read {
+            sources.note_alone(source);
+        }
         watched.add(sources);
-        *self.sources.borrow_mut() = outcome.sources;
+        *self.sources.borrow_mut() = read;
         let failed = |error| Failure::environment(format!("failed to read {}: {error}", module.display()));
         std::fs::metadata(&module).map(|file| Some(file.len())).map_err(failed)
     }
@@ -123,7 +196,8 @@ impl Project {
             "metadata": {"name": resource_name(&self.plugin.name), "namespace": "default"},
             "spec": self.spec(&config),
         });
-        let file = self.plugin.root.join("Cargo.toml").display().to_string();
+        let manifest_name = if self.is_crate() { "Cargo.toml" } else { "plugin.toml" };
+        let file = self.plugin.root.join(manifest_name).display().to_string();
         input::checked(&[Source { file, text: manifest.to_string() }])
     }
 

@@ -1,7 +1,6 @@
 //! The plugin's tests, which run once it is served and give way to the next change.
 
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +10,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use super::super::test::has_suites;
 use super::super::watch::Happened;
 use super::milliseconds;
 use super::project::{Project, without_colours};
@@ -30,19 +30,27 @@ struct Under {
 }
 
 impl Running {
-    /// Starts the plugin's native tests, and after them the suites beside it. What came of them is sent, with this number.
-    pub(super) fn start(project: &Project, number: u64, sender: Sender<Happened>) -> std::io::Result<Self> {
-        let mut native = Command::new(environment::cargo());
-        native.args(["test", "--quiet", "--package", &project.plugin.name]);
-        let mut commands = vec![native];
-        if has_suites(&project.plugin.root.join("tests")) {
+    /// Starts the native tests of a plugin that is a crate, and after them the suites beside it. What came of them is
+    /// sent, with this number. Nothing is started where there are none.
+    pub(super) fn start(project: &Project, number: u64, sender: Sender<Happened>) -> std::io::Result<Option<Self>> {
+        let mut commands = Vec::new();
+        if project.is_crate() {
+            let mut native = Command::new(environment::cargo());
+            native.args(["test", "--quiet", "--package", &project.plugin.name]);
+            commands.push(native);
+        }
+        let folder = project.plugin.root.join("tests");
+        if has_suites(&folder) {
             let mut suites = Command::new(std::env::current_exe()?);
-            suites.args(["test", &project.plugin.name, "--plugin"]).arg(project.module());
+            suites.arg("test").arg(folder).arg("--plugin").arg(project.module());
             commands.push(suites);
+        }
+        if commands.is_empty() {
+            return Ok(None);
         }
         for command in &mut commands {
             handover::forget_package(command);
-            command.current_dir(&project.workspace.root).process_group(0);
+            command.current_dir(&project.root).process_group(0);
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         }
         let under = Arc::new(Mutex::new(Under::default()));
@@ -64,7 +72,7 @@ impl Running {
             // Nobody is left to be told when everything ends.
             let _ = sender.send(Happened::Known(number, "tests", summary(passed, &all, milliseconds(began))));
         });
-        Ok(running)
+        Ok(Some(running))
     }
 
     /// Ends them, and whatever they have started.
@@ -93,13 +101,6 @@ fn finished(command: &mut Command, under: &Mutex<Under>) -> std::io::Result<Outp
     let output = child.wait_with_output();
     lock().group = None;
     output
-}
-
-/// Whether there is a file that may be a suite.
-fn has_suites(folder: &Path) -> bool {
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let kinds = ["yaml", "yml", "textproto"];
-    files.into_iter().any(|file| file.path().extension().is_some_and(|kind| kinds.iter().any(|known| kind == *known)))
 }
 
 /// What is shown of a run.

@@ -1,7 +1,8 @@
 //! The watching process: on each change it builds, has the harness swap, says what changed, and runs the tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead as _;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Instant;
 
@@ -39,8 +40,19 @@ pub(super) fn watch(args: &Args) -> Result<(), Failure> {
         let _ = answers.send(Happened::End);
     });
     let project = Project::open(args)?;
-    let mut work =
-        Work { args, project, plan: first.plan, built, folders, sender, happened, tests: None, number: 0, known: None };
+    let mut work = Work {
+        args,
+        project,
+        plan: first.plan,
+        built,
+        folders,
+        sender,
+        happened,
+        tests: None,
+        number: 0,
+        known: None,
+        during: During::default(),
+    };
     let outcome = work.follow(first.watched);
     work.end();
     outcome
@@ -63,6 +75,37 @@ struct Work<'a> {
     number: u64,
     /// The schema and configuration that were checked last.
     known: Option<Value>,
+    during: During,
+}
+
+/// What changes while it is built: a save that came meanwhile, or what the build makes beside the sources.
+#[derive(Default)]
+struct During {
+    /// Files that changed during each of the last builds, and how many of those there were without a pause.
+    each: BTreeSet<PathBuf>,
+    builds: u32,
+    /// Files that are made.
+    made: BTreeSet<PathBuf>,
+}
+
+impl During {
+    /// Somebody saves during one build or two in a row. What changes during three is made by them, and would have them
+    /// follow each other for ever.
+    const MOST: u32 = 3;
+
+    /// Of the files that changed during a build, those that are newly known to be made.
+    fn note(&mut self, files: &[PathBuf]) -> Vec<PathBuf> {
+        let files: BTreeSet<PathBuf> = files.iter().filter(|file| !self.made.contains(*file)).cloned().collect();
+        self.each = if self.builds == 0 { files } else { self.each.intersection(&files).cloned().collect() };
+        self.builds = if self.each.is_empty() { 0 } else { self.builds + 1 };
+        if self.builds < Self::MOST {
+            return Vec::new();
+        }
+        self.builds = 0;
+        let made: Vec<PathBuf> = std::mem::take(&mut self.each).into_iter().collect();
+        self.made.extend(made.iter().cloned());
+        made
+    }
 }
 
 impl Work<'_> {
@@ -74,16 +117,37 @@ impl Work<'_> {
         }
         self.check();
         self.test();
+        let mut built = true;
         loop {
             self.folders.watch(&watched);
             // What changed before the folders were watched is seen here.
-            let files = self.changed(&watched);
+            let mut files = self.changed(&watched);
+            if std::mem::take(&mut built) && !files.is_empty() {
+                match self.quiet(Instant::now()) {
+                    Ok(()) => files = self.changed(&watched),
+                    Err(Ended) => return Ok(()),
+                }
+                for file in self.during.note(&files) {
+                    note(format!(
+                        "{} changes whenever it is built, and is taken for a part of what is made",
+                        self.name(&file)
+                    ));
+                }
+                files.retain(|file| {
+                    let made = self.during.made.contains(file);
+                    if made {
+                        watched.note_alone(file);
+                    }
+                    !made
+                });
+            }
             if files.is_empty() {
                 match self.wait() {
                     Ok(()) => continue,
                     Err(Ended) => return Ok(()),
                 }
             }
+            built = true;
             match self.change(&watched, &files) {
                 Ok(next) => watched = next,
                 Err(Ended) => return Ok(()),
@@ -93,34 +157,45 @@ impl Work<'_> {
 
     /// Until something may have changed, and it is quiet.
     fn wait(&mut self) -> Result<(), Ended> {
-        let mut since = None;
         loop {
-            let next = match since {
-                None => self.happened.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(_) => self.happened.recv_timeout(QUIET),
-            };
-            match next {
-                Ok(Happened::Change) => {
-                    if since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-                        return Ok(());
-                    }
-                }
+            match self.happened.recv() {
+                Ok(Happened::Change) => return self.quiet(Instant::now()),
                 Ok(Happened::Known(number, name, value)) => self.show(number, name, value)?,
                 Ok(Happened::Answer(_)) => {}
-                Err(RecvTimeoutError::Timeout) => return Ok(()),
-                Ok(Happened::End) | Err(RecvTimeoutError::Disconnected) => return Err(Ended),
+                Ok(Happened::End) | Err(_) => return Err(Ended),
             }
         }
     }
 
+    /// Until nothing changes any more, though not for ever.
+    fn quiet(&mut self, since: Instant) -> Result<(), Ended> {
+        while since.elapsed() <= PATIENCE {
+            match self.happened.recv_timeout(QUIET) {
+                Ok(Happened::Change | Happened::Answer(_)) => {}
+                Ok(Happened::Known(number, name, value)) => self.show(number, name, value)?,
+                Err(RecvTimeoutError::Timeout) => return Ok(()),
+                Ok(Happened::End) | Err(RecvTimeoutError::Disconnected) => return Err(Ended),
+            }
+        }
+        Ok(())
+    }
+
     /// Something has changed: what it comes to, and what is to be watched from now on.
-    fn change(&mut self, watched: &Watched, files: &[String]) -> Result<Watched, Ended> {
+    fn change(&mut self, watched: &Watched, saved: &[PathBuf]) -> Result<Watched, Ended> {
         self.number += 1;
         if let Some(tests) = self.tests.take() {
             tests.stop();
         }
+        let files: Vec<String> = saved.iter().map(|file| self.name(file)).collect();
+        let files = files.as_slice();
         note(format!("{} changed", files.join(", ")));
+        let renewed = self.project.renew(self.args, saved);
         let mut next = self.project.inputs(self.args);
+        if let Err(failure) = renewed {
+            self.refuse(&failure.text(), files)?;
+            next.add(watched.renewed());
+            return Ok(next);
+        }
         self.tell(json!({"state": "building", "files": files}))?;
         let began = Instant::now();
         let before = self.built.bytes;
@@ -200,12 +275,15 @@ impl Work<'_> {
         self.tell(json!({"state": "refused", "files": files, "error": error}))
     }
 
-    /// The files that changed, came or went, as the workspace has them.
-    fn changed(&self, watched: &Watched) -> Vec<String> {
-        let root = &self.project.workspace.root;
+    /// The files that changed, came or went.
+    fn changed(&self, watched: &Watched) -> Vec<PathBuf> {
         let now = self.project.inputs(self.args);
-        let files = watched.changed().into_iter().chain(watched.unknown(&now));
-        files.map(|path| path.strip_prefix(root).unwrap_or(path).display().to_string()).collect()
+        watched.changed().into_iter().chain(watched.unknown(&now)).map(PathBuf::from).collect()
+    }
+
+    /// A file as the project has it.
+    fn name(&self, file: &Path) -> String {
+        file.strip_prefix(&self.project.root).unwrap_or(file).display().to_string()
     }
 
     /// Shows the build on the page.
@@ -241,8 +319,9 @@ impl Work<'_> {
             return;
         }
         match Running::start(&self.project, self.number, self.sender.clone()) {
+            Ok(None) => {}
             Ok(running) => {
-                self.tests = Some(running);
+                self.tests = running;
                 // Whether anybody sees it is found out soon enough.
                 let _ = page("tests", json!({"state": "running"}));
             }
@@ -317,4 +396,26 @@ fn checked(answer: &Value) -> Value {
 
 fn page(name: &str, value: Value) -> Result<(), Ended> {
     send(&Line::Page { name: name.to_owned(), value }).map_err(|_| Ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_during_three_builds_in_a_row_is_made_by_them() {
+        let files = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let mut during = During::default();
+        // A save during one build, another during the next.
+        assert_eq!(during.note(&files(&["a", "log"])), files(&[]));
+        assert_eq!(during.note(&files(&["b", "log"])), files(&[]));
+        assert_eq!(during.note(&files(&["b", "log"])), files(&["log"]));
+        // It is known now, whatever else is saved.
+        for _ in 0..5 {
+            assert_eq!(during.note(&files(&["log"])), files(&[]));
+            assert_eq!(during.note(&files(&["a", "log"])), files(&[]));
+            assert_eq!(during.note(&files(&["b", "log"])), files(&[]));
+        }
+        assert_eq!(during.made, BTreeSet::from(["log".into()]));
+    }
 }

@@ -93,6 +93,18 @@ fn suites_in(args: &Args, folder: &Path, plugin: Option<&Plugin>) -> Result<Vec<
     Ok(found)
 }
 
+/// Whether a folder has a suite, or something that cannot be read as one.
+pub(crate) fn has_suites(folder: &Path) -> bool {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let of_a_format = |file: PathBuf| Some((format(file.extension()?.to_str())?, file));
+    files.filter_map(of_a_format).any(|(format, file)| {
+        let Ok(text) = std::fs::read_to_string(&file) else { return file.is_file() };
+        let source = mesh::Source { file: file.display().to_string(), text };
+        (format == Format::Yaml && suites::chain::is_chain_suite(&source))
+            || tree::read(&source.text, format).map_or(true, |tree| plugin::is_suite(&tree))
+    })
+}
+
 /// Reads a file, which is nothing when it is no suite: an error for one that was named. Of chain suites a file may have
 /// several.
 fn read(args: &Args, file: &Path, plugin: Option<&Plugin>, named: bool) -> Result<Vec<Found>, Failure> {
