@@ -92,6 +92,27 @@ in Envoy and the harness: 1 agreed, 1 differed, 0 not run in Envoy
 }
 
 #[test]
+fn a_plugin_in_a_chain_is_told_from_its_other_vms() {
+    let folder = folder();
+    fs::create_dir(folder.path().join("resources")).unwrap();
+    for file in ["plugin.yaml", "resources/plugin.yaml"] {
+        let from = repository().join("xtask/tests/suites/envoy-chain").join(file);
+        fs::copy(from, folder.path().join(file)).unwrap();
+    }
+    let ended = test(folder.path(), &support::envoy::program(), &["plugin.yaml"]);
+    let report = untimed(&ended.stdout);
+    for expected in [
+        "plugin.yaml\n  ok     it logs, counts and answers\n  ok     it traps\n  BROKEN it crashes Envoy, and not the harness\n",
+        "`tests[2].requests[0]`: Envoy ended with signal 6\n           panic: unset oneof\n",
+        "`tests[3].requests[0]`: Envoy does not answer, and was ended\n",
+        "in Envoy and the harness: 2 agreed, 2 differed, 0 not run in Envoy\n",
+    ] {
+        assert!(report.contains(expected), "{expected}\n{report}");
+    }
+    ended.refused(1, &["2 tests did not pass"]);
+}
+
+#[test]
 fn the_sample_plugins_and_the_ambient_guide_agree() {
     let suites = ["basic-auth", "acl-check", "check-header", "header-append", "examples/ambient/tests"];
     let ended = test(repository(), &support::envoy::program(), &suites).fine();

@@ -22,12 +22,15 @@ use super::record::{Kept, Line};
 use super::stage::{Stage, Turntable};
 use super::{Run, response, sent};
 use crate::envoy::log::Line as Logged;
-use crate::envoy::{Envoy, Program, bootstrap, servers, transcript};
+use crate::envoy::transcript::{self, Call};
+use crate::envoy::{Envoy, Program, bootstrap, servers};
 
 /// What a test may wait for in real time, all in all.
 const LONGEST: Duration = Duration::from_secs(5);
 /// How long a response may take: a plugin may hold a request, in real time.
 const ANSWER: Duration = Duration::from_secs(30);
+/// Between looks at what cannot be waited for.
+const LOOK: Duration = Duration::from_millis(200);
 /// How long the account of a request that is over may take.
 const ACCOUNT: Duration = Duration::from_secs(2);
 
@@ -158,7 +161,8 @@ async fn one(
     let mut broken = None;
     for (index, request) in test.requests.iter().enumerate() {
         let path = format!("{path}.requests[{index}]");
-        if let Err(why) = exchange(&mut run, &path, request, level, &mut running.envoy, &mut skipped).await {
+        let envoy = &mut running.envoy;
+        if let Err(why) = exchange(&mut run, &path, request, level, (program, envoy), &mut skipped).await {
             broken = Some(format!("`{path}`: {why}"));
             break;
         }
@@ -167,9 +171,7 @@ async fn one(
         Some(_) => running.envoy.metrics().await?,
         None => String::new(),
     };
-    if task.suite.isolation == Isolation::Test {
-        running.envoy.stop().await;
-    }
+    // What plugins say as Envoy ends is no test's.
     let lines = {
         let lines = running.envoy.log().lines();
         said(lines.get(from..).unwrap_or_default(), transcript::main_thread(&lines), level)
@@ -278,7 +280,7 @@ async fn exchange(
     path: &str,
     request: &Request,
     level: model::LogLevel,
-    envoy: &mut Envoy,
+    (program, envoy): (&Program, &mut Envoy),
     skipped: &mut Skipped,
 ) -> Result<(), String> {
     let from = envoy.log().len();
@@ -289,9 +291,12 @@ async fn exchange(
     let sent = sent(request, &run.stage.variables(), run.folder, run.jar.as_ref(), now)?;
     let accounts = |lines: &[Logged]| lines.iter().filter(|line| line.is_access()).count();
     let before = accounts(&envoy.log().lines());
-    let Ok(received) = tokio::time::timeout(ANSWER, send(envoy, sent)).await else {
-        return Err(envoy.silence().await);
+    let received = tokio::select! {
+        received = send(envoy, sent) => Some(received),
+        () = hangs(envoy, program.patience) => None,
+        () = tokio::time::sleep(ANSWER) => None,
     };
+    let Some(received) = received else { return Err(envoy.silence().await) };
     let accounted = envoy.log().until(Instant::now() + ACCOUNT, |lines| accounts(lines) > before).await;
     if envoy.log().is_over() || !accounted && received.status.is_none() {
         return Err(envoy.silence().await);
@@ -321,29 +326,60 @@ async fn exchange(
     run.judge(path, request, &response(received, details), &lines, now)
 }
 
+/// Returns when a plugin's callback does not come to its end.
+async fn hangs(envoy: &Envoy, patience: Duration) {
+    let (mut count, mut since) = (0, Instant::now());
+    loop {
+        let (now, within) = {
+            let lines = envoy.log().lines();
+            (lines.len(), transcript::calls(&lines).last().is_some_and(Call::is_open))
+        };
+        if now != count || !within {
+            (count, since) = (now, Instant::now());
+        } else if since.elapsed() > patience {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 fn is_callout(line: &Logged) -> bool {
     ["proxy_http_call", "proxy_grpc_call", "proxy_grpc_stream"]
         .iter()
         .any(|call| line.text.starts_with("[vm->host] ") && line.text.contains(&format!(".{call}(")))
 }
 
-/// What plugins and scripts logged on the worker, and what Envoy says of them.
+/// What plugins and scripts logged on the worker, what the VMs did that are tried out before, and what Envoy says of them:
+/// what the harness logs.
 fn said(lines: &[Logged], main: Option<&str>, least: model::LogLevel) -> Vec<Line> {
     use model::LogLevel as Level;
     let levels = [Level::Trace, Level::Debug, Level::Info, Level::Warning, Level::Error, Level::Critical];
-    let is_said = |line: &&Logged| {
+    let counts = |line: &Logged| {
         let level = levels.into_iter().find(|level| level.name() == line.level);
         let own = line.text.starts_with("wasm log") || line.text.starts_with("script log: ");
-        let on_main = Some(line.thread.as_str()) == main;
-        let counts = match line.logger.as_str() {
-            "wasm" => !on_main && (own || level >= Some(Level::Warning)),
-            // Of a script as such Envoy speaks while it loads it.
-            "lua" => !on_main && own || level >= Some(Level::Info),
-            _ => false,
-        };
-        counts && level.is_some_and(|level| level >= least)
+        // Of a script as such Envoy speaks while it loads it.
+        let worth = own || level >= Some(if line.logger == "lua" { Level::Info } else { Level::Warning });
+        worth && level.is_some_and(|level| level >= least)
     };
-    lines.iter().filter(is_said).map(|line| Line::new(&line.level, &line.text)).collect()
+    let (mut said, mut tried): (Vec<&Logged>, Vec<&Logged>) = (Vec::new(), Vec::new());
+    for line in lines {
+        let on_main = Some(line.thread.as_str()) == main;
+        match line.logger.as_str() {
+            // The one that is tried out is gone before the main thread has its own.
+            "wasm" if on_main && line.text.starts_with("Thread-Local Wasm created") => tried.clear(),
+            "wasm" if on_main && line.text.starts_with("~Wasm ") => said.append(&mut tried),
+            "wasm" if on_main && counts(line) => tried.push(line),
+            "wasm" | "lua" if counts(line) && !(on_main && line.text.starts_with("script log: ")) => said.push(line),
+            _ => {}
+        }
+    }
+    // A backtrace follows what Envoy says of a trap.
+    let first = |text: &'static str, line: &Logged| {
+        line.text.starts_with(text).then(|| line.text.lines().next().map(str::to_owned)).flatten()
+    };
+    said.into_iter()
+        .map(|line| Line::new(&line.level, &first("Function: ", line).unwrap_or_else(|| line.text.clone())))
+        .collect()
 }
 
 /// Sends a request on a connection of its own.

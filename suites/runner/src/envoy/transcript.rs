@@ -28,6 +28,11 @@ impl Call {
         self.arguments.first().copied().unwrap_or_default()
     }
 
+    /// It has not come to its end.
+    pub(crate) fn is_open(&self) -> bool {
+        self.returned.is_none() && self.failed.is_none()
+    }
+
     /// What it returned is to go on; a callback without a value does.
     pub(crate) fn continues(&self) -> bool {
         matches!(self.returned, Some(0 | 2))

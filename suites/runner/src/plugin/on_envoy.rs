@@ -291,7 +291,7 @@ impl Look<'_> {
             return Err(Stop::Broken(format!("{}: {why}", phase(&failed.name))));
         }
         if let Some(silence) = &taken.silence {
-            let within = taken.calls.last().filter(|call| call.returned.is_none());
+            let within = taken.calls.last().filter(|call| call.is_open());
             let within = within.map(|call| format!("{}: ", phase(&call.name))).unwrap_or_default();
             return Err(Stop::Broken(format!("{within}{silence}")));
         }
