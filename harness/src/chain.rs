@@ -54,6 +54,9 @@ pub enum ChainError {
         /// The issuer.
         issuer: String,
     },
+    /// A certificate to trust is none.
+    #[error("read the certificates to trust: {0}")]
+    Certificates(String),
     /// A module's bytes could not be had.
     #[error("get the module of {extension}")]
     Source {
@@ -106,6 +109,15 @@ pub(crate) enum NetworkFilter {
     },
 }
 
+/// What a proxy has from elsewhere than from its resources.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// Its `xds.node` in Envoy's JSON form; by default it is made from the chain's proxy.
+    pub node: Option<serde_json::Value>,
+    /// Certificates to trust beside the public roots where JSON Web Keys are fetched over `https://`, in PEM.
+    pub ca_certificates: Vec<String>,
+}
+
 /// A chain whose plugins have all accepted their configuration.
 pub struct Chain {
     pub(crate) filters: Vec<ChainFilter>,
@@ -117,6 +129,7 @@ pub struct Chain {
     pub(crate) surroundings: Surroundings,
     keys: Keys,
     rules: Vec<JwtRule>,
+    roots: Arc<[String]>,
     /// What the native filters were made from, so that a chain after this one need not make them again.
     natives: Vec<(String, Arc<dyn NativePlugin>)>,
 }
@@ -150,23 +163,24 @@ impl Chain {
         sink: Arc<dyn Sink>,
         log_level: LogLevel,
     ) -> Result<Self, ChainError> {
-        Self::load_for_node(engine, chain, source, host_env, sink, log_level, None)
+        Self::load_with(engine, chain, source, host_env, sink, log_level, Given::default())
     }
 
-    /// As [`Self::load`], for a proxy whose `xds.node` is given in Envoy's JSON form rather than made from the chain's.
-    pub fn load_for_node(
+    /// As [`Self::load`], for a proxy that is given more.
+    pub fn load_with(
         engine: &Engine,
         chain: &FilterChain,
         source: &dyn ModuleSource,
         host_env: &BTreeMap<String, String>,
         sink: Arc<dyn Sink>,
         log_level: LogLevel,
-        node: Option<serde_json::Value>,
+        Given { node, ca_certificates }: Given,
     ) -> Result<Self, ChainError> {
         let proxy = Arc::new(facts(chain, node));
         let (shared, nature) = (Arc::new(Shared::default()), Arc::new(Real));
         let surroundings = Surroundings { sink, shared, log_level, proxy, nature };
-        Self::assemble(engine, chain, source, host_env, surroundings, &mut Known::default())
+        let mut known = Known::with_roots(ca_certificates.into());
+        Self::assemble(engine, chain, source, host_env, surroundings, &mut known)
     }
 
     /// What surrounds a chain in a world of a test's.
@@ -200,7 +214,8 @@ impl Chain {
     }
 
     /// The chain that takes this one's place. What is the same in both is the same: a plugin whose module and settings
-    /// have not changed keeps its VMs, and is not tried again. Shared data, queues and metrics are those of before.
+    /// have not changed keeps its VMs, and is not tried again. Shared data, queues and metrics are those of before, and so
+    /// are the certificates to trust.
     ///
     /// `network` are the filters in front of it, as for [`Self::in_front`].
     pub fn succeed(
@@ -216,7 +231,7 @@ impl Chain {
         let (proxy, mut known) = if facts == *self.proxy {
             (self.proxy.clone(), Known::of(self))
         } else {
-            (Arc::new(facts), Known::default())
+            (Arc::new(facts), Known::with_roots(self.roots.clone()))
         };
         let surroundings = Surroundings { proxy, ..self.surroundings.clone() };
         let mut next = Self::assemble(engine, chain, source, host_env, surroundings, &mut known)?;
@@ -237,7 +252,10 @@ impl Chain {
         let (policies, sink) = (&chain.policies, &surroundings.sink);
         let keys = match known.keys.take() {
             Some((rules, keys)) if rules == policies.jwt_rules => keys,
-            _ => Keys::new(&policies.jwt_rules, Box::new(Web { sink: sink.clone() }), sink.clone())?,
+            _ => {
+                let web = Web::new(&policies.jwt_rules, &known.roots, sink.clone())?;
+                Keys::new(&policies.jwt_rules, Box::new(web), sink.clone())?
+            }
         };
         let is_tcp = chain.listener.layer == Layer::Network;
         let mut loaded = Self {
@@ -248,6 +266,7 @@ impl Chain {
             surroundings,
             keys,
             rules: policies.jwt_rules.clone(),
+            roots: known.roots.clone(),
             natives: Vec::new(),
         };
         if is_tcp {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use wasmtime::Config;
 
 use crate::code_cache::CodeCache;
+use crate::coverage::Coverage;
 
 /// What a plugin may take. The defaults are Envoy's where Envoy has a limit.
 #[derive(Debug, Clone)]
@@ -52,6 +53,7 @@ pub struct Engine {
     pub(crate) inner: wasmtime::Engine,
     pub(crate) limits: Arc<Limits>,
     pub(crate) code: Option<Arc<CodeCache>>,
+    pub(crate) coverage: Option<Arc<Coverage>>,
 }
 
 impl Engine {
@@ -81,13 +83,20 @@ impl Engine {
                 }
             })
             .map_err(EngineError::Clock)?;
-        Ok(Self { inner, limits: Arc::new(limits), code: None })
+        Ok(Self { inner, limits: Arc::new(limits), code: None, coverage: None })
     }
 
     /// Keeps what it compiles, and takes what is kept.
     #[must_use]
     pub fn with_code_cache(mut self, cache: Arc<CodeCache>) -> Self {
         self.code = Some(cache);
+        self
+    }
+
+    /// Collects what modules have noted of which of their code was executed.
+    #[must_use]
+    pub fn with_coverage(mut self, coverage: Arc<Coverage>) -> Self {
+        self.coverage = Some(coverage);
         self
     }
 }

@@ -29,6 +29,7 @@ pub mod chain;
 mod cluster;
 pub mod code_cache;
 mod connection;
+pub mod coverage;
 mod crypto;
 mod echo;
 pub mod engine;

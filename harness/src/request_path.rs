@@ -21,8 +21,13 @@ pub(crate) fn normalize(target: &str) -> Option<String> {
         return (target == "*").then(|| target.to_owned());
     }
     let decoded = escaped(path)?;
+    Some(format!("{}{query}", without_dots(&decoded)))
+}
+
+/// A path without its dot segments (RFC 3986, section 5.2.4). It begins with `/`.
+pub(crate) fn without_dots(path: &str) -> String {
     let mut segments: Vec<&str> = Vec::new();
-    let mut parts = decoded[1..].split('/').peekable();
+    let mut parts = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
     while let Some(part) = parts.next() {
         let last = parts.peek().is_none();
         match part {
@@ -37,7 +42,7 @@ pub(crate) fn normalize(target: &str) -> Option<String> {
             part => segments.push(part),
         }
     }
-    Some(format!("/{}{query}", segments.join("/")))
+    format!("/{}", segments.join("/"))
 }
 
 fn escaped(path: &str) -> Option<String> {

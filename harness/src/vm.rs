@@ -14,6 +14,7 @@ use wasmtime::{Extern, ExternType, Instance, Memory, Store, Table, Trap, TypedFu
 use crate::abi::{AbiVersion, LogLevel};
 use crate::callbacks::ByHand;
 use crate::callouts::Host;
+use crate::coverage::Notes;
 use crate::engine::epochs;
 use crate::hazard::{Hazard, HazardKind, MemoryWatch};
 use crate::hostcalls::RestrictedCallback;
@@ -111,6 +112,15 @@ pub(crate) struct Vm {
     failed: bool,
     roots: Vec<(Arc<Plugin>, u32)>,
     memory_watch: MemoryWatch,
+    notes: Option<Notes>,
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        if let Some(notes) = &self.notes {
+            notes.collect(&mut self.store);
+        }
+    }
 }
 
 impl Vm {
@@ -158,6 +168,8 @@ impl Vm {
         store.data_mut().memory = memory;
         store.data_mut().malloc = malloc.map(Rc::new);
         let callbacks = callbacks(&instance, &mut store, module.abi());
+        let notes = module.engine.coverage.as_ref();
+        let notes = notes.map(|coverage| Notes::of(coverage, &instance, &mut store, module.sha256()));
         let mut vm = Self {
             store,
             callbacks,
@@ -167,6 +179,7 @@ impl Vm {
             failed: false,
             roots: Vec::new(),
             memory_watch: MemoryWatch::default(),
+            notes,
         };
         vm.run_start_functions(&instance)?;
         vm.store.data_mut().phase = Phase::Callback;

@@ -59,7 +59,8 @@ pub enum EnvoyError {
 /// Writes the bootstrap for a plan. Module paths are taken as they are, so that Envoy must run on this machine; they
 /// should be absolute.
 ///
-/// `plan.workers` is not part of a bootstrap: it is Envoy's `--concurrency`.
+/// `plan.workers` is not part of a bootstrap: it is Envoy's `--concurrency`. Envoy has one bundle of certificates to trust:
+/// the system's or, where the plan has some, those alone.
 pub fn bootstrap(plan: &Plan) -> Result<Value, EnvoyError> {
     let proxy = &plan.chain.proxy;
     let mut clusters = Vec::new();
@@ -77,6 +78,13 @@ pub fn bootstrap(plan: &Plan) -> Result<Value, EnvoyError> {
     } else {
         listeners.push(upstream::echo_listener());
         clusters.push(upstream::echo_cluster(&upstream));
+    }
+    if !plan.ca_certificates.is_empty() {
+        let roots = json!({"inline_string": plan.ca_certificates.join("\n")});
+        let trusted = "/transport_socket/typed_config/common_tls_context/validation_context/trusted_ca";
+        for place in clusters.iter_mut().filter_map(|cluster: &mut Value| cluster.pointer_mut(trusted)) {
+            place.clone_from(&roots);
+        }
     }
     let mut bootstrap = json!({
         "node": plan.node.clone().unwrap_or_else(|| proxy.node()),

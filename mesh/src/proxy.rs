@@ -61,7 +61,7 @@ pub enum ProxyError {
         candidates: Vec<String>,
     },
     /// Not of the form `namespace/name`.
-    #[error("`{given}` is not of the form NS/NAME, for example default/{given}")]
+    #[error("`{given}` is not of the form NS/NAME, for example default/{}", given.rsplit('/').find(|part| !part.is_empty()).unwrap_or("web"))]
     NotAName {
         /// What was given.
         given: String,

@@ -1,6 +1,7 @@
 //! Plugins to wasm modules: crates by discovery, toolchain and cargo, others by what their `plugin.toml` names.
 
 mod compile;
+mod covered;
 mod develop;
 mod discover;
 mod foreign;
@@ -8,6 +9,7 @@ pub mod fresh;
 mod toolchain;
 
 pub use compile::{CompileError, Profile, compile, compile_examples};
+pub use covered::covered;
 pub use develop::{Developed, develop};
 pub use discover::{DiscoverError, Workspace, discover};
 pub use foreign::{Foreign, ForeignError, Found, find_foreign};

@@ -21,7 +21,7 @@ mod into;
 mod request;
 mod why;
 
-use into::IntoFile;
+pub(crate) use into::IntoFile;
 
 pub use cache::{Cache, CacheError, Cached};
 pub use request::{ModuleRequest, PullPolicy};
@@ -227,13 +227,23 @@ pub fn fetch_module_to(
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(failed)?;
     let mut temporary = crate::file::temporary(folder).map_err(failed)?;
-    let mut into = IntoFile::new(temporary.as_file_mut());
-    let fetched = fetch(reference, sha256, options, &mut |reader| into.take(reader));
-    let (_, size) = into.finish().map_err(failed)?;
-    let digest = fetched?;
+    let (digest, size) = fetch_into((temporary.as_file_mut(), path), reference, sha256, options)?;
     temporary.as_file().sync_all().map_err(failed)?;
     temporary.persist(path).map_err(|error| failed(error.error))?;
     Ok((Source { reference: reference.clone(), digest }, size))
+}
+
+/// The same into a file that is open and empty, and has this path.
+pub(crate) fn fetch_into(
+    (file, path): (&mut File, &Path),
+    reference: &Reference,
+    sha256: Option<&str>,
+    options: &FetchOptions,
+) -> Result<(Digest, u64), FetchError> {
+    let mut into = IntoFile::new(file);
+    let fetched = fetch(reference, sha256, options, &mut |reader| into.take(reader));
+    let (_, size) = into.finish().map_err(|source| FetchError::Write { path: path.to_owned(), source })?;
+    Ok((fetched?, size))
 }
 
 /// Hands a module to `take`, and gives what a pin is compared with.

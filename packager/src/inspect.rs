@@ -34,9 +34,9 @@ mod contents;
 mod image;
 mod istio;
 mod loads;
-mod sections;
-mod size;
-mod symbols;
+pub(crate) mod sections;
+pub(crate) mod size;
+pub(crate) mod symbols;
 #[cfg(test)]
 mod tests;
 

@@ -4,6 +4,7 @@
 
 pub mod blob;
 pub mod build;
+pub mod coverage;
 pub mod credentials;
 pub mod digest;
 pub mod fetch;

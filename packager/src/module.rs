@@ -54,6 +54,13 @@ pub fn check_every(bytes: &[u8]) -> Vec<Report> {
     rules::each(Source::Bytes(bytes), EnvoyVersion::all()).map_or_else(unread, |read| read.reports)
 }
 
+/// As much of the outline of a module, wherever it is, as there is before the first error.
+pub(crate) fn outline_source(source: Source<'_>) -> Result<ModuleInfo, ReadError> {
+    let (mut input, size) = source.open()?;
+    let read = scan::scan(&mut *input, size, None).map_err(|error| source.failed(error))?;
+    Ok(read.info)
+}
+
 fn unread(envoy: EnvoyVersion, error: &ReadError) -> Report {
     let mut report = Report::new(envoy);
     report.problems.push(InspectError::Malformed { offset: 0, reason: error.to_string() }.into());

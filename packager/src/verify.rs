@@ -1,11 +1,15 @@
 //! Everything that Istio's fetcher checks of an image, in its order, and then what it does not check but should.
 
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
 use serde::Serialize;
 
 use crate::blob::Image;
 use crate::digest::Digest;
-use crate::fetch::{Explanation, FetchError, FetchOptions};
-use crate::image::{ExtractError, Form, extract_module, recognise, variant};
+use crate::fetch::{Explanation, FetchError, FetchOptions, IntoFile, fetch_into};
+use crate::image::{ExtractError, Form, extract_module_to, recognise, variant};
 use crate::layout::{Layout, LayoutError};
 use crate::module::EnvoyVersion;
 use crate::reference::{ImageReference, LayoutReference, Reference};
@@ -105,7 +109,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Verify what a reference names. An error means that it could not be looked at: the network, a registry that refuses,
+/// Verify what a reference names, without having its module in memory as a whole. An error means that it could not be looked at: the network, a registry that refuses,
 /// this machine. Whatever is wrong with the thing itself is in the report.
 pub fn verify(
     reference: &Reference,
@@ -122,28 +126,29 @@ pub fn verify(
             checks.passed("reference", format!("`oci://{image}` in a resource"));
             let image = from_registry(image, sha256, options, folder.path(), &mut checks, &mut report)?;
             if let Some(image) = image {
-                check_image(&image, options, envoy, &mut checks, &mut report);
+                check_image(&image, options, envoy, folder.path(), &mut checks, &mut report)?;
             }
         }
         Reference::Layout(layout) => {
             checks.passed("reference", "an image in a layout");
             if let Some(image) = from_layout(layout, sha256, &mut checks, &mut report)? {
-                check_image(&image, options, envoy, &mut checks, &mut report);
+                check_image(&image, options, envoy, folder.path(), &mut checks, &mut report)?;
             }
         }
         Reference::File(_) | Reference::Url(_) => {
             let is_url = matches!(reference, Reference::Url(_));
             checks.passed("reference", "a plain module");
-            match crate::fetch::fetch_module(reference, sha256.filter(|_| is_url), options) {
-                Ok(fetched) => {
-                    checks.passed("download", format!("{} bytes", fetched.module.len()));
+            let (mut file, module) = place(folder.path())?;
+            match fetch_into((&mut file, &module), reference, sha256.filter(|_| is_url), options) {
+                Ok((digest, size)) => {
+                    checks.passed("download", format!("{size} bytes"));
                     let pin = sha256.filter(|text| is_url && !text.is_empty());
-                    let detail = pin.map_or_else(|| pin_hint(&fetched.digest, is_url), str::to_owned);
+                    let detail = pin.map_or_else(|| pin_hint(&digest, is_url), str::to_owned);
                     let outcome = if pin.is_some() { Outcome::Passed } else { Outcome::Skipped };
                     checks.add("pin", true, outcome, detail);
                     checks.passed("magic", "WebAssembly's magic number");
-                    report.digest = Some(fetched.digest);
-                    beyond::module(&fetched.module, envoy, &mut checks);
+                    report.digest = Some(digest);
+                    beyond::module(&module, envoy, &mut checks)?;
                 }
                 Err(error) if error.is_bad_content() => checks.failed(stopped_at(&error), &error),
                 Err(error) => return Err(error),
@@ -154,11 +159,20 @@ pub fn verify(
     Ok(report)
 }
 
+/// A file for the module.
+fn place(folder: &Path) -> Result<(File, PathBuf), FetchError> {
+    let path = folder.join("module.wasm");
+    match File::create_new(&path) {
+        Ok(file) => Ok((file, path)),
+        Err(source) => Err(FetchError::Write { path, source }),
+    }
+}
+
 fn from_registry(
     reference: &ImageReference,
     sha256: Option<&str>,
     options: &FetchOptions,
-    folder: &std::path::Path,
+    folder: &Path,
     checks: &mut Checks,
     report: &mut Report,
 ) -> Result<Option<Image>, FetchError> {
@@ -296,22 +310,37 @@ fn check_pin(in_reference: Option<&Digest>, sha256: Option<&str>, actual: &Diges
     true
 }
 
-fn check_image(image: &Image, options: &FetchOptions, envoy: EnvoyVersion, checks: &mut Checks, report: &mut Report) {
+fn check_image(
+    image: &Image,
+    options: &FetchOptions,
+    envoy: EnvoyVersion,
+    folder: &Path,
+    checks: &mut Checks,
+    report: &mut Report,
+) -> Result<(), FetchError> {
     let variant = match variant(image) {
         Ok(variant) => variant,
-        Err(error) => return checks.failed("layer-media-type", &error),
+        Err(error) => {
+            checks.failed("layer-media-type", &error);
+            return Ok(());
+        }
     };
     report.variant = Some(variant.to_string());
     let last = image.layers.last().map(|layer| layer.descriptor.media_type().to_string()).unwrap_or_default();
     checks.passed("layer-media-type", format!("`{last}`: variant {variant}"));
     for blob in std::iter::once(&image.config).chain(&image.layers) {
         if let Err(error) = blob.open().and_then(crate::blob::BlobReader::finish) {
-            return checks.failed("layer-digest", &error);
+            checks.failed("layer-digest", &error);
+            return Ok(());
         }
     }
     checks.passed("layer-digest", format!("{} and the configuration are what their descriptors say", layers(image)));
-    let module = match extract_module(image, options.limit) {
-        Ok(module) => module,
+    let (mut file, module) = place(folder)?;
+    let mut into = IntoFile::new(&mut file);
+    let extracted = extract_module_to(image, options.limit, &mut |reader| into.take(reader));
+    into.finish().map_err(|source| FetchError::Write { path: module.clone(), source })?;
+    let size = match extracted {
+        Ok(size) => size,
         Err(error) => {
             let name = match &error {
                 ExtractError::NotWasm { .. } => "magic",
@@ -319,27 +348,32 @@ fn check_image(image: &Image, options: &FetchOptions, envoy: EnvoyVersion, check
                 _ => "plugin.wasm",
             };
             let detail = chain(&error) + &earlier_layer(image, options.limit).unwrap_or_default();
-            return checks.add(name, true, Outcome::Failed, detail);
+            checks.add(name, true, Outcome::Failed, detail);
+            return Ok(());
         }
     };
     checks.passed("plugin.wasm", "found");
     checks.passed("magic", "WebAssembly's magic number");
-    checks.passed("size", format!("{} bytes, of at most {}", module.len(), options.limit));
+    checks.passed("size", format!("{size} bytes, of at most {}", options.limit));
     // Only what lies beside the module tells this variant.
     let variant = match recognise(image) {
         Ok(Form::Plugin(variant)) => variant,
         _ => variant,
     };
     report.variant = Some(variant.to_string());
-    beyond::image(image, variant, &module, checks);
-    beyond::module(&module, envoy, checks);
+    beyond::image(image, variant, &module, checks)?;
+    beyond::module(&module, envoy, checks)
 }
 
 /// Where the module is that Istio does not find, if one layer or more were put on top of it.
 fn earlier_layer(image: &Image, limit: u64) -> Option<String> {
     let count = image.layers.len();
     let without_last = |kept: usize| Image { layers: image.layers[..kept].to_vec(), ..image.clone() };
-    let kept = (1..count).rev().find(|kept| extract_module(&without_last(*kept), limit).is_ok())?;
+    let is_in = |image: &Image| {
+        let found = extract_module_to(image, limit, &mut |reader| io::copy(reader, &mut io::sink()).map(drop));
+        found.is_ok()
+    };
+    let kept = (1..count).rev().find(|kept| is_in(&without_last(*kept)))?;
     Some(format!("; layer {kept} of {count} holds it, and Istio looks into the last one only"))
 }
 

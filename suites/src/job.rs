@@ -1,5 +1,6 @@
 //! What the command line asks of the runner, and what it answers: a document each way.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ pub struct Job {
     /// The Envoy to run them in as well.
     #[serde(default)]
     pub envoy: Option<PathBuf>,
+    /// Collect what modules that take notes have noted.
+    #[serde(default)]
+    pub coverage: bool,
     /// The suites, in the order in which they are reported.
     pub suites: Vec<Task>,
 }
@@ -55,6 +59,9 @@ pub enum Kind {
 pub struct Answer {
     /// The suites, in the order of the job.
     pub suites: Vec<Suite>,
+    /// The flags of each module that ran and takes notes, by the digest of its bytes; of each word the lowest bit first.
+    #[serde(default)]
+    pub reached: BTreeMap<String, Vec<u64>>,
 }
 
 /// Chooses tests by their names: part of one, or a regular expression between slashes.

@@ -6,6 +6,7 @@
 
 pub mod bytes;
 pub mod chain;
+pub mod coverage;
 pub mod job;
 pub mod outcome;
 pub mod plugin;

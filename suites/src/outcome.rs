@@ -15,6 +15,9 @@ pub struct Suite {
     /// Why it could not be run at all; it has no tests then.
     #[serde(default)]
     pub problems: Vec<String>,
+    /// What is odd about it, and is no reason to fail.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Its tests, in the file's order.
     pub cases: Vec<Case>,
 }

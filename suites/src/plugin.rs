@@ -26,9 +26,9 @@ pub struct Task {
     pub module: Result<PathBuf, String>,
     /// The plugin's configuration, where there is one.
     pub configuration: Option<PathBuf>,
-    /// Which functions are the plugin's own: the crate's name; none: all of them.
+    /// The schema of the plugin's configuration, where it is known.
     #[serde(default)]
-    pub own_crate: Option<String>,
+    pub schema: Option<PathBuf>,
 }
 
 /// What a suite says.

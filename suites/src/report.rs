@@ -1,5 +1,6 @@
 //! What came of a run, as text, as JSON and as XML for CI services.
 
+pub mod coverage;
 mod junit;
 mod text;
 
@@ -30,6 +31,7 @@ fn suite(suite: &Suite) -> Value {
     json!({
         "file": suite.file,
         "problems": suite.problems,
+        "warnings": suite.warnings,
         "tests": suite.cases.iter().map(case).collect::<Vec<_>>(),
     })
 }

@@ -1,11 +1,15 @@
 //! Reads the operator's resource files: YAML or JSON, folders of them, standard input.
 
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use mesh::{Locator, Problem, ProxyError, Reading, Resources, Source};
 
 use crate::report::{Failure, note};
+
+/// More than any dump of a cluster has; less than a machine can hold.
+const LARGEST: u64 = 256 << 20;
 
 /// Read and validate everything, telling warnings on the way. All errors are in the one failure.
 pub(crate) fn read(files: &[PathBuf]) -> Result<Resources, Failure> {
@@ -33,11 +37,7 @@ pub(crate) fn sources(files: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     let mut sources = Vec::new();
     for file in files {
         if file.as_os_str() == "-" {
-            let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .map_err(|error| Failure::environment(format!("failed to read standard input: {error}")))?;
-            sources.push(Source { file: "-".to_owned(), text });
+            sources.push(Source { file: "-".to_owned(), text: text(std::io::stdin().lock(), "standard input")? });
         } else if file.is_dir() {
             for file in resource_files(file)? {
                 sources.push(source(&file)?);
@@ -92,13 +92,34 @@ fn with_hint(problem: &Problem) -> String {
 
 /// Reads one file of text.
 pub(crate) fn source(file: &Path) -> Result<Source, Failure> {
-    let bytes = std::fs::read(file)
-        .map_err(|error| Failure::environment(format!("failed to read {}: {error}", file.display())))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
+    let name = file.display().to_string();
+    let opened = File::open(file).map_err(|error| Failure::environment(format!("failed to read {name}: {error}")))?;
+    if opened.metadata().is_ok_and(|file| file.len() > LARGEST) {
+        return Err(too_large(&name));
+    }
+    Ok(Source { text: text(opened, &name)?, file: name })
+}
+
+fn too_large(name: &str) -> Failure {
+    Failure::bad(format!("{name}: more than {} MiB, which no resources have", LARGEST >> 20))
+}
+
+/// Text, as much of it as resources can be.
+fn text(from: impl Read, name: &str) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    // What is there may be more than its length says, as with a device.
+    from.take(LARGEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::environment(format!("failed to read {name}: {error}")))?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(too_large(name));
+    }
+    let is_utf16 = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
+    String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Failure::bad(format!("{}: not text in UTF-8: byte {at} begins no character", file.display()))
-    })?;
-    Ok(Source { file: file.display().to_string(), text })
+        let failure = Failure::bad(format!("{name}: not text in UTF-8: byte {at} begins no character"));
+        failure.hints(is_utf16.then(|| "it is text in UTF-16: save it in UTF-8".to_owned()))
+    })
 }
 
 /// A folder's YAML and JSON files, by name.

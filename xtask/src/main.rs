@@ -4,6 +4,7 @@ mod cmd;
 mod environment;
 mod handover;
 mod input;
+mod output;
 mod progress;
 mod report;
 mod scaffold;

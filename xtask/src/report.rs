@@ -70,7 +70,7 @@ impl Failure {
 }
 
 /// The error and its causes in one line, leaving out a cause whose text its parent already ends with.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

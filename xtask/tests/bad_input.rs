@@ -5,12 +5,12 @@
 mod support;
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead as _, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use support::{Server, command, dist, plugwright, repository, request};
+use support::{Server, command, dist, finish, plugwright, repository, request};
 
 /// A module that Envoy loads: ABI marker, allocator, start function.
 const GOOD: &str = r#"(module
@@ -233,6 +233,31 @@ fn data_that_cannot_be_written_is_an_error_of_the_environment() {
 }
 
 #[test]
+fn a_server_says_when_nobody_can_be_told_where_it_listens_and_serves_who_has_had_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = module(folder.path(), GOOD);
+    fs::write(folder.path().join("x.yaml"), format!("{RESOURCE}  url: file://{path}\n")).unwrap();
+    let run = |listen: &str| command(folder.path(), &["run", "-f", "x.yaml", "--listen", listen]);
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = run("127.0.0.1:0").stdout(full).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("error: failed to write to standard output: "), "{stderr}");
+    // The reader is gone before anything is written.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child =
+        run("127.0.0.1:0").arg("--admin").arg("127.0.0.1:0").stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let admin = said.find_map(|line| line.strip_prefix("metrics on http://").map(str::to_owned)).unwrap();
+    let address = admin.split('/').next().unwrap();
+    assert_eq!(request(address, "GET", "/ready", &[]).status, 200);
+    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    assert_eq!((child.wait().unwrap().code(), said.find(|line| line.contains("error"))), (Some(0), None));
+}
+
+#[test]
 fn what_others_have_written_reaches_the_terminal_escaped() {
     let folder = tempfile::tempdir().unwrap();
     let text = "{apiVersion: extensions.istio.io/v1alpha1, kind: WasmPlugin, \
@@ -245,4 +270,112 @@ fn what_others_have_written_reaches_the_terminal_escaped() {
         assert!(said.contains("a\\u{1b}[31mred\\u{202e}"), "{said}");
         assert!(!said.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}')), "{said:?}");
     }
+}
+
+#[test]
+fn what_is_no_text_or_too_much_of_it_is_said_and_not_held() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+    write("latin.yaml", b"kind: \xe9\n");
+    let utf16: Vec<u8> = "\u{feff}kind: Pod\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    write("utf16.yaml", &utf16);
+    write("folder", b"");
+    fs::File::create(folder.path().join("sparse.yaml")).unwrap().set_len(1 << 40).unwrap();
+    for arguments in [&["lint"][..], &["run"], &["envoy"], &["verify"], &["migrate"], &["explain", "--workload", "a/b"]]
+    {
+        let refused = |file: &str, parts: &[&str]| {
+            plugwright(folder.path(), &[arguments, &["-f", file]].concat()).refused(1, parts);
+        };
+        refused("latin.yaml", &["latin.yaml: not text in UTF-8: byte 6 begins no character"]);
+        refused("utf16.yaml", &["utf16.yaml: not text in UTF-8: byte 0", "hint: it is text in UTF-16"]);
+        refused("sparse.yaml", &["sparse.yaml: more than 256 MiB"]);
+        let mut from_stdin = command(folder.path(), &[arguments, &["-f", "-"]].concat());
+        from_stdin.stdin(fs::File::open(folder.path().join("latin.yaml")).unwrap());
+        finish(&mut from_stdin).refused(1, &["standard input: not text in UTF-8: byte 6"]);
+    }
+    plugwright(folder.path(), &["lint", "-f", "/dev/zero"]).refused(1, &["/dev/zero: more than 256 MiB"]);
+}
+
+#[test]
+fn flags_that_cannot_be_meant_are_refused_before_anything_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    for (flag, value, part) in [
+        ("--listen", "nonsense", "expected HOST:PORT, for example 127.0.0.1:8080"),
+        ("--listen", "127.0.0.1:70000", "expected HOST:PORT"),
+        ("--admin", "8080", "expected HOST:PORT"),
+        ("--workers", "0", "1..=1024"),
+        ("--workers", "100000", "1..=1024"),
+    ] {
+        for command in ["run", "envoy"] {
+            let arguments = [command, "-f", "missing.yaml", flag, value];
+            plugwright(folder.path(), &arguments).refused(2, &[flag, part]);
+        }
+    }
+    plugwright(folder.path(), &["registry", "--listen", "x"]).refused(2, &["expected HOST:PORT"]);
+}
+
+#[test]
+fn what_only_the_harness_can_tell_is_told_without_its_own_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = module(folder.path(), GOOD);
+    fs::write(folder.path().join("x.yaml"), format!("{RESOURCE}  url: file://{path}\n")).unwrap();
+    for (arguments, part) in [
+        (&["--upstream", "nonsense"][..], "the upstream nonsense is not of the form http://HOST[:PORT]"),
+        (&["--cluster", "a=b"], "the cluster a b is not of the form"),
+        (&["--upstream", "https://localhost:1", "--upstream-ca", "x.yaml"], "there is no PEM certificate in the text"),
+    ] {
+        let ended = plugwright(folder.path(), &[&["run", "-f", "x.yaml"], arguments].concat()).refused(2, &[part]);
+        assert!(!ended.stderr.contains("usage:"), "{}", ended.stderr);
+    }
+    plugwright(folder.path(), &["run", "-f", "x.yaml", "--workload", "a/b/c"]).refused(2, &["for example default/c"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_leaves_nothing_and_is_named_as_it_was_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = module(folder.path(), GOOD);
+    fs::write(folder.path().join("x.yaml"), format!("{RESOURCE}  url: file://{path}\n")).unwrap();
+    fs::create_dir(folder.path().join("folder")).unwrap();
+    for (out, part) in [
+        ("no/where.json", "failed to write no/where.json: there is no folder no"),
+        ("folder", "failed to write folder: "),
+        ("x.yaml/y", "failed to write x.yaml/y: there is no folder x.yaml"),
+    ] {
+        let ended = plugwright(folder.path(), &["envoy", "-f", "x.yaml", "--out", out]).refused(3, &[part]);
+        let said = ended.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+        assert!(!said.contains(".tmp"), "{said}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+}
+
+#[test]
+fn an_envoy_that_is_none_is_named_and_nothing_is_left_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = module(folder.path(), GOOD);
+    fs::write(folder.path().join("x.yaml"), format!("{RESOURCE}  url: file://{path}\n")).unwrap();
+    let temporary = folder.path().join("temporary");
+    fs::create_dir(&temporary).unwrap();
+    for program in ["/nowhere/envoy", temporary.to_str().unwrap(), &path] {
+        let mut exec = command(folder.path(), &["envoy", "-f", "x.yaml", "--exec"]);
+        finish(exec.env("ENVOY", program).env("TMPDIR", &temporary))
+            .refused(3, &[&format!("failed to run Envoy: {program} is no program"), "hint: without $ENVOY"]);
+    }
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+}
+
+#[test]
+fn nothing_is_printed_of_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("x.yaml"), "").unwrap();
+    assert_eq!(plugwright(folder.path(), &["migrate", "-f", "x.yaml"]).fine().stdout, "");
+}
+
+#[test]
+fn a_file_is_verified_whatever_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("x.yaml"), "kind: Pod\n").unwrap();
+    let ended = plugwright(folder.path(), &["verify", "x.yaml"]);
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(!ended.stderr.contains("docker.io"), "{}", ended.stderr);
+    plugwright(folder.path(), &["verify", dist().to_str().unwrap()]).refused(2, &["is a layout: name an image in it"]);
 }

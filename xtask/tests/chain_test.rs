@@ -106,3 +106,47 @@ tests:
     assert!(ran.stdout.contains("  ok     fine ("), "{}", ran.stdout);
     ran.refused(1, &["2 tests did not pass"]);
 }
+
+/// The suites of a script and a module, beside the module.
+fn fixtures() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let suites = repository().join("xtask/tests/suites");
+    for entry in fs::read_dir(suites.join("chain")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    fs::write(folder.path().join("probe.wasm"), wat::parse_file(suites.join("probe.wat")).unwrap()).unwrap();
+    folder
+}
+
+#[test]
+fn a_suite_has_scripts_and_modules_and_servers_that_do_what_servers_do() {
+    let ran = plugwright(fixtures().path(), &["test", "features.yaml"]).fine();
+    assert!(ran.stdout.ends_with("7 tests: 7 passed, 0 failed, 0 broken\n"), "{}", ran.stdout);
+}
+
+#[test]
+fn what_does_not_end_or_is_not_there_is_said_of_its_test_and_the_rest_runs() {
+    let folder = fixtures();
+    let arguments = ["test", "bad.yaml", "--timeout", "1", "--json", "--report", "report.html"];
+    let ran = plugwright(folder.path(), &arguments);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let tests = report["suites"][0]["tests"].as_array().unwrap();
+    let verdicts: Vec<_> = tests.iter().map(|test| test["verdict"].as_str().unwrap()).collect();
+    assert_eq!(verdicts, ["failed", "failed", "broken", "broken", "broken", "passed"], "{}", ran.stdout);
+    let said = |test: usize| tests[test].to_string();
+    for (test, part) in [
+        (0, "stream_idle_timeout"),
+        (1, "the callback exceeded its time limit"),
+        (2, "127.0.0.1:1"),
+        (3, "nothing.bin"),
+        (4, "nothing.yaml"),
+    ] {
+        assert!(said(test).contains(part), "{part}: {}", said(test));
+    }
+    // What the log of a start says is there once.
+    assert_eq!(tests[5]["logs"], serde_json::json!(["info wasm log: started"]));
+    let page = fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert!(page.contains("a port that nobody listens on") && page.contains("\"traces\":[{"), "{}", page.len());
+    ran.refused(1, &["5 tests did not pass"]);
+}

@@ -123,6 +123,13 @@ fn a_save_is_built_served_and_then_tested_and_a_mistake_leaves_what_was_served()
     assert_eq!(dev.version().as_deref(), Some("three"));
     project.write("tests/config.example.json", "{}");
     dev.wait_for("nothing changes in the chain");
+
+    // Suites beside it run after its native tests, with the module that is served.
+    project.write("tests/callbacks.yaml", &SUITE.replace("one", "three"));
+    dev.wait_for("tests: 1 failed, 1 passed in ");
+    project.write("src/lib.rs", &source("four", "assert_eq!(1, 1);"));
+    dev.wait_for("+ four");
+    dev.wait_for("tests: 1 failed, 1 passed in ");
 }
 
 #[test]

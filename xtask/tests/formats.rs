@@ -6,12 +6,13 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use packager::blob::{Blob, Image};
 use packager::layout::Layout;
 use serde_json::{Value, json};
 
-use support::plugwright;
+use support::{command, finish, plugwright};
 
 /// A folder with the smallest module that Envoy loads, as `m.wasm`.
 fn folder() -> tempfile::TempDir {
@@ -199,4 +200,32 @@ fn what_is_refused_leaves_no_new_layout() {
     package(folder.path(), &["--module", "bad.wasm", "--name", "m"]).refused(1, &["not a WebAssembly module"]);
     package(folder.path(), &["--from", "bad.wasm"]).refused(1, &["bad.wasm"]);
     assert!(!folder.path().join("dist").exists());
+}
+
+/// A module of 128 MiB, most of which is a custom section.
+fn large() -> Vec<u8> {
+    let text = r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+        (func (export "malloc") (param i32) (result i32) i32.const 8) (func (export "_initialize")))"#;
+    let mut module = wat::parse_str(text).unwrap();
+    // Its length, 2^27, in LEB128; and its name, which is empty.
+    module.extend([0, 0x80, 0x80, 0x80, 0x40, 0]);
+    module.resize(module.len() + (1 << 27) - 1, 0);
+    module
+}
+
+#[cfg(unix)]
+#[test]
+fn verify_has_no_module_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("large.wasm"), large()).unwrap();
+    let arguments = ["package", "--module", "large.wasm", "--name", "large", "--layout", "dist", "--format", "oci"];
+    plugwright(folder.path(), &arguments).fine();
+    for reference in ["oci:dist:large", "large.wasm"] {
+        let verify = command(folder.path(), &["verify", reference]);
+        let mut within = Command::new("sh");
+        // As many KiB of addresses as it may have.
+        within.current_dir(folder.path()).args(["-c", "ulimit -v 110000 && exec \"$0\" \"$@\""]);
+        let ended = finish(within.arg(verify.get_program()).args(verify.get_args())).fine();
+        assert!(ended.stdout.contains("loads             in Envoy "), "{}", ended.stdout);
+    }
 }

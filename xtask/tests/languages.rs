@@ -99,6 +99,64 @@ fn a_plugin_in_assemblyscript_is_built_packaged_inspected_and_served() {
     assert_eq!(server.stop("TERM").code, 0);
 }
 
+/// What `test --coverage --json` says of a plugin, with a suite that sends a request's headers and no body.
+fn coverage(plugin: &Path, name: &str, env: &str) -> serde_json::Value {
+    fs::create_dir_all(plugin.join("tests")).unwrap();
+    fs::write(plugin.join("tests/config.json"), r#"{"tag": "blue"}"#).unwrap();
+    let request =
+        "{input: {header: [{key: \":path\", value: /x}]}, result: {has_header: [{key: \":path\", value: /x}]}}";
+    let suite = format!("{env}test: [{{name: passes, request_headers: {request}}}]\n");
+    fs::write(plugin.join("tests/suite.yaml"), suite).unwrap();
+    let ended = with_go(plugin, &["test", name, "--coverage", "--json"]).fine();
+    let mut report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    report["coverage"][0].take()
+}
+
+/// The names of functions that were reached, or were not.
+fn functions(coverage: &serde_json::Value, reached: bool) -> Vec<&str> {
+    let all = coverage["functions"].as_array().unwrap().iter();
+    all.filter(|one| one["reached"] == reached).map(|one| one["name"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn what_no_test_reached_of_a_plugin_in_go_is_known_where_its_module_has_names() {
+    let (_folder, plugin) = example("go");
+    let env = "env: {config_path: config.json}\n";
+    let without = coverage(&plugin, "go-tag", env);
+    assert_eq!((&without["plugin"], &without["named"]), (&"go-tag".into(), &false.into()));
+    assert!(functions(&without, false).iter().any(|name| name.starts_with("function ")), "{}", without["summary"]);
+
+    let text = fs::read_to_string(plugin.join("plugin.toml")).unwrap();
+    fs::write(plugin.join("plugin.toml"), text.replace("-ldflags=-s -w", "-ldflags=-w")).unwrap();
+    let named = coverage(&plugin, "go-tag", env);
+    let module = fs::read_to_string(plugin.join("go.mod")).unwrap();
+    let module = module.lines().next().unwrap().strip_prefix("module ").unwrap();
+    assert_eq!(named["own"], format!("packages main and {module}"));
+    let (reached, missed) = (functions(&named, true), functions(&named, false));
+    assert!(reached.contains(&"main.__stream_.OnHttpRequestHeaders"), "{reached:?}");
+    assert!(missed.contains(&"main.__stream_.OnHttpResponseHeaders"), "{missed:?}");
+    assert!(reached.iter().chain(&missed).all(|name| name.starts_with("main.")), "{reached:?} {missed:?}");
+}
+
+#[test]
+fn what_no_test_reached_of_a_plugin_in_assemblyscript_is_known_where_its_module_has_names() {
+    let (_folder, plugin) = assemblyscript();
+    let without = coverage(&plugin, "assemblyscript-gate", "");
+    assert_eq!(without["named"], false);
+    // Exports have names in any case.
+    assert!(functions(&without, true).contains(&"proxy_on_request_headers"), "{without}");
+    assert!(functions(&without, false).contains(&"proxy_on_response_headers"), "{without}");
+
+    let text = fs::read_to_string(plugin.join("plugin.toml")).unwrap();
+    fs::write(plugin.join("plugin.toml"), text.replace("\"--optimize\"", "\"--debug\"")).unwrap();
+    let named = coverage(&plugin, "assemblyscript-gate", "");
+    assert_eq!((&named["named"], &named["own"]), (&true.into(), &"outside of ~lib".into()));
+    let (reached, missed) = (functions(&named, true), functions(&named, false));
+    assert!(reached.contains(&"assembly/abi/header"), "{reached:?}");
+    assert!(missed.contains(&"assembly/abi/addHeader"), "{missed:?}");
+    assert!(named["others"].as_array().unwrap().iter().any(|group| group["origin"] == "~lib/rt"), "{named}");
+}
+
 #[test]
 fn a_go_program_that_is_no_library_is_refused_by_name() {
     let (_folder, plugin) = example("go");

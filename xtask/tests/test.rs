@@ -69,6 +69,35 @@ fn reports_are_for_programs_too() {
 }
 
 #[test]
+fn a_report_is_a_page_with_everything_that_the_run_came_to() {
+    let folder = folder(&["bad.yaml"]);
+    let path = folder.path().join("report.html");
+    fs::write(&path, "before").unwrap();
+    let arguments = ["bad.yaml", "--filter", "/differs|still/", "--json", "--report", "report.html"];
+    let ended = test(folder.path(), &arguments).refused(1, &["2 tests did not pass"]);
+    let html = fs::read_to_string(&path).unwrap();
+    assert!(html.starts_with("<!doctype html>") && html.contains("<title>Tests of bad.yaml</title>"), "{html}");
+    // What the page shows is what is printed for programs.
+    let printed: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let start = html.find("type=\"application/json\"").unwrap();
+    let data = html[start..].split_once('>').unwrap().1.split("</script>").next().unwrap();
+    let shown: Value = serde_json::from_str(data).unwrap();
+    let names = |suites: &Value, tests: &str| -> Vec<String> {
+        let tests = suites["suites"][0][tests].as_array().unwrap_or_else(|| panic!("no {tests}: {suites}"));
+        tests.iter().map(|test| test["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&shown, "cases"), names(&printed, "tests"));
+    assert!(data.contains("test[0].request_headers.result.has_header[0]"), "{data}");
+    // One that cannot be written changes nothing.
+    test(folder.path(), &["bad.yaml", "--filter", "still", "--report", "no/report.html"])
+        .refused(3, &["failed to write no/report.html: "]);
+    fs::create_dir(folder.path().join("folder")).unwrap();
+    test(folder.path(), &["bad.yaml", "--filter", "still", "--report", "folder"])
+        .refused(3, &["failed to write folder: "]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4, "no temporary file stays");
+}
+
+#[test]
 fn an_update_changes_the_values_that_differ_and_nothing_else() {
     let folder = folder(&["bad.yaml", "good.textproto", "body.data", "expected.data"]);
     let path = folder.path();
@@ -149,8 +178,43 @@ fn what_is_not_there_is_said() {
 }
 
 #[test]
+fn a_configuration_that_is_not_what_the_schema_says_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let schema = r#"{"type": "object", "properties": {"realm": {"type": "string"}}, "additionalProperties": false}"#;
+    let probe = wat::parse_file(repository().join("xtask/tests/suites/probe.wat")).unwrap();
+    let table = "name = \"probe\"\nmodule = \"probe.wasm\"\nconfig-schema = \"schema.json\"\n";
+    let suite = "env: {config_path: c.json}\ntest: [{name: x, plugin_init: {log: [{exact: started}]}}]\n";
+    for (name, text) in [("plugin.toml", table), ("schema.json", schema), ("tests/s.yaml", suite)] {
+        fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+        fs::write(folder.join(name), text).unwrap();
+    }
+    fs::write(folder.join("probe.wasm"), probe).unwrap();
+    // Twice each: what was good is not asked again.
+    for (config, expected) in [
+        (r#"{"realm": "x"}"#, None),
+        (r#"{"relm": "hunter2"}"#, Some("`relm` is not a field here; known is realm (write `realm`)")),
+        ("relm", Some("it is not JSON: expected value at line 1 column 1")),
+    ] {
+        fs::write(folder.join("tests/c.json"), config).unwrap();
+        for _ in 0..2 {
+            let ended = plugwright(folder, &["test", "probe"]).fine();
+            let warnings: Vec<&str> = ended.stdout.lines().filter(|line| line.contains("warning:")).collect();
+            let expected: Vec<String> =
+                expected.iter().map(|what| format!("  warning: tests/c.json: {what}")).collect();
+            assert_eq!(warnings, expected);
+        }
+    }
+    let report = plugwright(folder, &["test", "probe", "--json"]).fine().stdout;
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["suites"][0]["warnings"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn the_sample_plugins_pass_their_suites() {
     let ended = plugwright(repository(), &["test", "--json"]).fine();
     let report: Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert!(report["passed"].as_u64().unwrap() >= 14, "{}", report["passed"]);
+    assert!(report["passed"].as_u64().unwrap() >= 19, "{}", report["passed"]);
+    let suites = report["suites"].as_array().unwrap();
+    assert!(suites.iter().all(|suite| suite["warnings"] == serde_json::json!([])), "{suites:?}");
 }

@@ -135,8 +135,7 @@ fn an_envoy_that_is_not_there_is_said_before_anything_runs() {
     let folder = folder();
     let arguments = ["envoy.yaml", "--plugin", "probe.wasm"];
     let run = |envoy: &str| test(folder.path(), Path::new(envoy), &arguments);
-    run("/no/such/envoy")
-        .refused(3, &["failed to run /no/such/envoy: ", "hint: unset ENVOY to have Envoy 1.40.0 fetched"]);
+    run("/no/such/envoy").refused(3, &["failed to run Envoy: /no/such/envoy is no program", "hint: "]);
     run("/bin/true").refused(3, &["/bin/true does not say which Envoy it is", "hint: "]);
     let both = ["envoy.yaml", "--plugin", "probe.wasm", "--update"];
     test(folder.path(), &support::envoy::program(), &both).refused(2, &["cannot be used with '--update'"]);

@@ -17,9 +17,16 @@ pub(super) struct Known {
     plugins: Vec<Arc<Plugin>>,
     natives: Vec<(String, Arc<dyn NativePlugin>)>,
     pub(super) keys: Option<(Vec<JwtRule>, Keys)>,
+    /// Certificates to trust, in PEM.
+    pub(super) roots: Arc<[String]>,
 }
 
 impl Known {
+    /// Nothing but certificates to trust.
+    pub(super) fn with_roots(roots: Arc<[String]>) -> Self {
+        Self { roots, ..Self::default() }
+    }
+
     /// All that a chain has.
     pub(super) fn of(chain: &Chain) -> Self {
         let http = chain.filters.iter().filter_map(|filter| match filter {
@@ -36,6 +43,7 @@ impl Known {
             plugins,
             natives: chain.natives.clone(),
             keys: Some((chain.rules.clone(), chain.keys.clone())),
+            roots: chain.roots.clone(),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +23,8 @@ use crate::cluster::Clusters;
 use crate::connection::serve_http;
 use crate::engine::Engine;
 use crate::exchange::{Connection, Site};
-use crate::log::Sink;
+use crate::hazard::Hazard;
+use crate::log::{ConnectionSummary, RequestSummary, Sink};
 use crate::module::Module;
 use crate::native::Services;
 use crate::nature::Nature;
@@ -47,6 +48,58 @@ const REST: Duration = Duration::from_secs(10);
 pub trait Documents: Send + Sync {
     /// The document at a URL, or why there is none.
     fn get(&self, url: &str) -> Result<String, String>;
+}
+
+/// Drops what plugins log as they are tried before a chain is accepted: they say it again in the VMs that serve. What
+/// a chain says that is refused is passed on.
+struct Starting {
+    sink: Arc<dyn Sink>,
+    held: Mutex<Option<Vec<(LogLevel, String)>>>,
+}
+
+impl Starting {
+    fn over<T, E>(&self, outcome: Result<T, E>) -> Result<T, E> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if outcome.is_err() {
+            for (level, line) in held.into_iter().flatten() {
+                self.sink.log(level, &line);
+            }
+        }
+        outcome
+    }
+}
+
+impl Sink for Starting {
+    fn log(&self, level: LogLevel, line: &str) {
+        match &mut *self.held.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(held) if line.starts_with("wasm log") => held.push((level, line.to_owned())),
+            _ => self.sink.log(level, line),
+        }
+    }
+
+    fn script(&self, level: LogLevel, line: &str) {
+        self.sink.script(level, line);
+    }
+
+    fn request(&self, summary: &RequestSummary<'_>) {
+        self.sink.request(summary);
+    }
+
+    fn connection(&self, summary: &ConnectionSummary<'_>) {
+        self.sink.connection(summary);
+    }
+
+    fn hazard(&self, hazard: &Hazard<'_>) {
+        self.sink.hazard(hazard);
+    }
+
+    fn trace(&self, trace: &trace::Trace) {
+        self.sink.trace(trace);
+    }
+
+    fn takes_traced_lines(&self) -> bool {
+        self.sink.takes_traced_lines()
+    }
 }
 
 struct Fetched(Arc<dyn Documents>);
@@ -134,9 +187,11 @@ impl ChainProxy {
         let documents = Box::new(Fetched(setting.documents));
         let (keys, upkeep) = Keys::kept_by_caller(&plan.chain.policies.jwt_rules, documents, setting.sink.clone())?;
         let (chain, network) = (&plan.chain, plan.network.as_ref());
+        let starting = Arc::new(Starting { sink: setting.sink, held: Mutex::new(Some(Vec::new())) });
         let surroundings =
-            Chain::surroundings(chain, plan.node.clone(), setting.sink, setting.log_level, setting.nature);
-        let chain = Chain::around(engine, (chain, network), plan, &plan.host_env, surroundings, keys, modules)?;
+            Chain::surroundings(chain, plan.node.clone(), starting.clone(), setting.log_level, setting.nature);
+        let chain = Chain::around(engine, (chain, network), plan, &plan.host_env, surroundings, keys, modules);
+        let chain = starting.over(chain)?;
         if chain.is_tcp {
             return Err(SiteError::Tcp);
         }

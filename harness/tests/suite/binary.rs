@@ -127,6 +127,18 @@ fn strict_makes_hazards_the_exit_code() {
 }
 
 #[test]
+fn the_certificates_of_a_plan_are_those_that_keys_are_fetched_with() {
+    let manifest = "---\n{apiVersion: security.istio.io/v1, kind: RequestAuthentication, metadata: {name: jwt}, \
+                    spec: {jwtRules: [{issuer: i, jwksUri: 'https://localhost:1/keys'}]}}\n";
+    let directory = tempfile::tempdir().unwrap();
+    let mut plan = plan(directory.path(), Guest::recorder("a"), "127.0.0.1:0");
+    plan.chain = support::resolved(manifest);
+    plan.ca_certificates = vec!["text".to_owned()];
+    let output = spawn(&["serve"], &json(&plan)).wait_with_output().unwrap();
+    check_refused(&output, 2, "read the certificates to trust: there is no PEM certificate in the text");
+}
+
+#[test]
 fn network_plugins_of_a_plan_are_in_front() {
     let directory = tempfile::tempdir().unwrap();
     let guest = Guest::default().on("new_connection", |g| format!("{} (i32.const 0)", g.say("connected")));

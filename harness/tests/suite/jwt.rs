@@ -4,9 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
+use harness::chain::Given;
 use serde_json::{Value, json};
 
-use crate::support::{Harness, Recorder, Reply, load_chain, resolved};
+use crate::support::{Harness, Recorder, Reply, load_chain, load_chain_with, resolved};
+use crate::tls::terminator;
 use crate::tokens::{KEY, Signer, encode, now, token};
 
 /// A `RequestAuthentication` with these rules, in which `KEY` stands for the key set of the tests' own key.
@@ -272,16 +274,22 @@ impl KeyServer {
                 while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
                     request.push(byte[0]);
                 }
-                let line = String::from_utf8(request).unwrap().lines().next().unwrap_or_default().to_owned();
+                let line = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned();
                 let body = if line.contains("/.well-known/") {
                     json!({"jwks_uri": format!("http://{address}/found")}).to_string()
                 } else {
                     answers.lock().unwrap().clone()
                 };
+                let target = line.split(' ').nth(1).unwrap_or_default();
+                let (status, more) = match target.split_once('?') {
+                    // Where to is in the query.
+                    Some(("/elsewhere", to)) => ("302 Found", format!("location: {to}\r\n")),
+                    _ if body.is_empty() => ("500 Internal Server Error", String::new()),
+                    _ => ("200 OK", String::new()),
+                };
                 ask.lock().unwrap().push(line);
-                let status = if body.is_empty() { "500 Internal Server Error" } else { "200 OK" };
                 let length = body.len();
-                let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+                let head = format!("HTTP/1.1 {status}\r\n{more}content-length: {length}\r\nconnection: close\r\n\r\n");
                 let _ = stream.write_all((head + &body).as_bytes());
             }
         });
@@ -320,6 +328,87 @@ fn keys_are_fetched_followed_and_kept() {
     refresh();
     assert_eq!(bearer(&harness, &of_new).status, 200, "keys that were good stay when the server fails");
     assert!(server.asked.lock().unwrap().iter().all(|line| line == "GET /keys?secret=1 HTTP/1.1"));
+}
+
+/// A chain that gets its keys from there, and what a token of the key gets.
+fn of_keys_at(url: &str, more: &str, ca_certificates: Vec<String>) -> (Harness, Reply) {
+    let log = Arc::new(Recorder::default());
+    let chain = resolved(&authentication(&format!("{{issuer: i, jwksUri: '{url}'{more}}}")));
+    let given = Given { ca_certificates, ..Given::default() };
+    let harness = Harness::serve(load_chain_with(&chain, &[], log.clone(), given).unwrap(), log, |_| {});
+    let reply = bearer(&harness, &token(&json!({"iss": "i"})));
+    (harness, reply)
+}
+
+#[track_caller]
+fn not_had(harness: &Harness, reply: &Reply, reason: &str) {
+    assert_eq!(reply.status, 401, "no key has signed it: {reply:?}");
+    assert_eq!(harness.get("/").status, 200, "who brings no token is not concerned");
+    let said = harness.log.lines().concat();
+    assert!(said.contains("the keys of issuer i cannot be fetched from ") && said.contains(reason), "{said}");
+}
+
+#[test]
+fn keys_are_fetched_over_https_from_whom_the_certificate_names_and_nobody_else() {
+    let server = KeyServer::start();
+    server.answer(KEY.jwks());
+    let (address, pem, negotiated) = terminator("localhost", &[], server.address);
+    let url = format!("https://localhost:{}/keys", address.port());
+    let (_, reply) = of_keys_at(&url, "", vec![pem.clone()]);
+    assert_eq!(reply.status, 200);
+    assert_eq!(negotiated.lock().unwrap()[0].0.as_deref(), Some("localhost"));
+    let (harness, reply) = of_keys_at(&url, "", Vec::new());
+    not_had(&harness, &reply, "/keys: its certificate is not trusted, or it speaks no TLS");
+    assert!(harness.log.lines().concat().contains("UnknownIssuer"));
+    // It is trusted for its own name only.
+    let (harness, reply) = of_keys_at(&format!("https://{address}/keys"), "", vec![pem]);
+    not_had(&harness, &reply, "its certificate is not trusted");
+}
+
+#[test]
+fn certificates_to_trust_that_are_none_are_refused_where_keys_are_fetched() {
+    let given = || Given { ca_certificates: vec!["text".to_owned()], ..Given::default() };
+    let load = |rule: &str| load_chain_with(&resolved(&authentication(rule)), &[], Arc::default(), given());
+    let Err(error) = load("{issuer: i, jwksUri: 'https://127.0.0.1:1/keys'}") else { panic!("it loaded") };
+    assert_eq!(error.to_string(), "read the certificates to trust: there is no PEM certificate in the text");
+    assert!(load("{issuer: i, jwks: KEY}").is_ok());
+}
+
+#[test]
+fn a_redirect_is_followed_from_one_scheme_to_the_other_and_not_for_ever() {
+    let server = KeyServer::start();
+    server.answer(KEY.jwks());
+    let (address, pem, _) = terminator("localhost", &[], server.address);
+    let (plain, secure) = (format!("http://{}", server.address), format!("https://localhost:{}", address.port()));
+    for url in [
+        format!("{plain}/elsewhere?{secure}/keys"),
+        format!("{secure}/elsewhere?{plain}/keys"),
+        format!("{plain}/elsewhere?/keys"),
+        format!("{plain}/elsewhere?keys"),
+        format!("{secure}/elsewhere?//localhost:{}/keys", address.port()),
+        format!("{plain}/elsewhere?/elsewhere?/keys"),
+    ] {
+        assert_eq!(of_keys_at(&url, "", vec![pem.clone()]).1.status, 200, "{url}");
+    }
+    let (harness, reply) = of_keys_at(&format!("{plain}/elsewhere?"), "", Vec::new());
+    not_had(&harness, &reply, "/elsewhere: it was redirected 10 times");
+    let (harness, reply) = of_keys_at(&format!("{plain}/elsewhere?ftp://h/keys"), "", Vec::new());
+    not_had(&harness, &reply, "that is not an http or https URL");
+}
+
+#[test]
+fn a_server_that_does_not_answer_in_time_or_without_end_has_no_keys() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/keys", silent.local_addr().unwrap());
+    let (harness, reply) = of_keys_at(&url, ", timeout: 1s", Vec::new());
+    not_had(&harness, &reply, "/keys: no answer within 1000 ms");
+    let server = KeyServer::start();
+    server.answer(" ".repeat(33 << 20) + &KEY.jwks());
+    let (harness, reply) = of_keys_at(&format!("http://{}/keys", server.address), ", timeout: 60s", Vec::new());
+    not_had(&harness, &reply, "/keys: the answer broke off or is too long");
+    server.answer("no keys".to_owned());
+    let (_, reply) = of_keys_at(&format!("http://{}/keys", server.address), "", Vec::new());
+    refused(&reply, 401, "Jwks doesn't have any valid public key");
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod lua;
 mod module;
 mod network;
 mod offline;
+mod page;
 mod rbac;
 mod reload;
 mod shared;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use harness::abi::LogLevel;
-use harness::chain::{Chain, ChainError};
+use harness::chain::{Chain, ChainError, Given};
 use harness::engine::{Engine, Limits};
 use harness::hazard::Hazard;
 use harness::log::{ConnectionSummary, RequestSummary, Sink};
@@ -438,10 +438,19 @@ pub(crate) fn load_chain(
     modules: &[(&str, Vec<u8>)],
     log: Arc<Recorder>,
 ) -> Result<Chain, ChainError> {
+    load_chain_with(chain, modules, log, Given::default())
+}
+
+pub(crate) fn load_chain_with(
+    chain: &FilterChain,
+    modules: &[(&str, Vec<u8>)],
+    log: Arc<Recorder>,
+    given: Given,
+) -> Result<Chain, ChainError> {
     let modules = sources(modules);
     let engine = Engine::new(limits()).unwrap();
     let host_env = BTreeMap::from([("ON_HOST".to_owned(), "from the host".to_owned())]);
-    Chain::load(&engine, chain, &modules, &host_env, log, LogLevel::Info)
+    Chain::load_with(&engine, chain, &modules, &host_env, log, LogLevel::Info, given)
 }
 
 impl Harness {

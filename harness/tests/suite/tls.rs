@@ -10,10 +10,10 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use crate::support::{Guest, Harness, wasm};
 
 /// What each client negotiated: server name and protocol.
-type Negotiated = Arc<Mutex<Vec<(Option<String>, Option<Vec<u8>>)>>>;
+pub(crate) type Negotiated = Arc<Mutex<Vec<(Option<String>, Option<Vec<u8>>)>>>;
 
 /// A server that ends TLS and passes what is inside on to `behind`; its certificate is for `name`.
-fn terminator(name: &str, alpn: &[&str], behind: SocketAddr) -> (SocketAddr, String, Negotiated) {
+pub(crate) fn terminator(name: &str, alpn: &[&str], behind: SocketAddr) -> (SocketAddr, String, Negotiated) {
     let key = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let pem = key.cert.pem();
     let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.signing_key.serialize_der()));

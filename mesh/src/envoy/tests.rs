@@ -64,6 +64,22 @@ fn a_sidecar_with_everything() {
 }
 
 #[test]
+fn certificates_to_trust_are_in_every_cluster_with_tls() {
+    let manifest = "{apiVersion: security.istio.io/v1, kind: RequestAuthentication, metadata: {name: jwt, namespace: apps}, \
+                    spec: {jwtRules: [{issuer: i, jwksUri: 'https://keys.example/keys'}]}}\n";
+    let mut plan = plan(manifest, ProxyKind::Sidecar);
+    plan.upstream = Some("http://127.0.0.1:9080".to_owned());
+    plan.clusters = BTreeMap::from([("tls".to_owned(), "https://tls.example".to_owned())]);
+    plan.ca_certificates = vec!["one".to_owned(), "two\n".to_owned()];
+    let written = bootstrap(&plan).unwrap();
+    let clusters = written["static_resources"]["clusters"].as_array().unwrap();
+    let trusted = "/transport_socket/typed_config/common_tls_context/validation_context/trusted_ca";
+    let trusted: Vec<_> = clusters.iter().filter_map(|cluster| cluster.pointer(trusted)).collect();
+    assert_eq!(trusted, [&json!({"inline_string": "one\ntwo\n"}), &json!({"inline_string": "one\ntwo\n"})]);
+    assert_eq!(clusters.len(), 3);
+}
+
+#[test]
 fn a_gateway_with_the_echo() {
     check(&plan(include_str!("golden/gateway.yaml"), ProxyKind::Gateway), "gateway");
 }

@@ -30,9 +30,21 @@ impl Profile {
         ("incremental", "false"),
     ];
 
-    fn arguments() -> impl Iterator<Item = String> {
-        arguments(Self::NAME, Self::SETTINGS)
+    fn how(workspace: &Workspace) -> How {
+        How { profile: Self::NAME, settings: Self::SETTINGS, target: workspace.target.clone(), own: &[] }
     }
+}
+
+/// A way of building.
+pub(super) struct How {
+    /// The profile's name, which is a folder's, too.
+    pub(super) profile: &'static str,
+    /// Its settings.
+    pub(super) settings: &'static [(&'static str, &'static str)],
+    /// The target folder.
+    pub(super) target: PathBuf,
+    /// What the compiler is told of the package's own crate besides.
+    pub(super) own: &'static [&'static str],
 }
 
 /// A profile by its name, with these settings.
@@ -92,7 +104,7 @@ pub fn compile(
     plugins
         .iter()
         .map(|plugin| {
-            let built = compile_one(cargo, workspace, plugin, toolchain)?;
+            let built = build_one(cargo, workspace, plugin, toolchain, &Profile::how(workspace))?;
             let module = workspace.target.join("plugins").join(format!("{}.wasm", plugin.name));
             publish(&built, &module)?;
             Ok(Built {
@@ -106,16 +118,17 @@ pub fn compile(
 }
 
 /// Where cargo put the plugin's module.
-fn compile_one(
+pub(super) fn build_one(
     cargo: &Path,
     workspace: &Workspace,
     plugin: &Plugin,
     toolchain: &Toolchain,
+    how: &How,
 ) -> Result<PathBuf, CompileError> {
     // One plugin at a time, and no other crate type: with an `rlib` beside it (for the crate's own tests), cargo leaves
     // link-time optimisation out without a word, and modules grow by a quarter.
     let what = ["rustc", "--package", &plugin.name, "--lib", "--crate-type", "cdylib"];
-    let mut modules = run(cargo, workspace, &what, &plugin.name, toolchain, |artifact| {
+    let mut modules = run(cargo, workspace, &what, (&plugin.name, toolchain, how), |artifact| {
         artifact.manifest_path.parent().is_some_and(|folder| folder == plugin.root)
     })?;
     modules.pop().map(|(_, module)| module).ok_or_else(|| CompileError::NoModule { plugin: plugin.name.clone() })
@@ -132,7 +145,8 @@ pub fn compile_examples(
     toolchain: &Toolchain,
 ) -> Result<BTreeMap<String, PathBuf>, CompileError> {
     let what = ["build", "--package", package, "--examples", "--features", features];
-    let built = run(cargo, workspace, &what, package, toolchain, |artifact| artifact.target.is_example())?;
+    let how = Profile::how(workspace);
+    let built = run(cargo, workspace, &what, (package, toolchain, &how), |artifact| artifact.target.is_example())?;
     let folder = workspace.target.join("plugins/examples");
     std::fs::create_dir_all(&folder).map_err(|source| CompileError::Io {
         action: "create",
@@ -154,12 +168,11 @@ fn run(
     cargo: &Path,
     workspace: &Workspace,
     what: &[&str],
-    plugin: &str,
-    toolchain: &Toolchain,
+    (plugin, toolchain, how): (&str, &Toolchain, &How),
     wanted: impl Fn(&Artifact) -> bool,
 ) -> Result<Vec<(String, PathBuf)>, CompileError> {
     let spawn = |source| CompileError::Spawn { cargo: cargo.to_owned(), source };
-    let mut child = command(cargo, workspace, what, toolchain).spawn().map_err(spawn)?;
+    let mut child = command(cargo, workspace, what, toolchain, how).spawn().map_err(spawn)?;
     let mut modules = Vec::new();
     if let Some(stdout) = child.stdout.take() {
         for message in Message::parse_stream(BufReader::new(stdout)) {
@@ -179,11 +192,18 @@ fn run(
     Ok(modules)
 }
 
-fn command(cargo: &Path, workspace: &Workspace, what: &[&str], toolchain: &Toolchain) -> Command {
+fn command(cargo: &Path, workspace: &Workspace, what: &[&str], toolchain: &Toolchain, how: &How) -> Command {
     let mut command = Command::new(cargo);
-    command.current_dir(&workspace.root).args(what).args(["--target", TARGET]).args(Profile::arguments());
-    command.args(["--message-format", "json-render-diagnostics"]).arg("--target-dir").arg(&workspace.target);
+    command
+        .current_dir(&workspace.root)
+        .args(what)
+        .args(["--target", TARGET])
+        .args(arguments(how.profile, how.settings));
+    command.args(["--message-format", "json-render-diagnostics"]).arg("--target-dir").arg(&how.target);
     surround(&mut command, workspace, toolchain);
+    if !how.own.is_empty() {
+        command.arg("--").args(how.own);
+    }
     command
 }
 

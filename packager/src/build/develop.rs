@@ -13,10 +13,10 @@ use cargo_metadata::Message;
 use super::compile::{arguments, publish, surround};
 use super::{CompileError, Plugin, TARGET, Toolchain, Workspace, fresh};
 
-const NAME: &str = "plugwright-dev";
+pub(super) const NAME: &str = "plugwright-dev";
 
 /// Dependencies change seldom: they are made small, which makes the module quick to load.
-const SETTINGS: &[(&str, &str)] = &[
+pub(super) const SETTINGS: &[(&str, &str)] = &[
     ("inherits", "\"dev\""),
     ("opt-level", "1"),
     ("package.\"*\".opt-level", "\"s\""),

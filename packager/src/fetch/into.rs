@@ -11,7 +11,7 @@ use crate::digest::Digest;
 const BUFFER: usize = 64 << 10;
 
 /// Writes what it is given, from the file's beginning each time, and tells its own failures from those of reading.
-pub(super) struct IntoFile<'f> {
+pub(crate) struct IntoFile<'f> {
     file: &'f mut File,
     hasher: Sha256,
     size: u64,
@@ -20,11 +20,11 @@ pub(super) struct IntoFile<'f> {
 
 impl<'f> IntoFile<'f> {
     /// Into an empty file.
-    pub(super) fn new(file: &'f mut File) -> Self {
+    pub(crate) fn new(file: &'f mut File) -> Self {
         Self { file, hasher: Sha256::new(), size: 0, failure: None }
     }
 
-    pub(super) fn take(&mut self, reader: &mut dyn Read) -> io::Result<()> {
+    pub(crate) fn take(&mut self, reader: &mut dyn Read) -> io::Result<()> {
         if self.size > 0 {
             self.own(|file| file.set_len(0).and_then(|()| file.rewind()))?;
             (self.hasher, self.size) = (Sha256::new(), 0);
@@ -53,7 +53,7 @@ impl<'f> IntoFile<'f> {
     }
 
     /// The digest and the size of what is in the file, unless writing it has failed.
-    pub(super) fn finish(self) -> io::Result<(Digest, u64)> {
+    pub(crate) fn finish(self) -> io::Result<(Digest, u64)> {
         match self.failure {
             Some(failure) => Err(failure),
             None => Ok((Digest::finish(self.hasher), self.size)),

@@ -6,16 +6,16 @@ use crate::module::is_component;
 
 /// A section: its id, and where it lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Section {
-    pub(super) id: u8,
+pub(crate) struct Section {
+    pub(crate) id: u8,
     /// From the id to the last byte.
-    pub(super) whole: Range<usize>,
+    pub(crate) whole: Range<usize>,
     /// Without id and size.
-    pub(super) content: Range<usize>,
+    pub(crate) content: Range<usize>,
 }
 
 /// Every section in order. One that is cut off ends where the file does, and is the last.
-pub(super) fn sections(bytes: &[u8]) -> impl Iterator<Item = Section> {
+pub(crate) fn sections(bytes: &[u8]) -> impl Iterator<Item = Section> {
     let mut at = 8;
     std::iter::from_fn(move || {
         let start = at;
@@ -29,7 +29,7 @@ pub(super) fn sections(bytes: &[u8]) -> impl Iterator<Item = Section> {
 }
 
 /// An unsigned LEB128 number of at most 32 bits, and how many bytes it takes.
-pub(super) fn leb(bytes: &[u8]) -> Option<(usize, usize)> {
+pub(crate) fn leb(bytes: &[u8]) -> Option<(usize, usize)> {
     let mut value = 0_u64;
     for (position, byte) in bytes.iter().take(5).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * position);
@@ -41,7 +41,7 @@ pub(super) fn leb(bytes: &[u8]) -> Option<(usize, usize)> {
 }
 
 /// A custom section's name and what follows it.
-pub(super) fn custom(content: &[u8]) -> Option<(&str, &[u8])> {
+pub(crate) fn custom(content: &[u8]) -> Option<(&str, &[u8])> {
     let (size, length) = leb(content)?;
     let end = length.checked_add(size)?;
     let name = std::str::from_utf8(content.get(length..end)?).ok()?;
@@ -49,7 +49,7 @@ pub(super) fn custom(content: &[u8]) -> Option<(&str, &[u8])> {
 }
 
 /// What a section id stands for (core specification, "Modules"; component model, "Binary format").
-pub(super) fn name(bytes: &[u8], id: u8) -> &'static str {
+pub(crate) fn name(bytes: &[u8], id: u8) -> &'static str {
     const CORE: [&str; 14] = [
         "custom",
         "type",

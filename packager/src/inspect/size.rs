@@ -166,14 +166,28 @@ fn data_segments(bytes: &[u8], section: &Section) -> Vec<Range<u64>> {
 
 /// Names of functions and data segments.
 #[derive(Default)]
-struct Names<'a> {
+pub(crate) struct Names<'a> {
     /// In the order of the name section.
-    functions: Vec<(usize, &'a str)>,
-    exports: HashMap<usize, &'a str>,
+    pub(crate) functions: Vec<(usize, &'a str)>,
+    pub(crate) exports: HashMap<usize, &'a str>,
     data: HashMap<usize, &'a str>,
 }
 
 impl<'a> Names<'a> {
+    /// The names that are in a module.
+    pub(crate) fn of(bytes: &'a [u8]) -> Self {
+        let mut names = Self::default();
+        for section in sections(bytes) {
+            let content = &bytes[section.content];
+            match (section.id, custom(content)) {
+                (0, Some(("name", data))) => names.read(data),
+                (7, _) if !is_component(bytes) => names.exports(content),
+                _ => {}
+            }
+        }
+        names
+    }
+
     /// The name section; whatever of it cannot be read is left out.
     fn read(&mut self, section: &'a [u8]) {
         for part in NameSectionReader::new(BinaryReader::new(section, 0)).map_while(Result::ok) {
@@ -202,19 +216,13 @@ impl<'a> Names<'a> {
 }
 
 /// Whether these are the names of a Go program: its runtime is always in it.
-pub(super) fn is_go<'a>(mut names: impl Iterator<Item = &'a str>) -> bool {
+pub(crate) fn is_go<'a>(mut names: impl Iterator<Item = &'a str>) -> bool {
     names.any(|name| matches!(name, "runtime.alloc" | "runtime.main" | "runtime.run" | "runtime.mallocgc"))
 }
 
 /// The names in a module's name section.
 pub(super) fn function_names(bytes: &[u8]) -> Vec<&str> {
-    let mut names = Names::default();
-    for section in sections(bytes).filter(|section| section.id == 0) {
-        if let Some(("name", data)) = custom(&bytes[section.content]) {
-            names.read(data);
-        }
-    }
-    names.functions.into_iter().map(|(_, name)| name).collect()
+    Names::of(bytes).functions.into_iter().map(|(_, name)| name).collect()
 }
 
 struct Functions {

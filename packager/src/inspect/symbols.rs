@@ -5,17 +5,20 @@ use std::fmt::{self, Write as _};
 /// Longest name kept. Rust's second mangling can say more in a hundred bytes than anybody wants to read.
 const LIMIT: usize = 400;
 
+/// How the names of hosts that Go's packages are fetched from go on after a dot, where a linker has replaced slashes.
+const HOSTS: [&str; 7] = ["com_", "org_", "net_", "io_", "dev_", "in_", "golang.org_"];
+
 /// What a function's name says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Symbol {
+pub(crate) struct Symbol {
     /// The name as its author wrote it.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The crate, where it is Rust's; the package, where it is Go's.
-    pub(super) origin: Option<String>,
+    pub(crate) origin: Option<String>,
 }
 
 /// Read a name of the name section. `go` says that the module is Go's, whose names are not mangled.
-pub(super) fn symbol(raw: &str, go: bool) -> Symbol {
+pub(crate) fn symbol(raw: &str, go: bool) -> Symbol {
     if let Ok(demangled) = rustc_demangle::try_demangle(raw) {
         let mut name = Bounded(String::new());
         // An error is the limit reached; what is there by then is enough.
@@ -90,7 +93,11 @@ fn package_of(name: &str) -> Option<&str> {
     let name = name.trim_start_matches(['(', '*']);
     let path = name.find(['[', '(']).map_or(name, |end| &name[..end]);
     let slash = path.rfind('/').map_or(0, |slash| slash + 1);
-    let dot = slash + path[slash..].find('.')?;
+    let mut dot = slash + path[slash..].find('.')?;
+    // Go's own linker writes `github.com_a_b.F`: the first dot is a host's.
+    while slash == 0 && HOSTS.iter().any(|host| path[dot + 1..].starts_with(host)) {
+        dot += 1 + path[dot + 1..].find('.')?;
+    }
     (dot > 0).then(|| &path[..dot])
 }
 
@@ -132,6 +139,9 @@ mod tests {
             ("github.com/x/y.(*Context).OnDone", "github.com/x/y"),
             ("(*net/http.Client).Do", "net/http"),
             ("slices.Sort[go.shape.int]", "slices"),
+            ("github.com_x_y.__Context_.OnDone", "github.com_x_y"),
+            ("google.golang.org_protobuf.F", "google.golang.org_protobuf"),
+            ("main.my_function.func1", "main"),
         ] {
             assert_eq!(symbol(name, true).origin.as_deref(), Some(package), "{name}");
         }

@@ -1,6 +1,7 @@
 //! What Istio's fetcher does not look at, and what other readers, or Envoy, then stumble over.
 
 use std::io::{BufReader, Read};
+use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 use serde::Deserialize;
@@ -8,9 +9,9 @@ use serde::Deserialize;
 use crate::blob::{Blob, Image};
 use crate::digest::Digest;
 use crate::image::{MODULE_FILE, RUNTIME_CONFIG_FILE, VARIANT_ANNOTATION, Variant, media_type};
-use crate::module::{self, EnvoyVersion, MAX_MODULE_SIZE};
+use crate::module::{self, EnvoyVersion, MAX_MODULE_SIZE, Source};
 
-use super::{Checks, Outcome, chain, runtime_config};
+use super::{Checks, FetchError, Outcome, chain, runtime_config};
 
 const CONFIG_LIMIT: u64 = 4 << 20;
 const TITLE: &str = "org.opencontainers.image.title";
@@ -38,7 +39,7 @@ struct Annotated {
     annotations: Option<std::collections::BTreeMap<String, String>>,
 }
 
-pub(super) fn image(image: &Image, variant: Variant, module: &[u8], checks: &mut Checks) {
+pub(super) fn image(image: &Image, variant: Variant, module: &Path, checks: &mut Checks) -> Result<(), FetchError> {
     let mut add = |name, outcome, detail: String| checks.add(name, false, outcome, detail);
     let archives = variant != Variant::Oci;
     match (archives, check_diff_ids(image)) {
@@ -82,8 +83,10 @@ pub(super) fn image(image: &Image, variant: Variant, module: &[u8], checks: &mut
             }
         }
     }
-    let (outcome, detail) = runtime_config::check(image, variant, module::outline(module).0.abi);
+    let abi = module::outline_source(Source::File(module))?.abi;
+    let (outcome, detail) = runtime_config::check(image, variant, abi);
     add("runtime-config", outcome, detail);
+    Ok(())
 }
 
 /// Layers whose media type does not go with the variant. Istio looks at one layer, other readers at all.
@@ -179,8 +182,8 @@ fn unpacked_digest(layer: &Blob) -> Result<Digest, String> {
 }
 
 /// Whether Envoy will load the module; of several problems, each is a check of its own.
-pub(super) fn module(bytes: &[u8], envoy: EnvoyVersion, checks: &mut Checks) {
-    let report = module::check(bytes, envoy);
+pub(super) fn module(path: &Path, envoy: EnvoyVersion, checks: &mut Checks) -> Result<(), FetchError> {
+    let (report, _) = module::check_source(Source::File(path), envoy)?;
     if report.is_ok() {
         checks.add("loads", false, Outcome::Passed, format!("in Envoy {envoy}"));
     }
@@ -191,4 +194,5 @@ pub(super) fn module(bytes: &[u8], envoy: EnvoyVersion, checks: &mut Checks) {
     for note in &report.notes {
         checks.add("loads", false, Outcome::Warning, note.to_string());
     }
+    Ok(())
 }

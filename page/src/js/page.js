@@ -157,6 +157,7 @@ function tabs() {
   const failed = LIVE ? 0 : state.entries.filter((entry) => verdictOf(entry.test) !== "passed").length;
   const all = [{ name: "requests", title: LIVE ? "Requests" : "Tests", count: failed ? `${failed} of ${state.entries.length} failed` : state.entries.length || null, bad: failed > 0 }];
   if (LIVE) all.push({ name: "chain", title: "Chain", count: state.known.chain ? list(state.known.chain.filters).length : null }, { name: "configuration", title: "Configuration", count: wrong || null, bad: wrong > 0 });
+  if (list(state.known.coverage).length) all.push({ name: "coverage", title: "Coverage", count: null, bad: false });
   if (state.known.build) all.push({ name: "build", title: "Build", count: BUILD[state.known.build.state]?.[0] === "bad" || state.known.tests?.state === "failed" ? "!" : null, bad: true });
   return all;
 }
@@ -181,9 +182,9 @@ function show(name) {
 }
 
 function drawPanel() {
-  const { chain, configuration, build, tests } = state.known;
+  const { chain, configuration, build, tests, coverage } = state.known;
   const page = (content) => el("div.page", { tabindex: "-1", id: "page" }, content);
-  const views = { requests: () => panes, chain: () => page(chainView(chain)), configuration: () => page(configurationView(chain, configuration)), build: () => page(buildView(build, tests)) };
+  const views = { requests: () => panes, chain: () => page(chainView(chain)), configuration: () => page(configurationView(chain, configuration)), build: () => page(buildView(build, tests)), coverage: () => page(coverageView(list(coverage))) };
   const scrolled = id("page")?.scrollTop ?? 0;
   const same = id("main").firstElementChild?.id === `panel-${state.tab}`;
   if (same && state.tab === "requests") return;
@@ -297,7 +298,7 @@ function help() {
   dialog.replaceChildren(
     el("button.button.close", { type: "button", on: { click: () => dialog.close() } }, "Close"), el("h2", { id: "keys-title" }, "Keyboard"),
     ...keys("Move", ["j ↓", "the next one"], ["k ↑", "the one before"], ["g", "the first"], ["G", "the last"], ["Enter", "read it"], ["Esc", "back to the list"]).flat(),
-    ...keys("Look", ["/", "filter"], [LIVE ? "1 2 3 4" : "1", "views"], ["t", "light, dark, automatic"], ["?", "this help"], ...(LIVE ? [["p", "pause"], ["c", "clear"]] : [])).flat(),
+    ...keys("Look", ["/", "filter"], [LIVE ? "1 2 3 4" : "1 2", "views"], ["t", "light, dark, automatic"], ["?", "this help"], ...(LIVE ? [["p", "pause"], ["c", "clear"]] : [])).flat(),
     ...keys("Filter", ...(LIVE ? [["status:4xx", "by status"], ["method:post", "by method"], ["by:check", "who answered; by:upstream"], ["is:changed", "something was changed; is:failed, is:hazard"]] : [["is:failed", "or is:broken, is:passed"]]), ["word", "anywhere in it"]).flat());
   dialog.showModal();
 }
@@ -338,6 +339,7 @@ function start() {
   if (!LIVE) {
     const data = JSON.parse(id("data").textContent);
     state.entries = casesOf(data);
+    state.known.coverage = data && data.coverage;
     const bad = state.entries.find((entry) => verdictOf(entry.test) !== "passed") ?? state.entries[0];
     state.chosen = bad ? bad.key : null;
     id("connection").replaceChildren(...nodes(shown(data && data.made ? data.made : "")));

@@ -121,3 +121,20 @@ function verdictView(test) {
     logs.length > 0 && el("section", null, el("h3", null, "Logs"), el("div.card.said.mono", null, logs.map((log) => el("div", null, clipped(log))))),
   ];
 }
+
+/** How much is enough to be called good is for the reader to say; only all of it is. */
+function coverageView(all) {
+  const percent = (summary) => (typeof summary.percent === "number" ? `${(Math.floor(summary.percent * 10) / 10).toFixed(1)} %` : "none");
+  return [el("h2", null, "Coverage"), el("p.soft", null, "Which functions of the plugins the tests have reached."),
+    all.map((one) => {
+      const functions = list(one.functions);
+      const missed = functions.filter((each) => !each.reached);
+      const place = (each) => (each.file ? `${each.file}:${each.line}` : each.origin ? `of ${each.origin}` : `function ${each.index}`);
+      const others = list(one.others).reduce((sum, group) => ({ total: sum.total + group.total, reached: sum.reached + group.reached }), { total: 0, reached: 0 });
+      return el("article.block", null, el("header", null, el("h3", null, shown(one.plugin)),
+        one.problem ? el("span.tag.warn", null, "none") : el("span.tag", { class: missed.length ? "" : "good" }, percent(one.summary)), one.own && el("span.soft", null, shown(one.own))),
+      one.problem && el("div.in", null, clipped(one.problem)),
+      !one.problem && el("div.in", null, facts([["functions", `${one.summary.reached} of ${one.summary.total}`], ["lines", one.lines ? `${one.lines.reached} of ${one.lines.total}` : null], ["of others", others.total ? `${others.reached} of ${others.total}` : null]])),
+      missed.length > 0 && el("div.in", null, el("h4", null, "Not reached"), el("ul.missed.mono", null, missed.map((each) => el("li", null, clipped(each.name), " ", el("span.faint", null, shown(place(each))))))));
+    })];
+}

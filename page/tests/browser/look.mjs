@@ -177,6 +177,12 @@ async function file(browser) {
     await fits(tab, name);
     if (name !== "report-narrow") await shot(tab, name);
     await accessible(tab, name);
+    await tab.locator("#tab-coverage").click();
+    check(`${name}: what was not reached is listed, as text`, (await tab.locator("#page").innerText()).includes(`basic_auth::${HOSTILE}`));
+    check(`${name}: how much was is said`, (await tab.locator("#page").innerText()).includes("66.6 %"));
+    await fits(tab, `${name} coverage`);
+    await shot(tab, `${name}-coverage`);
+    await accessible(tab, `${name} coverage`);
     await done(name);
   }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use harness::code_cache::CodeCache;
+use harness::coverage::Coverage;
 use harness::engine::{Engine, Limits};
 use suites::job::{Answer, Filter, Job, Kind, Task};
 use suites::outcome::{Case, Suite};
@@ -42,7 +43,14 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     }
-    let answer = answer(&job, &engine);
+    let coverage = job.coverage.then(|| Arc::new(Coverage::default()));
+    if let Some(coverage) = &coverage {
+        engine = engine.with_coverage(coverage.clone());
+    }
+    let mut answer = answer(&job, &engine);
+    if let Some(coverage) = coverage {
+        answer.reached = coverage.collected();
+    }
     let mut out = std::io::stdout().lock();
     serde_json::to_writer(&mut out, &answer)?;
     out.write_all(b"\n")?;
@@ -121,7 +129,7 @@ fn answer(job: &Job, engine: &Engine) -> Answer {
         .map(|(task, suite)| Suite {
             file: task.file.clone(),
             problems: if let Suites::Broken(problems) = suite { problems.clone() } else { Vec::new() },
-            cases: Vec::new(),
+            ..Suite::default()
         })
         .collect();
     for ((at, _), result) in work.iter().zip(results) {
@@ -129,5 +137,5 @@ fn answer(job: &Job, engine: &Engine) -> Answer {
             suite.cases.push(case);
         }
     }
-    Answer { suites }
+    Answer { suites, ..Answer::default() }
 }

@@ -11,7 +11,7 @@ pub mod template;
 pub mod units;
 
 pub use check::HAZARDS;
-pub use read::{Mistake, is_chain_suite, read};
+pub use read::{Mistake, is_chain_suite, read, read_if_meant};
 pub use task::{Chosen, Planned, Task};
 
 /// The JSON Schema of a suite, as it is published in `docs/chain-test.schema.json`.

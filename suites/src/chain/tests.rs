@@ -105,6 +105,49 @@ fn a_missing_field_and_a_wrong_type_have_their_places() {
 }
 
 #[test]
+fn every_malformed_field_is_said_and_not_only_the_first() {
+    let text = FINE
+        .replace("alice", "1")
+        .replace("[chain.yaml]", "chain.yaml")
+        .replace("- name: first\n", "- name: 5\n  zzz: 1\n")
+        .replace("advance: 5s", "advance: 5")
+        .replace("    expect: {callouts: []}", "    expect: {callouts: 1}\n- requests: 1");
+    check_text(
+        &text,
+        &[
+            "s.yaml:3:1: `resources`: must be a list, is a string",
+            "s.yaml:4:13: `variables.user`: must be a string, is a number",
+            "s.yaml:10:3: `tests[0].name`: must be a string, is a number",
+            "s.yaml:11:3: `tests[0].zzz`: unknown field",
+            "s.yaml:17:5: `tests[0].requests[1].advance`: must be a string, is a number",
+            "s.yaml:18:14: `tests[0].requests[1].expect.callouts`: must be a list, is a number",
+            "s.yaml:19:3: `tests[1].requests`: must be a list, is a number",
+            "s.yaml:19:3: `tests[1].name`: required, but missing",
+        ],
+    );
+}
+
+#[test]
+fn a_key_that_yaml_takes_for_a_boolean_is_said() {
+    let said = "is `true` here";
+    check("user: alice", "y: alice", &[&format!("s.yaml:4:13: `variables.true`: the key `y` {said}")]);
+    check("alice}", "alice, On: x}", &[&format!("s.yaml:4:26: `variables.true`: the key `On` {said}")]);
+    check(
+        "name: x-user",
+        "no: x-user",
+        &[
+            "s.yaml:8:30: `clusters[0].answers[0].headers[0].false`: the key `no` is `false` here",
+            "s.yaml:8:29: `clusters[0].answers[0].headers[0].name`: required, but missing",
+        ],
+    );
+    let fine = FINE.replace("alice}", "alice, \"y\": x, 'no': z, true: x}");
+    assert_eq!(read(&source(&fine)).unwrap()[0].variables.len(), 4);
+    let twice = read(&source(&FINE.replace("alice}", "alice, y: x, on: z}"))).unwrap_err();
+    assert_eq!(twice[0].what, "the key `true` is given twice, first on line 4");
+    assert!(twice[0].hint.as_ref().unwrap().contains("put such keys in quotes"));
+}
+
+#[test]
 fn what_asserts_nothing_is_an_error() {
     let without =
         FINE.replace("    expect: {response: {status: 200}}\n", "").replace("    expect: {callouts: []}\n", "");

@@ -84,6 +84,9 @@ pub fn text(answer: &Answer, style: Style) -> String {
         for problem in &suite.problems {
             let _ = writeln!(out, "  {} {}", style.paint("BROKEN", RED), line(problem));
         }
+        for warning in &suite.warnings {
+            let _ = writeln!(out, "  {} {}", style.paint("warning:", RED), line(warning));
+        }
         for case in &suite.cases {
             one(&mut out, case, style);
         }
@@ -207,7 +210,7 @@ fn time(time: Duration) -> String {
 }
 
 /// One line, without what a terminal would obey.
-fn line(text: &str) -> String {
+pub(super) fn line(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         let obeyed = c.is_control()

@@ -65,13 +65,31 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What modules are built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To be packaged.
+    Package,
+    /// To find out which of their code is executed: crates in a place of their own, with names and lines.
+    Coverage,
+}
+
 /// Build the named plugins, and say which workspace's root they are under.
 pub(crate) fn build(names: &[String], flags: &ToolchainFlags) -> Result<(PathBuf, Vec<Built>), Failure> {
+    build_for(Purpose::Package, names, flags)
+}
+
+/// Build the named plugins for a purpose, and say which workspace's root they are under.
+pub(crate) fn build_for(
+    purpose: Purpose,
+    names: &[String],
+    flags: &ToolchainFlags,
+) -> Result<(PathBuf, Vec<Built>), Failure> {
     let directory = std::env::current_dir().map_err(|e| Failure::environment(format!("no current folder: {e}")))?;
     let asked = Asked::new(names, &directory, flags)?;
     let (mut root, mut built) = (asked.root, Vec::new());
     if let Some(crates) = &asked.crates {
-        let (workspace, modules) = build_crates(crates, flags, &directory)?;
+        let (workspace, modules) = build_crates(purpose, crates, flags, &directory)?;
         root = workspace;
         built = modules;
     }
@@ -165,7 +183,12 @@ pub(crate) fn foreign_failure(error: ForeignError) -> Failure {
     }
 }
 
-fn build_crates(names: &[String], flags: &ToolchainFlags, directory: &Path) -> Result<(PathBuf, Vec<Built>), Failure> {
+fn build_crates(
+    purpose: Purpose,
+    names: &[String],
+    flags: &ToolchainFlags,
+    directory: &Path,
+) -> Result<(PathBuf, Vec<Built>), Failure> {
     let cargo = environment::cargo();
     let question = fresh::Question {
         directory: directory.to_owned(),
@@ -174,7 +197,9 @@ fn build_crates(names: &[String], flags: &ToolchainFlags, directory: &Path) -> R
         preference: flags.toolchain.into(),
         variables: environment::variables(),
     };
-    if let Some(built) = fresh::up_to_date(&question, names) {
+    if purpose == Purpose::Package
+        && let Some(built) = fresh::up_to_date(&question, names)
+    {
         return Ok(built);
     }
     let workspace = build::discover(&cargo, directory, flags.manifest_path.as_deref()).map_err(discover_failure)?;
@@ -184,6 +209,10 @@ fn build_crates(names: &[String], flags: &ToolchainFlags, directory: &Path) -> R
     let mut talk = |sentence: &str| note(sentence);
     let mut installer = Installer { allowed: !flags.no_install, talk: &mut talk };
     let toolchain = build::prepare(&tools, flags.toolchain.into(), &mut installer).map_err(toolchain_failure)?;
+    if purpose == Purpose::Coverage {
+        let built = build::covered(&cargo, &workspace, &plugins, &toolchain).map_err(compile_failure)?;
+        return Ok((workspace.root, built));
+    }
     let started = SystemTime::now();
     let built = build::compile(&cargo, &workspace, &plugins, &toolchain).map_err(compile_failure)?;
     // Without a record the next build asks cargo, and is slower for it.

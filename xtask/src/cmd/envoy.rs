@@ -9,6 +9,7 @@ use mesh::plan::Plan;
 
 use super::run::{PlanFlags, plan};
 use super::watch::Watched;
+use crate::output::{self, Readers};
 use crate::report::{Failure, data, note};
 use crate::{environment, handover, tools};
 
@@ -29,8 +30,17 @@ pub(crate) struct Args {
     exec: bool,
 }
 
+/// The system's public roots, which an Envoy without certificates of its own is told to trust.
+const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let plan = plan(&args.flags, &mut Watched::default())?;
+    let mut plan = plan(&args.flags, &mut Watched::default())?;
+    if !plan.ca_certificates.is_empty() {
+        match std::fs::read_to_string(ROOTS) {
+            Ok(roots) => plan.ca_certificates.insert(0, roots),
+            Err(error) => note(format!("warning: only --upstream-ca is trusted: failed to read {ROOTS}: {error}")),
+        }
+    }
     let written = bootstrap(&plan).map_err(failure)?;
     let text = serde_json::to_string_pretty(&written)
         .map_err(|error| Failure::bad(format!("failed to write the bootstrap: {error}")))?;
@@ -40,8 +50,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     match &args.out {
         None => data(text),
         Some(file) => {
-            save(file, &text)
-                .map_err(|error| Failure::environment(error).context(&format!("write {}", file.display())))?;
+            // It may hold secrets.
+            output::write(file, format!("{text}\n").as_bytes(), Readers::Owner)?;
             note(format!("{} is written", file.display()));
         }
     }
@@ -53,17 +63,6 @@ fn failure(error: EnvoyError) -> Failure {
         EnvoyError::Listen { .. } | EnvoyError::Url { .. } | EnvoyError::NoUpstream => Failure::usage(error),
         EnvoyError::NotTranslated { .. } | EnvoyError::NoModule { .. } => Failure::bad(error),
     }
-}
-
-/// Under a temporary name, which is private from the start, and renamed.
-fn save(file: &Path, text: &str) -> std::io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut partial = tempfile::NamedTempFile::new_in(folder)?;
-    partial.write_all(text.as_bytes())?;
-    partial.write_all(b"\n")?;
-    partial.as_file().sync_all()?;
-    partial.persist(file)?;
-    Ok(())
 }
 
 /// Runs Envoy, passes signals on, and takes the bootstrap away at the end. Envoy refuses to read standard input or an
@@ -103,9 +102,20 @@ fn exec(text: &str, plan: &Plan) -> Result<Failure, Failure> {
 /// The Envoy that `$ENVOY` names, else the one on the path, else one that is fetched.
 pub(crate) fn program() -> Result<PathBuf, Failure> {
     match environment::envoy() {
-        Some(program) => Ok(program),
+        Some(program) if is_program(&program) => Ok(program),
+        Some(program) => Err(Failure::environment(format!("failed to run Envoy: {} is no program", program.display()))
+            .hint("without $ENVOY the one on the path is taken, else one is fetched")),
         None => tools::envoy(&tools_folder()?),
     }
+}
+
+/// Whether it can be run, as far as is seen from here.
+fn is_program(path: &Path) -> bool {
+    #[cfg(unix)]
+    let may_run = |file: &std::fs::Metadata| std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o111 != 0;
+    #[cfg(not(unix))]
+    let may_run = |_: &std::fs::Metadata| true;
+    std::fs::metadata(path).is_ok_and(|file| file.is_file() && may_run(&file))
 }
 
 /// In a checkout the folder that the suites use, else one in the cache.

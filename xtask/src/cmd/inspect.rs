@@ -41,12 +41,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if found.is_ok() { Ok(()) } else { Err(failure(&found)) }
 }
 
-/// A file is taken for one whatever its name, and a folder for a layout whose images have to be named.
+/// A folder may be a plugin's, too.
 fn reference(text: &str) -> Result<Reference, Failure> {
     let path = Path::new(text);
-    if path.is_file() {
-        return Ok(Reference::File(path.to_owned()));
-    }
     if path.join("plugin.toml").is_file() {
         let plugin = Foreign::read(path).map_err(foreign_failure)?;
         return if plugin.module.is_file() {
@@ -60,11 +57,7 @@ fn reference(text: &str) -> Result<Reference, Failure> {
             .hint(format!("{} build {text}/", program())))
         };
     }
-    if path.join("oci-layout").is_file() {
-        return Err(Failure::usage(format!("`{text}` is a layout: name an image in it"))
-            .hint(format!("`oci:{text}:NAME`; index.json has the names")));
-    }
-    registry_flags::reference(text)
+    registry_flags::here_or_there(text)
 }
 
 fn failure(found: &Inspection) -> Failure {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::surroundings::address;
 use crate::handover;
 use crate::report::Failure;
 
@@ -12,7 +13,7 @@ use crate::report::Failure;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Address to listen on; port 0 picks a free one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5000", value_parser = address)]
     listen: String,
     /// Keep everything in this folder instead of in memory.
     #[arg(long, value_name = "DIR")]

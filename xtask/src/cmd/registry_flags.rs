@@ -1,6 +1,6 @@
 //! The flags of every command that talks to a registry, and what is made of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use packager::blob::Image;
@@ -122,6 +122,19 @@ pub(crate) fn reference(text: &str) -> Result<Reference, Failure> {
         let hint = error.hint();
         Failure::usage(error).hints(hint)
     })
+}
+
+/// The same, where a file is taken for one whatever its name, and a folder for a layout whose images have to be named.
+pub(crate) fn here_or_there(text: &str) -> Result<Reference, Failure> {
+    let path = Path::new(text);
+    if path.is_file() {
+        return Ok(Reference::File(path.to_owned()));
+    }
+    if path.join("oci-layout").is_file() {
+        return Err(Failure::usage(format!("`{text}` is a layout: name an image in it"))
+            .hint(format!("`oci:{text}:NAME`; index.json has the names")));
+    }
+    reference(text)
 }
 
 /// The failure that a fetch ends in.

@@ -19,7 +19,7 @@ use packager::verify::Asked;
 use super::images::{images, with_scheme};
 use super::registry_flags::{RegistryFlags, fetch_failure};
 use super::requests;
-use super::surroundings::Surroundings;
+use super::surroundings::{Surroundings, address};
 use super::watch::{self, First, Watched};
 use crate::report::{Failure, note};
 use crate::{environment, handover, input};
@@ -105,18 +105,18 @@ pub(crate) struct ChainFlags {
     #[arg(long = "image", value_name = "URL=REF")]
     images: Vec<String>,
     /// Address to listen on; port 0 picks a free one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
     listen: String,
     /// Where requests go after the chain, `http://`, `https://` or `h2c://HOST[:PORT]`; by default an echo that is
     /// built in. `fixed:STATUS[:BODY]` answers all alike. With `tcp://HOST:PORT` connections are served and not requests: the network chain runs.
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
-    /// Trust the certificates in this PEM file too, for `https://` upstreams and clusters.
+    /// Trust the certificates in this PEM file too, for `https://` upstreams, clusters and `jwksUri`.
     #[arg(long, value_name = "PEM")]
     upstream_ca: Option<PathBuf>,
     /// Worker threads, each with its own VMs; by default one per core.
-    #[arg(long, value_name = "N")]
-    workers: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
     /// Istio's root namespace, whose extensions count for every namespace.
     #[arg(long, value_name = "NAMESPACE", value_parser = NonEmptyStringValueParser::new(), default_value = "istio-system")]
     root_namespace: String,
@@ -221,7 +221,7 @@ pub(crate) fn plan_of(
         node,
         admin: args.surroundings.admin.clone(),
         ca_certificates: args.upstream_ca.as_deref().map(certificates).transpose()?.into_iter().collect(),
-        workers: args.workers,
+        workers: args.workers.map(usize::from),
     })
 }
 
@@ -377,8 +377,7 @@ fn chains<'a>(chain: &'a FilterChain, network: Option<&'a FilterChain>) -> impl 
 }
 
 fn certificates(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path)
-        .map_err(|error| Failure::environment(error).context(&format!("failed to read {}", path.display())))
+    Ok(input::source(path)?.text)
 }
 
 /// The chain's wasm extensions, in order.

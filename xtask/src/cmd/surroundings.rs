@@ -1,6 +1,7 @@
 //! What `run` gives a proxy beside its chain: clusters that filters may call, its node, its administration endpoint.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
 use crate::input;
@@ -19,8 +20,20 @@ pub(crate) struct Surroundings {
     #[arg(long, value_name = "FILE")]
     node: Option<PathBuf>,
     /// Address of the administration endpoint, which has the metrics at /stats/prometheus.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) admin: Option<String>,
+}
+
+/// Where to listen: which of it is an address of this machine is found out there.
+pub(crate) fn address(text: &str) -> Result<String, String> {
+    let (host, port) = text.rsplit_once(':').unwrap_or_default();
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let has_host = bracketed.map_or(!host.is_empty() && !host.contains(':'), |host| host.parse::<Ipv6Addr>().is_ok());
+    if has_host && port.parse::<u16>().is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err("expected HOST:PORT, for example 127.0.0.1:8080 or [::1]:0".to_owned())
+    }
 }
 
 impl Surroundings {
@@ -96,6 +109,18 @@ mod tests {
         let clusters: Vec<_> = given.clusters().unwrap().into_iter().collect();
         let expected = [("a", "http://x:2"), ("b", "http://file:2"), ("outbound|80||h", "http://x:1")];
         assert_eq!(clusters, expected.map(|(name, url)| (name.to_owned(), url.to_owned())));
+    }
+
+    #[test]
+    fn an_address_has_a_host_and_a_port() {
+        for text in ["127.0.0.1:8080", "localhost:0", "[::1]:65535", "0.0.0.0:80", "a.example:1"] {
+            assert_eq!(address(text).as_deref(), Ok(text));
+        }
+        for text in
+            ["", "8080", ":8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "::1:80", "[::1]", "[x]:1", "a:b:1"]
+        {
+            assert!(address(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! `cargo xtask test`.
 
 mod chain;
+mod coverage;
 mod envoy;
 mod find;
+mod schema;
 mod update;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use suites::coverage::Coverage;
 use suites::job::{Answer, Filter, Job, Kind, Task};
 use suites::outcome::Suite;
 use suites::plugin::Level;
@@ -16,8 +19,11 @@ use suites::report::{self, Style, Summary};
 
 pub(super) use find::has_suites;
 
+use coverage::{Builds, Notes};
+
 use super::build::ToolchainFlags;
 use super::registry_flags::RegistryFlags;
+use crate::output::{self, Readers};
 use crate::report::{Failure, data, note};
 use crate::{environment, handover};
 
@@ -26,6 +32,7 @@ use crate::{environment, handover};
 /// A suite is a YAML, JSON or textproto file in a plugin's folder `tests`. docs/testing.md says what is in one. Suites of
 /// Google's Service Extensions plugin tester run as they are, and its flags are known here.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags")]
 pub(crate) struct Args {
     /// Plugins whose suites are run, suites, or folders of them; all plugins of the workspace by default.
     #[arg(value_name = "PLUGIN|FILE")]
@@ -56,8 +63,18 @@ pub(crate) struct Args {
     report: Option<PathBuf>,
     /// Run every test in a real Envoy as well, and fail where it does something else than the harness: the one that $ENVOY
     /// names, else the one on the path, else one that is fetched. docs/testing.md says what is not run there.
-    #[arg(long, conflicts_with = "update")]
+    #[arg(long, conflicts_with_all = ["update", "coverage"])]
     envoy: bool,
+    /// Say which functions of the plugins no test has reached: the plugins' own, or with `=all` those of libraries, too.
+    /// The modules are built with names for it.
+    #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "own")]
+    coverage: Option<Which>,
+    /// Write which source lines were reached, as LCOV's tracefile.
+    #[arg(long, value_name = "FILE", requires = "coverage")]
+    coverage_out: Option<PathBuf>,
+    /// Fail when of any plugin's functions fewer percent were reached.
+    #[arg(long, value_name = "PERCENT", requires = "coverage", value_parser = percent)]
+    coverage_min: Option<f64>,
     /// Write what was seen into the suites, where an exact value was expected and another was seen.
     #[arg(long)]
     update: bool,
@@ -89,45 +106,98 @@ fn level(text: &str) -> Result<Level, String> {
     Level::named(text).ok_or_else(|| format!("there are {}", Level::ALL.map(|(name, _)| name).join(", ")))
 }
 
+/// Whose functions are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Which {
+    /// The plugins' own.
+    Own,
+    /// All that are in the modules.
+    All,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim_end_matches('%').parse().ok();
+    number
+        .filter(|number| (0.0..=100.0).contains(number))
+        .ok_or_else(|| "a number from 0 to 100 is expected".to_owned())
+}
+
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let found = find::find(args)?;
-    let job = Job {
+    let builds = Builds::new(&args.toolchain, args.coverage.is_some());
+    let found = find::find(args, &builds)?;
+    let mut job = Job {
         threads: args.threads.map(usize::from),
         filter: args.filter.clone(),
         timeout: Some(Duration::from_secs(args.timeout)),
         code_cache: Some(environment::cache()?.join("code")),
         bench: args.bench,
         envoy: envoy::program(args.envoy, &found)?,
+        coverage: args.coverage.is_some(),
         suites: found,
     };
-    let answer = ask(&job)?;
+    let notes = match args.coverage {
+        Some(_) => Some(Notes::taken_by(&mut job, &builds, args.coverage_out.is_some())?),
+        None => None,
+    };
+    let mut answer = ask(&job)?;
+    schema::warn(&job, &mut answer.suites)?;
     if job.filter.is_some() && answer.suites.iter().all(|suite| suite.cases.is_empty() && suite.problems.is_empty()) {
         return Err(Failure::usage("--filter: no test has such a name"));
     }
     let shown = logs(args, &job, &answer)?;
+    let coverage = notes.map(|notes| notes.coverage(&answer.reached, args.coverage == Some(Which::All)));
     if args.json {
-        data(report::json(&answer).to_string());
+        let mut report = report::json(&answer);
+        if let (Some(coverage), Some(report)) = (&coverage, report.as_object_mut()) {
+            let coverage = coverage.iter().map(report::coverage::json).collect::<Vec<_>>();
+            report.insert("coverage".to_owned(), coverage.into());
+        }
+        data(report.to_string());
     } else {
         let style = Style { colour: std::io::stdout().is_terminal(), logs: shown };
         data(report::text(&answer, style).trim_end());
+        if let Some(coverage) = coverage.as_deref().filter(|coverage| !coverage.is_empty()) {
+            data(report::coverage::text(coverage).trim_end());
+        }
+    }
+    if let (Some(path), Some(coverage)) = (&args.coverage_out, &coverage) {
+        if coverage.iter().all(|coverage| coverage.files.is_empty()) {
+            warn("--coverage-out: no module says which source lines its code is of; it has to keep its DWARF sections");
+        }
+        output::write(path, report::coverage::lcov(coverage).as_bytes(), Readers::AsBefore)?;
     }
     if let Some(path) = &args.junit {
-        write(path, report::junit(&answer).as_bytes())?;
+        output::write(path, report::junit(&answer).as_bytes(), Readers::AsBefore)?;
     }
     if let Some(path) = &args.report {
         let title =
             if args.targets.is_empty() { "Tests".to_owned() } else { format!("Tests of {}", args.targets.join(", ")) };
-        let data = serde_json::json!({"title": title, "suites": answer.suites});
-        write(path, page::report(&data).as_bytes())?;
+        let coverage = coverage.iter().flatten().map(report::coverage::json).collect::<Vec<_>>();
+        let data = serde_json::json!({"title": title, "suites": answer.suites, "coverage": coverage});
+        output::write(path, page::report(&data).as_bytes(), Readers::AsBefore)?;
     }
     if args.update {
         return update::update(&answer);
     }
     let Summary { failed, broken, .. } = Summary::of(&answer);
     match failed + broken {
-        0 => Ok(()),
+        0 => enough(args.coverage_min, coverage.as_deref().unwrap_or_default()),
         bad => Err(Failure::bad(format!("{bad} test{} did not pass", if bad == 1 { "" } else { "s" }))),
     }
+}
+
+/// Whether of each plugin so many percent were reached.
+fn enough(least: Option<f64>, coverage: &[Coverage]) -> Result<(), Failure> {
+    let Some(least) = least else { return Ok(()) };
+    if coverage.is_empty() {
+        return Err(Failure::bad(format!("the coverage is under {least} %: no module was run")));
+    }
+    let under = coverage.iter().filter(|coverage| !coverage.is_at_least(least)).map(|one| one.plugin.as_str());
+    let under: Vec<&str> = under.collect();
+    if under.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::bad(format!("the coverage of {} is under {least} %", under.join(", "))))
 }
 
 /// Has the job done by the program with the engine.
@@ -137,9 +207,9 @@ fn ask(job: &Job) -> Result<Answer, Failure> {
         let broken = |task: &Task| Suite {
             file: task.file.clone(),
             problems: if let Kind::Broken(problems) = &task.kind { problems.clone() } else { Vec::new() },
-            cases: Vec::new(),
+            ..Suite::default()
         };
-        return Ok(Answer { suites: job.suites.iter().map(broken).collect() });
+        return Ok(Answer { suites: job.suites.iter().map(broken).collect(), ..Answer::default() });
     }
     let failed = |error: serde_json::Error| Failure::environment(format!("failed to talk to the test runner: {error}"));
     let input = serde_json::to_vec(job).map_err(failed)?;
@@ -171,20 +241,6 @@ fn logs(args: &Args, job: &Job, answer: &Answer) -> Result<bool, Failure> {
         file.write_all(text.as_bytes()).map_err(failed)?;
     }
     Ok(shown)
-}
-
-/// Under a temporary name, then renamed.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::environment(format!("failed to write {}: {error}", path.display()));
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
-    if let Ok(old) = std::fs::metadata(path) {
-        file.as_file().set_permissions(old.permissions()).map_err(failed)?;
-    }
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
 }
 
 /// A thing that is odd, and is no reason to stop.

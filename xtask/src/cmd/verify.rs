@@ -47,7 +47,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     match &args.reference {
         Some(reference) => {
-            let reference = registry_flags::reference(reference)?;
+            let reference = registry_flags::here_or_there(reference)?;
             let report = verify(&reference, args.sha256.as_deref(), &args.registry.fetch_options()?, args.envoy)
                 .map_err(fetch_failure)?;
             if args.json {

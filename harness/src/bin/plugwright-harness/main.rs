@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use harness::abi::LogLevel;
-use harness::chain::{Chain, ChainError};
+use harness::chain::{Chain, ChainError, Given};
 use harness::code_cache::CodeCache;
 use harness::engine::{Engine, EngineError, Limits};
 use harness::page::{self, Page};
@@ -55,7 +55,10 @@ enum Failure {
     Refused(Box<dyn std::error::Error>),
     /// With `--strict`: what was met, one line each.
     Hazards(Vec<String>),
+    /// The arguments are wrong.
     Usage(String),
+    /// What the plan was given by flags of another program is wrong.
+    Given(Box<dyn std::error::Error>),
     Environment(Box<dyn std::error::Error>),
 }
 
@@ -63,6 +66,7 @@ impl From<ChainError> for Failure {
     fn from(error: ChainError) -> Self {
         match error {
             ChainError::Source { .. } => Self::Environment(error.into()),
+            ChainError::Certificates(_) => Self::Given(error.into()),
             refused => Self::Refused(refused.into()),
         }
     }
@@ -72,7 +76,7 @@ impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
         match error {
             ServeError::Plugin { .. } | ServeError::Filter { .. } => Self::Refused(error.into()),
-            ServeError::Upstream { .. } | ServeError::Certificates(_) => Self::Usage(error.to_string()),
+            ServeError::Upstream { .. } | ServeError::Certificates(_) => Self::Given(error.into()),
             environment => Self::Environment(environment.into()),
         }
     }
@@ -235,8 +239,9 @@ fn run() -> Result<(), Failure> {
         engine = engine.with_code_cache(cache.clone());
     }
     let progress = Progress::start();
-    let (level, node) = (arguments.log_level, plan.node.clone());
-    let mut chain = Chain::load_for_node(&engine, &plan.chain, &plan, &plan.host_env, sink.clone(), level, node)?;
+    let given = Given { node: plan.node.clone(), ca_certificates: plan.ca_certificates.clone() };
+    let (level, host_env) = (arguments.log_level, &plan.host_env);
+    let mut chain = Chain::load_with(&engine, &plan.chain, &plan, host_env, sink.clone(), level, given)?;
     if let Some(network) = &plan.network {
         chain = chain.in_front(&engine, network, &plan, &plan.host_env)?;
     }
@@ -264,7 +269,6 @@ fn run() -> Result<(), Failure> {
             ..Options::listen_on(plan.listen.clone())
         };
         let server = Server::start(chain, options)?;
-        let mut stdout = std::io::stdout();
         if let Some(admin) = server.admin_address() {
             say(&format!("metrics on http://{admin}/stats/prometheus"));
         }
@@ -277,8 +281,7 @@ fn run() -> Result<(), Failure> {
             say(&format!("trace page on http://{place}{}", page::PATH));
         }
         let scheme = if plan.chain.listener.layer == Layer::Network { "tcp" } else { "http" };
-        writeln!(stdout, "listening on {scheme}://{}", server.address())?;
-        stdout.flush()?;
+        announce(&format!("listening on {scheme}://{}\n", server.address()))?;
         let address = format!("{scheme}://{}", server.address());
         sink.show(&plan, &address);
         if arguments.reload {
@@ -296,6 +299,17 @@ fn run() -> Result<(), Failure> {
         }
         Ok(())
     })
+}
+
+/// A line of data. Somebody who has had enough of it does not keep others from being served.
+fn announce(line: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Environment(format!("failed to write to standard output: {error}").into()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The other way of the socket that standard input is.
@@ -320,6 +334,7 @@ fn main() -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Refused(error)) => (1, chained(&*error)),
         Err(Failure::Hazards(hazards)) => (1, format!("hazards were met:\n  {}", escape_lines(&hazards))),
+        Err(Failure::Given(error)) => (2, chained(&*error)),
         Err(Failure::Usage(text)) => (2, format!("{text}\n\n{USAGE}")),
         Err(Failure::Environment(error)) => (3, chained(&*error)),
     };

@@ -19,7 +19,8 @@ use crate::chain::ChainError;
 use crate::cluster::{Call, Clusters};
 use crate::header_map::HeaderMap;
 use crate::log::Sink;
-use crate::upstream::{Address, Dialer, Scheme, Tls};
+use crate::request_path::without_dots;
+use crate::upstream::{Address, Dialer, Tls};
 
 /// How often Istio's control plane fetches keys again, and how soon after it could not.
 const REFRESH: Duration = Duration::from_mins(20);
@@ -38,9 +39,10 @@ pub(crate) trait Fetch: Send + Sync {
     fn fetch(&self, url: &str, timeout: Duration) -> Result<String, String>;
 }
 
-/// Over HTTP and HTTPS, with the public roots.
+/// Over HTTP and HTTPS.
 pub(crate) struct Web {
-    pub(crate) sink: Arc<dyn Sink>,
+    tls: Option<Tls>,
+    sink: Arc<dyn Sink>,
 }
 
 /// What a server may answer that is no error.
@@ -61,6 +63,13 @@ impl Fetch for Web {
 }
 
 impl Web {
+    /// For the keys of these rules. Servers are trusted by the public roots, and by the certificates in `roots`.
+    pub(crate) fn new(rules: &[JwtRule], roots: &[String], sink: Arc<dyn Sink>) -> Result<Self, ChainError> {
+        let is_needed = rules.iter().any(|rule| rule.jwks.is_none());
+        let tls = is_needed.then(|| Tls::new(roots)).transpose().map_err(ChainError::Certificates)?;
+        Ok(Self { tls, sink })
+    }
+
     /// Follows as many redirects as Go's client does.
     async fn follow(&self, url: &str) -> Result<String, String> {
         let mut url = url.to_owned();
@@ -80,8 +89,7 @@ impl Web {
         let origin = format!("{scheme}://{authority}");
         let http = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
         let address = Address::parse(&origin).filter(|_| http).ok_or("that is not an http or https URL")?;
-        let tls = (address.scheme == Scheme::Https).then(|| Tls::new(&[])).transpose()?;
-        let dialer = Dialer { tls, sink: self.sink.clone() };
+        let dialer = Dialer { tls: self.tls.clone(), sink: self.sink.clone() };
         let clusters = Clusters::new(&BTreeMap::from([(String::new(), address)]), &dialer);
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
         let mut headers = HeaderMap::default();
@@ -98,14 +106,32 @@ impl Web {
             }
             301 | 302 | 303 | 307 | 308 => {
                 let location = answer.headers.text("location").ok_or("it was redirected to nowhere")?;
-                let whole = location.contains("://");
-                Ok(Answer::Elsewhere(if whole { location.to_owned() } else { format!("{origin}{location}") }))
+                Ok(Answer::Elsewhere(resolved(location, (scheme, &origin, &target))))
             }
             // The client answers so for a server that it cannot reach.
+            503 if answer.body.ends_with(b"TLS_error") => {
+                Err("its certificate is not trusted, or it speaks no TLS".to_owned())
+            }
             503 => Err("the server cannot be reached, or answered 503".to_owned()),
             status => Err(format!("the server answered {status}")),
         }
     }
+}
+
+/// What a redirect leads to (RFC 3986, section 5.2.2).
+fn resolved(location: &str, (scheme, origin, target): (&str, &str, &str)) -> String {
+    let has_scheme = location.split(['/', '?', '#']).next().is_some_and(|first| first.contains(':'));
+    let path = target.split('?').next().unwrap_or_default();
+    let target = match location.as_bytes() {
+        _ if has_scheme => return location.to_owned(),
+        [b'/', b'/', ..] => return format!("{scheme}:{location}"),
+        [b'/', ..] => location.to_owned(),
+        [b'?', ..] => format!("{path}{location}"),
+        [] | [b'#', ..] => target.to_owned(),
+        _ => format!("{}{location}", &path[..=path.rfind('/').unwrap_or(0)]),
+    };
+    let (path, query) = target.find(['?', '#']).map_or((&*target, ""), |at| target.split_at(at));
+    format!("{origin}{}{query}", without_dots(path))
 }
 
 /// The keys of all providers, shared by all workers.
@@ -295,6 +321,24 @@ fn without_secrets(url: &str) -> String {
 mod tests {
     use super::*;
     use crate::log::Silent;
+
+    #[test]
+    fn a_redirect_leads_where_a_browser_would_go() {
+        let base = ("https", "https://h:1", "/a/b?c=/d");
+        for (location, url) in [
+            ("http://other/x", "http://other/x"),
+            ("//other/x", "https://other/x"),
+            ("/x?y", "https://h:1/x?y"),
+            ("x", "https://h:1/a/x"),
+            ("../x/./y", "https://h:1/x/y"),
+            ("../../../x", "https://h:1/x"),
+            ("?y=../z", "https://h:1/a/b?y=../z"),
+            ("x?u=http://z", "https://h:1/a/x?u=http://z"),
+            ("", "https://h:1/a/b?c=/d"),
+        ] {
+            assert_eq!(resolved(location, base), url, "{location}");
+        }
+    }
 
     #[test]
     fn a_url_is_shown_without_its_secrets() {

@@ -349,8 +349,7 @@ fn is_callout(line: &Logged) -> bool {
         .any(|call| line.text.starts_with("[vm->host] ") && line.text.contains(&format!(".{call}(")))
 }
 
-/// What plugins and scripts logged on the worker, what the VMs did that are tried out before, and what Envoy says of them:
-/// what the harness logs.
+/// What plugins and scripts logged on the worker, and what Envoy says of them: what the harness logs.
 fn said(lines: &[Logged], main: Option<&str>, least: model::LogLevel) -> Vec<Line> {
     use model::LogLevel as Level;
     let levels = [Level::Trace, Level::Debug, Level::Info, Level::Warning, Level::Error, Level::Critical];
@@ -361,23 +360,21 @@ fn said(lines: &[Logged], main: Option<&str>, least: model::LogLevel) -> Vec<Lin
         let worth = own || level >= Some(if line.logger == "lua" { Level::Info } else { Level::Warning });
         worth && level.is_some_and(|level| level >= least)
     };
-    let (mut said, mut tried): (Vec<&Logged>, Vec<&Logged>) = (Vec::new(), Vec::new());
-    for line in lines {
+    let is_said = |line: &&Logged| {
         let on_main = Some(line.thread.as_str()) == main;
         match line.logger.as_str() {
-            // The one that is tried out is gone before the main thread has its own.
-            "wasm" if on_main && line.text.starts_with("Thread-Local Wasm created") => tried.clear(),
-            "wasm" if on_main && line.text.starts_with("~Wasm ") => said.append(&mut tried),
-            "wasm" if on_main && counts(line) => tried.push(line),
-            "wasm" | "lua" if counts(line) && !(on_main && line.text.starts_with("script log: ")) => said.push(line),
-            _ => {}
+            "wasm" => !on_main && counts(line),
+            "lua" => counts(line) && !(on_main && line.text.starts_with("script log: ")),
+            _ => false,
         }
-    }
+    };
     // A backtrace follows what Envoy says of a trap.
     let first = |text: &'static str, line: &Logged| {
         line.text.starts_with(text).then(|| line.text.lines().next().map(str::to_owned)).flatten()
     };
-    said.into_iter()
+    lines
+        .iter()
+        .filter(is_said)
         .map(|line| Line::new(&line.level, &first("Function: ", line).unwrap_or_else(|| line.text.clone())))
         .collect()
 }

@@ -10,7 +10,7 @@ use suites::chain::model::{ChainTest, Image, Test};
 use suites::chain::{Chosen, Planned, Task};
 
 use super::Args;
-use crate::cmd::build::{self, ToolchainFlags};
+use super::coverage::Builds;
 use crate::cmd::images::with_scheme;
 use crate::cmd::registry_flags::RegistryFlags;
 use crate::cmd::run::{Talk, Wanted};
@@ -18,20 +18,18 @@ use crate::cmd::watch::Watched;
 use crate::input;
 use crate::report::Failure;
 
-/// Reads a file of suites. The error has a line for each mistake, with its hint.
-pub(crate) fn read(source: &Source) -> Result<Vec<ChainTest>, Vec<String>> {
-    suites::chain::read(source).map_err(|mistakes| {
-        let line = |mistake: &suites::chain::Mistake| match &mistake.hint {
-            Some(hint) => format!("{mistake} ({hint})"),
-            None => mistake.to_string(),
-        };
-        mistakes.iter().map(line).collect()
-    })
+/// Reads a file of suites; nothing when it is not meant to be one. The error has a line for each mistake, with its hint.
+pub(crate) fn read(source: &Source) -> Option<Result<Vec<ChainTest>, Vec<String>>> {
+    let line = |mistake: &suites::chain::Mistake| match &mistake.hint {
+        Some(hint) => format!("{mistake} ({hint})"),
+        None => mistake.to_string(),
+    };
+    Some(suites::chain::read_if_meant(source)?.map_err(|mistakes| mistakes.iter().map(line).collect()))
 }
 
 /// Resolves the chains of the tests that are chosen by their names. What is wrong with one chain breaks the tests that
 /// have it, and no other.
-pub(crate) fn task(suite: ChainTest, file: &Path, args: &Args) -> Result<Task, Failure> {
+pub(crate) fn task(suite: ChainTest, file: &Path, args: &Args, builds: &Builds<'_>) -> Result<Task, Failure> {
     let names = suite.tests.iter().map(|test| test.name.as_str());
     let chosen = args.filter.as_ref().map_or_else(|| vec![true; suite.tests.len()], |filter| filter.chosen(names));
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -46,7 +44,7 @@ pub(crate) fn task(suite: ChainTest, file: &Path, args: &Args) -> Result<Task, F
             None => {
                 // Plugins are built once, and only if a test needs them.
                 let images = images.get_or_insert_with(|| {
-                    replacements(&suite.images, &folder, &args.toolchain).map_err(|failure| failure.text())
+                    replacements(&suite.images, &folder, builds).map_err(|failure| failure.text())
                 });
                 let made = match images {
                     Ok(images) => {
@@ -118,15 +116,11 @@ fn unknown_urls(images: &[Image], resources: &Resources) -> Result<(), Failure> 
 }
 
 /// Where the modules of urls are, by url with its scheme.
-fn replacements(
-    images: &[Image],
-    folder: &Path,
-    toolchain: &ToolchainFlags,
-) -> Result<BTreeMap<String, Reference>, Failure> {
+fn replacements(images: &[Image], folder: &Path, builds: &Builds<'_>) -> Result<BTreeMap<String, Reference>, Failure> {
     let names: Vec<String> = images.iter().filter_map(|image| image.plugin.clone()).collect();
     let mut built = BTreeMap::new();
     if !names.is_empty() {
-        let modules = build::build(&names, toolchain)?.1;
+        let modules = builds.build(&names)?;
         built.extend(modules.into_iter().map(|built| (built.plugin.name.clone(), built.module)));
     }
     let mut replacements = BTreeMap::new();

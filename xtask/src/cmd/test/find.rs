@@ -8,6 +8,7 @@ use suites::job::{Kind, Task};
 use suites::plugin;
 use suites::tree::{self, Format};
 
+use super::coverage::Builds;
 use super::{Args, chain, warn};
 use crate::cmd::build;
 use crate::report::Failure;
@@ -21,7 +22,7 @@ struct Found {
 }
 
 /// Everything that the arguments name.
-pub(super) fn find(args: &Args) -> Result<Vec<Task>, Failure> {
+pub(super) fn find(args: &Args, builds: &Builds<'_>) -> Result<Vec<Task>, Failure> {
     let targets: Vec<&String> = args.targets.iter().chain(&args.proto).chain(&args.yaml).collect();
     let (paths, plugins): (Vec<&String>, Vec<&String>) = targets
         .iter()
@@ -32,13 +33,13 @@ pub(super) fn find(args: &Args) -> Result<Vec<Task>, Failure> {
     for path in paths {
         let path = Path::new(path);
         if path.is_dir() {
-            let files = suites_in(args, path, None)?;
+            let files = suites_in((args, builds), path, None)?;
             if files.is_empty() {
                 return Err(Failure::usage(format!("no suite in {}", path.display())));
             }
             found.extend(files);
         } else {
-            found.extend(read(args, path, None, true)?);
+            found.extend(read((args, builds), path, None, true)?);
         }
     }
     if targets.is_empty() || !plugins.is_empty() {
@@ -49,7 +50,7 @@ pub(super) fn find(args: &Args) -> Result<Vec<Task>, Failure> {
             let folder = plugin.root.join("tests");
             let before = found.len();
             if folder.is_dir() {
-                found.extend(suites_in(args, &folder, Some(plugin))?);
+                found.extend(suites_in((args, builds), &folder, Some(plugin))?);
             }
             if found.len() == before {
                 looked.push(folder.display().to_string());
@@ -62,7 +63,7 @@ pub(super) fn find(args: &Args) -> Result<Vec<Task>, Failure> {
         }
         known = Some(plugins);
     }
-    tasks(args, found, known)
+    tasks(args, builds, found, known)
 }
 
 /// Something that is there, and could not be a plugin's name.
@@ -76,7 +77,7 @@ fn format(extension: Option<&str>) -> Option<Format> {
 }
 
 /// A folder's suites, by name.
-fn suites_in(args: &Args, folder: &Path, plugin: Option<&Plugin>) -> Result<Vec<Found>, Failure> {
+fn suites_in(args: (&Args, &Builds<'_>), folder: &Path, plugin: Option<&Plugin>) -> Result<Vec<Found>, Failure> {
     let failed = |error: std::io::Error| Failure::environment(format!("failed to read {}: {error}", folder.display()));
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
@@ -107,7 +108,12 @@ pub(crate) fn has_suites(folder: &Path) -> bool {
 
 /// Reads a file, which is nothing when it is no suite: an error for one that was named. Of chain suites a file may have
 /// several.
-fn read(args: &Args, file: &Path, plugin: Option<&Plugin>, named: bool) -> Result<Vec<Found>, Failure> {
+fn read(
+    (args, builds): (&Args, &Builds<'_>),
+    file: &Path,
+    plugin: Option<&Plugin>,
+    named: bool,
+) -> Result<Vec<Found>, Failure> {
     let bytes =
         std::fs::read(file).map_err(|error| Failure::usage(format!("failed to read {}: {error}", file.display())))?;
     let found = |read| vec![Found { file: shown(file), read, plugin: plugin.cloned() }];
@@ -120,12 +126,12 @@ fn read(args: &Args, file: &Path, plugin: Option<&Plugin>, named: bool) -> Resul
     let format = format(file.extension().and_then(|kind| kind.to_str())).unwrap_or(Format::Textproto);
     if format == Format::Yaml {
         let source = mesh::Source { file: shown(file).display().to_string(), text: text.clone() };
-        if suites::chain::is_chain_suite(&source) {
-            return match chain::read(&source) {
+        if let Some(read) = chain::read(&source) {
+            return match read {
                 Ok(suites) => suites
                     .into_iter()
                     .map(|suite| {
-                        let kind = Kind::Chain(Box::new(chain::task(suite, file, args)?));
+                        let kind = Kind::Chain(Box::new(chain::task(suite, file, args, builds)?));
                         Ok(Found { file: shown(file), read: Err(kind), plugin: plugin.cloned() })
                     })
                     .collect(),
@@ -161,7 +167,12 @@ fn shown(file: &Path) -> PathBuf {
 }
 
 /// Gives each suite its module: the one on the command line, its own, or that of the plugin in whose folder it is.
-fn tasks(args: &Args, found: Vec<Found>, mut known: Option<Vec<Plugin>>) -> Result<Vec<Task>, Failure> {
+fn tasks(
+    args: &Args,
+    builds: &Builds<'_>,
+    found: Vec<Found>,
+    mut known: Option<Vec<Plugin>>,
+) -> Result<Vec<Task>, Failure> {
     let mut owners = Vec::new();
     for found in &found {
         let needs = args.plugin.is_none() && found.read.as_ref().is_ok_and(|suite| suite.env.wasm_path.is_none());
@@ -175,7 +186,7 @@ fn tasks(args: &Args, found: Vec<Found>, mut known: Option<Vec<Plugin>>) -> Resu
     let mut names: Vec<String> = owners.iter().flatten().map(|plugin| plugin.name.clone()).collect();
     names.sort();
     names.dedup();
-    let built = if names.is_empty() { Vec::new() } else { build::build(&names, &args.toolchain)?.1 };
+    let built = if names.is_empty() { Vec::new() } else { builds.build(&names)? };
     let modules: BTreeMap<&str, &PathBuf> =
         built.iter().map(|built| (built.plugin.name.as_str(), &built.module)).collect();
     let task = |(found, owner): (Found, Option<Plugin>)| {
@@ -197,8 +208,8 @@ fn tasks(args: &Args, found: Vec<Found>, mut known: Option<Vec<Plugin>>) -> Resu
         if let Some(streams) = args.num_additional_streams {
             suite.env.num_additional_streams = streams;
         }
-        let own_crate = owner.map(|plugin| plugin.name.replace('-', "_"));
-        let task = plugin::Task { suite, folder, module, configuration, own_crate };
+        let schema = owner.and_then(|owner| owner.config_schema);
+        let task = plugin::Task { suite, folder, module, configuration, schema };
         Task { file, kind: Kind::Plugin(Box::new(task)) }
     };
     Ok(found.into_iter().zip(owners).map(task).collect())

@@ -9,7 +9,7 @@ use suites::plugin::Bytes;
 use suites::tree::Format;
 use suites::update::{Edit, apply};
 
-use super::write;
+use crate::output::{self, Readers};
 use crate::report::{Failure, note};
 
 /// Writes everything that can be; what cannot is said, and is why the command fails.
@@ -52,7 +52,7 @@ pub(super) fn update(answer: &Answer) -> Result<(), Failure> {
         }
     }
     for (path, bytes) in files {
-        write(path, &bytes.0)?;
+        output::write(path, &bytes.0, Readers::AsBefore)?;
         note(format!("updated {}", path.display()));
     }
     match left {
@@ -72,7 +72,7 @@ fn edit(file: &PathBuf, edits: &[Edit]) -> Result<usize, Failure> {
         note(format!("not updated: {}: `{path}`: {why}", file.display()));
     }
     if applied.text != text {
-        write(file, applied.text.as_bytes())?;
+        output::write(file, applied.text.as_bytes(), Readers::AsBefore)?;
         note(format!("updated {}: {} values", file.display(), edits.len() - applied.refused.len()));
     }
     Ok(applied.refused.len())
