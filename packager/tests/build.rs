@@ -2,11 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use packager::build::{Built, DiscoverError, Installer, Preference, Tools, compile, discover, prepare};
+use packager::build::{Built, DiscoverError, Installer, Preference, compile, discover, prepare};
+use support::tools;
 
 fn cargo() -> PathBuf {
     std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
@@ -27,19 +30,6 @@ fn copy_plugins(to: &Path) {
     for part in ["Cargo.lock", "sdk", "jose", "plugins"] {
         let status = Command::new("cp").arg("-r").arg(repository().join(part)).arg(to).status().unwrap();
         assert!(status.success());
-    }
-}
-
-fn tools(directory: &Path) -> Tools {
-    Tools {
-        rustc: "rustc".into(),
-        rustup: Some("rustup".into()),
-        system_rustc: "/usr/bin/rustc".into(),
-        system_libc: "/usr/lib/wasm32-wasi".into(),
-        wasm_ld: None,
-        apt_get: Some("apt-get".into()),
-        root: true,
-        directory: directory.to_owned(),
     }
 }
 

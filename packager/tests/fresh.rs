@@ -2,13 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use packager::build::fresh::{Question, remember, up_to_date};
-use packager::build::{Installer, Preference, Tools, compile, discover, prepare};
+use packager::build::{Installer, Preference, compile, discover, prepare};
+use support::tools;
 use tempfile::TempDir;
 
 /// A workspace of the plugins `one` and `two`; `one` has a second source file and reads `GREETING`.
@@ -63,18 +66,9 @@ impl Project {
     fn build(&self, plugins: &[&str]) {
         let question = self.question(&self.root());
         let workspace = discover(&question.cargo, &self.root(), None).unwrap();
-        let tools = Tools {
-            rustc: "rustc".into(),
-            rustup: Some("rustup".into()),
-            system_rustc: "/usr/bin/rustc".into(),
-            system_libc: "/usr/lib/wasm32-wasi".into(),
-            wasm_ld: None,
-            apt_get: Some("apt-get".into()),
-            root: true,
-            directory: self.root(),
-        };
         let mut talk = |_: &str| ();
-        let toolchain = prepare(&tools, Preference::Auto, &mut Installer { allowed: true, talk: &mut talk }).unwrap();
+        let toolchain =
+            prepare(&tools(&self.root()), Preference::Auto, &mut Installer { allowed: true, talk: &mut talk }).unwrap();
         let started = SystemTime::now();
         let selected = workspace.select(&owned(plugins)).unwrap();
         let built = compile(&question.cargo, &workspace, &selected, &toolchain).unwrap();

@@ -1,15 +1,15 @@
 //! The trace page and the report in a real browser: `run --page`, and what each shows of traffic that means it ill.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
 mod support;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
+use support::talking::Talking;
 use support::{command, exchange, finish, repository, request};
 
 /// Two scripts in a row: one that adds, removes, changes and logs, and one that denies.
@@ -44,44 +44,11 @@ spec:
 ---
 "#;
 
-/// A `run`, and where it said that things are.
-struct Run {
-    child: Child,
-    listener: String,
-    page: Option<String>,
-}
-
-impl Run {
-    #[track_caller]
-    fn start(folder: &Path, arguments: &[&str]) -> Self {
-        fs::write(folder.join("r.yaml"), RESOURCES).unwrap();
-        let all = [&["run", "-f", "r.yaml", "--listen", "127.0.0.1:0", "--workers", "2"], arguments].concat();
-        let mut command = command(folder, &all);
-        command.env("XDG_CACHE_HOME", folder.join("cache")).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let Some(listener) = line.trim_end().strip_prefix("listening on http://") else { panic!("{line:?}") };
-        // It is said before it listens.
-        let page = arguments.iter().any(|argument| argument.starts_with("--page")).then(|| {
-            let line = said.find(|line| line.starts_with("trace page on ")).unwrap();
-            line.trim_start_matches("trace page on http://").to_owned()
-        });
-        std::thread::spawn(move || said.for_each(drop));
-        Self { child, listener: listener.to_owned(), page }
-    }
-
-    fn page_address(&self) -> &str {
-        self.page.as_deref().unwrap().strip_suffix("/__plugwright").unwrap()
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+#[track_caller]
+fn start(folder: &Path, arguments: &[&str]) -> Talking {
+    fs::write(folder.join("r.yaml"), RESOURCES).unwrap();
+    let all = [&["run", "-f", "r.yaml", "--listen", "127.0.0.1:0", "--workers", "2"], arguments].concat();
+    Talking::start(command(folder, &all).env("XDG_CACHE_HOME", folder.join("cache")))
 }
 
 /// A run of tests in which everything there is has happened.
@@ -93,7 +60,8 @@ fn report() -> String {
 #[test]
 fn the_page_and_the_report_are_what_they_should_be_in_a_browser() {
     let folder = tempfile::tempdir().unwrap();
-    let run = Run::start(folder.path(), &["--page"]);
+    let mut run = start(folder.path(), &["--page"]);
+    let page = run.page();
     let report_file = folder.path().join("report.html");
     fs::write(&report_file, report()).unwrap();
     let modules = repository().join("target/tools/browser");
@@ -108,7 +76,7 @@ fn the_page_and_the_report_are_what_they_should_be_in_a_browser() {
     let script = fs::File::open(repository().join("page/tests/browser/look.mjs")).unwrap();
     let mut node = Command::new("node");
     node.current_dir(&modules).args(["--input-type=module", "-"]).stdin(script).env_remove("NODE_OPTIONS");
-    node.arg(format!("http://{}", run.page.as_deref().unwrap())).arg(format!("http://{}", run.listener));
+    node.arg(format!("http://{page}/__plugwright")).arg(format!("http://{}", run.address));
     let ended = finish(node.arg(&report_file).arg(&shots));
     assert_eq!((ended.code, ended.stdout.trim()), (0, "fine"), "{}", ended.stderr);
 }
@@ -116,8 +84,9 @@ fn the_page_and_the_report_are_what_they_should_be_in_a_browser() {
 #[test]
 fn the_page_is_for_this_machine_by_its_own_names_only() {
     let folder = tempfile::tempdir().unwrap();
-    let run = Run::start(folder.path(), &["--page"]);
-    let address = run.page_address();
+    let mut run = start(folder.path(), &["--page"]);
+    let page = run.page();
+    let address = page.as_str();
     let reply = request(address, "GET", "/__plugwright", &[]);
     assert_eq!(reply.status, 200);
     let header = |wanted: &str| reply.headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
@@ -141,14 +110,14 @@ fn without_being_asked_for_the_page_takes_nothing_from_the_chain() {
     let folder = tempfile::tempdir().unwrap();
     let has_passed = |reply: &support::Response| reply.headers.iter().any(|(name, _)| name == "x-frame-options");
     for arguments in [&[][..], &["--page"][..]] {
-        let run = Run::start(folder.path(), arguments);
-        let reply = request(&run.listener, "GET", "/__plugwright", &[]);
+        let run = start(folder.path(), arguments);
+        let reply = request(&run.address, "GET", "/__plugwright", &[]);
         assert!(reply.status == 200 && has_passed(&reply) && reply.body.starts_with(b"{"), "{arguments:?}: {reply:?}");
     }
-    let run = Run::start(folder.path(), &["--page=listener"]);
-    assert_eq!(run.page_address(), run.listener);
-    let reply = request(&run.listener, "GET", "/__plugwright", &[]);
+    let mut run = start(folder.path(), &["--page=listener"]);
+    assert_eq!(run.page(), run.address);
+    let reply = request(&run.address, "GET", "/__plugwright", &[]);
     assert!(reply.status == 200 && reply.body.starts_with(b"<!doctype html>"), "{reply:?}");
-    let reply = request(&run.listener, "GET", "/__plugwright2", &[]);
+    let reply = request(&run.address, "GET", "/__plugwright2", &[]);
     assert!(has_passed(&reply) && reply.body.starts_with(b"{"), "{reply:?}");
 }
