@@ -149,7 +149,12 @@ impl<'n> Field<'n> {
             }
         };
         if value < min || value > max {
-            self.error(report, Fault::OutOfRange { value: value.to_string(), min, max });
+            let shown = match self.node.value {
+                // What does not fit is not what it was cut to.
+                Value::Float(float) if matches!(value, i64::MIN | i64::MAX) => format!("{float:e}"),
+                _ => value.to_string(),
+            };
+            self.error(report, Fault::OutOfRange { value: shown, min, max });
             return None;
         }
         Some(value)
@@ -260,7 +265,7 @@ mod tests {
                 "f:1:2: `[0]`: must be a whole number, is a fraction",
                 "f:1:7: `[1]`: 10 is not between 0 and 9",
                 "f:1:11: `[2]`: must be a whole number, is a string",
-                "f:1:16: `[3]`: 9223372036854775807 is not between 0 and 9",
+                "f:1:16: `[3]`: 1e30 is not between 0 and 9",
                 "f:1:22: `[4]`: must be a whole number, is a fraction",
             ],
         );

@@ -5,10 +5,10 @@
 mod support;
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead as _, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use support::{Server, command, dist, finish, plugwright, repository, request};
 
@@ -233,6 +233,31 @@ fn data_that_cannot_be_written_is_an_error_of_the_environment() {
 }
 
 #[test]
+fn a_server_says_when_nobody_can_be_told_where_it_listens_and_serves_who_has_had_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = module(folder.path(), GOOD);
+    fs::write(folder.path().join("x.yaml"), format!("{RESOURCE}  url: file://{path}\n")).unwrap();
+    let run = |listen: &str| command(folder.path(), &["run", "-f", "x.yaml", "--listen", listen]);
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = run("127.0.0.1:0").stdout(full).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("error: failed to write to standard output: "), "{stderr}");
+    // The reader is gone before anything is written.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child =
+        run("127.0.0.1:0").arg("--admin").arg("127.0.0.1:0").stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let admin = said.find_map(|line| line.strip_prefix("metrics on http://").map(str::to_owned)).unwrap();
+    let address = admin.split('/').next().unwrap();
+    assert_eq!(request(address, "GET", "/ready", &[]).status, 200);
+    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    assert_eq!((child.wait().unwrap().code(), said.find(|line| line.contains("error"))), (Some(0), None));
+}
+
+#[test]
 fn what_others_have_written_reaches_the_terminal_escaped() {
     let folder = tempfile::tempdir().unwrap();
     let text = "{apiVersion: extensions.istio.io/v1alpha1, kind: WasmPlugin, \
@@ -321,6 +346,28 @@ fn a_file_that_cannot_be_written_leaves_nothing_and_is_named_as_it_was_given() {
         assert!(!said.contains(".tmp"), "{said}");
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+}
+
+#[test]
+fn an_envoy_that_is_none_is_named_and_nothing_is_left_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = module(folder.path(), GOOD);
+    fs::write(folder.path().join("x.yaml"), format!("{RESOURCE}  url: file://{path}\n")).unwrap();
+    let temporary = folder.path().join("temporary");
+    fs::create_dir(&temporary).unwrap();
+    for program in ["/nowhere/envoy", temporary.to_str().unwrap(), &path] {
+        let mut exec = command(folder.path(), &["envoy", "-f", "x.yaml", "--exec"]);
+        finish(exec.env("ENVOY", program).env("TMPDIR", &temporary))
+            .refused(3, &[&format!("failed to run Envoy: {program} is no program"), "hint: without $ENVOY"]);
+    }
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+}
+
+#[test]
+fn nothing_is_printed_of_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("x.yaml"), "").unwrap();
+    assert_eq!(plugwright(folder.path(), &["migrate", "-f", "x.yaml"]).fine().stdout, "");
 }
 
 #[test]

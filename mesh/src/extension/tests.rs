@@ -227,7 +227,7 @@ fn priority_is_an_integer_of_32_bits() {
     );
     check_errors(
         "priority: 99999999999999999999999",
-        &["2:11: `spec.priority`: 9223372036854775807 is not between -2147483648 and 2147483647"],
+        &["2:11: `spec.priority`: 1e23 is not between -2147483648 and 2147483647"],
     );
     check_errors("priority: '1'", &["2:11: `spec.priority`: must be a whole number, is a string"]);
 }

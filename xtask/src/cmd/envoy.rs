@@ -78,7 +78,11 @@ exit "$code"
 
 fn exec(text: &str, plan: &Plan) -> Result<Failure, Failure> {
     let program = match environment::envoy() {
-        Some(program) => program,
+        Some(program) if is_program(&program) => program,
+        Some(program) => {
+            return Err(Failure::environment(format!("failed to run Envoy: {} is no program", program.display()))
+                .hint("without $ENVOY the one on the path is taken, else one is fetched"));
+        }
         None => tools::envoy(&tools_folder()?)?,
     };
     let failed = |error: &dyn std::fmt::Display| {
@@ -100,6 +104,15 @@ fn exec(text: &str, plan: &Plan) -> Result<Failure, Failure> {
     // Nobody runs who would.
     let _ = std::fs::remove_file(path);
     Ok(failure)
+}
+
+/// Whether it can be run, as far as is seen from here.
+fn is_program(path: &Path) -> bool {
+    #[cfg(unix)]
+    let may_run = |file: &std::fs::Metadata| std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o111 != 0;
+    #[cfg(not(unix))]
+    let may_run = |_: &std::fs::Metadata| true;
+    std::fs::metadata(path).is_ok_and(|file| file.is_file() && may_run(&file))
 }
 
 /// In a checkout the folder that the suites use, else one in the cache.

@@ -100,7 +100,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if migration.migrated == 0 {
         note("nothing to migrate");
     }
-    data(migration.text.strip_suffix('\n').unwrap_or(&migration.text));
+    if !migration.text.is_empty() {
+        data(migration.text.strip_suffix('\n').unwrap_or(&migration.text));
+    }
     Ok(())
 }
 

@@ -269,7 +269,6 @@ fn run() -> Result<(), Failure> {
             ..Options::listen_on(plan.listen.clone())
         };
         let server = Server::start(chain, options)?;
-        let mut stdout = std::io::stdout();
         if let Some(admin) = server.admin_address() {
             say(&format!("metrics on http://{admin}/stats/prometheus"));
         }
@@ -282,8 +281,7 @@ fn run() -> Result<(), Failure> {
             say(&format!("trace page on http://{place}{}", page::PATH));
         }
         let scheme = if plan.chain.listener.layer == Layer::Network { "tcp" } else { "http" };
-        writeln!(stdout, "listening on {scheme}://{}", server.address())?;
-        stdout.flush()?;
+        announce(&format!("listening on {scheme}://{}\n", server.address()))?;
         let address = format!("{scheme}://{}", server.address());
         sink.show(&plan, &address);
         if arguments.reload {
@@ -301,6 +299,17 @@ fn run() -> Result<(), Failure> {
         }
         Ok(())
     })
+}
+
+/// A line of data. Somebody who has had enough of it does not keep others from being served.
+fn announce(line: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Environment(format!("failed to write to standard output: {error}").into()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The other way of the socket that standard input is.
