@@ -12,6 +12,7 @@ use harness::abi::LogLevel;
 use harness::callbacks::{Direction, Headers, Line, Outcome, Session, Setup, Stream};
 use harness::engine::Engine;
 use harness::module::{LoadError, Module};
+use harness::trace::{Trace, json};
 use suites::job::Job;
 use suites::outcome::{Case, Measured, Mismatch, Verdict};
 use suites::plugin::{Chunking, Input, Invocation, Level, Task, Test, http1};
@@ -86,7 +87,8 @@ impl Suite {
     pub(crate) fn run(&self, number: usize, envoy: Option<&Program>) -> Option<Case> {
         let test = self.task.suite.tests.get(number)?;
         let started = Instant::now();
-        let mut run = Run { suite: self, test, logs: Vec::new(), mismatches: Vec::new(), spelled: Spelled::new() };
+        let (logs, mismatches) = (Vec::new(), Vec::new());
+        let mut run = Run { suite: self, test, logs, mismatches, spelled: Spelled::new(), trace: None };
         let verdict = match run.run(&format!("test[{number}]")) {
             Err(why) => Verdict::Broken(why),
             Ok(()) if run.mismatches.is_empty() => Verdict::Passed,
@@ -97,10 +99,14 @@ impl Suite {
         let measured =
             if self.bench && test.benchmark && verdict == Verdict::Passed { self.measure(test) } else { None };
         let envoy = envoy.and_then(|envoy| on_envoy::run(envoy, self, number, &run.spelled));
-        Some(Case { name: test.name.clone(), verdict, took, measured, logs, traces: Vec::new(), envoy })
+        // Of what passed nobody asks how.
+        let trace = run.trace.filter(|_| verdict != Verdict::Passed).map(|trace| json::line(&trace));
+        // It was just written.
+        let traces = trace.into_iter().filter_map(|trace| serde_json::from_str(&trace).ok()).collect();
+        Some(Case { name: test.name.clone(), verdict, took, measured, logs, traces, envoy })
     }
 
-    fn session(&self, test: &Test, level: LogLevel) -> Result<Session, (String, Vec<Line>)> {
+    fn session(&self, test: &Test, level: LogLevel, trace: bool) -> Result<Session, (String, Vec<Line>)> {
         let bare = |why: &String| (why.clone(), Vec::new());
         let setup = Setup {
             module: self.module.as_ref().map_err(bare)?.clone(),
@@ -111,6 +117,7 @@ impl Suite {
                 Some(seconds) => Duration::from_secs(seconds),
             },
             properties: test.properties.iter().map(|(path, value)| (path.clone(), value.0.clone())).collect(),
+            trace,
         };
         Session::start(setup).map_err(|(error, lines)| (format!("the plugin did not start: {}", chain(&error)), lines))
     }
@@ -167,7 +174,7 @@ impl Suite {
     /// How long a stream's callbacks take, in a VM that has seen others.
     fn measure(&self, test: &Test) -> Option<Measured> {
         let steps = self.steps(test).ok()?;
-        let mut session = self.session(test, LogLevel::Critical).ok()?;
+        let mut session = self.session(test, LogLevel::Critical, false).ok()?;
         let mut others = Vec::new();
         for _ in 0..self.task.suite.env.num_additional_streams {
             others.push(session.open()?);
@@ -238,13 +245,14 @@ struct Run<'s> {
     logs: Vec<Line>,
     mismatches: Vec<Mismatch>,
     spelled: Spelled,
+    trace: Option<Trace>,
 }
 
 impl Run<'_> {
     /// Runs it. The error is why it could not be run to its end.
     fn run(&mut self, path: &str) -> Result<(), String> {
         let (suite, test) = (self.suite, self.test);
-        let mut session = match suite.session(test, level(suite.task.suite.env.log_level)) {
+        let mut session = match suite.session(test, level(suite.task.suite.env.log_level), true) {
             Ok(session) => session,
             Err((why, lines)) => {
                 self.logs.extend(lines);
@@ -256,7 +264,15 @@ impl Run<'_> {
         self.logs.extend(lines);
 
         let Some(stream) = session.open() else { return Err(self.failed(&mut session, "stream_init")) };
-        let lines = session.stream_lines(&stream);
+        let ran = self.stream(path, &mut session, &stream);
+        self.trace = session.trace(&stream);
+        ran
+    }
+
+    /// The callbacks of its stream, and the end of the plugin.
+    fn stream(&mut self, path: &str, session: &mut Session, stream: &Stream) -> Result<(), String> {
+        let (suite, test) = (self.suite, self.test);
+        let lines = session.stream_lines(stream);
         self.expect(&format!("{path}.stream_init"), &lines, |check| check.log(&test.stream_init))?;
         self.logs.extend(lines);
 
@@ -272,12 +288,12 @@ impl Run<'_> {
                     .headers(&invocation.input, direction)
                     .map_err(|why| format!("{path}.{phase}.input: {why}"))?;
                 let outcome =
-                    if answered { Some(Outcome::default()) } else { session.headers(&stream, direction, &given) };
-                let Some(outcome) = outcome else { return Err(self.dead(&mut session, &stream, &phase)) };
+                    if answered { Some(Outcome::default()) } else { session.headers(stream, direction, &given) };
+                let Some(outcome) = outcome else { return Err(self.dead(session, stream, &phase)) };
                 answered |= outcome.reply.is_some();
                 let names = outcome.headers.iter().map(|(name, _)| (name.to_ascii_lowercase(), name.clone()));
                 self.spelled.extend(names);
-                let lines = session.stream_lines(&stream);
+                let lines = session.stream_lines(stream);
                 self.expect(&format!("{path}.{phase}.result"), &lines, |check| {
                     check.headers(&invocation.result, &outcome)
                 })?;
@@ -285,21 +301,21 @@ impl Run<'_> {
             }
             for (number, invocation) in bodies.iter().enumerate() {
                 let phase = format!("{side}_body[{number}]");
-                self.body(&mut session, &stream, direction, invocation, (path, &phase), &mut answered)?;
+                self.body(session, stream, direction, invocation, (path, &phase), &mut answered)?;
             }
         }
 
-        session.close(&stream);
+        session.close(stream);
         if session.failed() {
-            return Err(self.dead(&mut session, &stream, "stream_destroy"));
+            return Err(self.dead(session, stream, "stream_destroy"));
         }
-        let lines = session.stream_lines(&stream);
+        let lines = session.stream_lines(stream);
         self.expect(&format!("{path}.stream_destroy"), &lines, |check| check.log(&test.stream_destroy))?;
         self.logs.extend(lines);
         let stopped = session.stop();
         self.logs.extend(session.root_lines());
         if !stopped {
-            return Err(self.failed(&mut session, "plugin_destroy"));
+            return Err(self.failed(session, "plugin_destroy"));
         }
         self.logs.extend(session.host_lines());
         Ok(())
