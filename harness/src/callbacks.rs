@@ -19,8 +19,12 @@ use crate::module::Module;
 use crate::nature::Nature;
 use crate::plugin::{Plugin, VmConfig};
 use crate::shared::Shared;
-use crate::stream::state::{Body, ProxyFacts, StreamState, View};
+use crate::stream::state::{self, Body, LocalReply, ProxyFacts, StreamState, View};
+use crate::trace::{self, Answer, FilterKind, Recording, Settings, Start, Trace};
 use crate::vm::{Failed, StartError, Surroundings, Vm};
+
+/// What the plugin is called.
+const PLUGIN: &str = "test";
 
 /// Names and values, in order.
 pub type Headers = Vec<(Vec<u8>, Vec<u8>)>;
@@ -38,6 +42,8 @@ pub struct Setup {
     pub since_epoch: Duration,
     /// The properties of its streams: path with dots, and value.
     pub properties: Vec<(String, Vec<u8>)>,
+    /// Record what happens to its streams.
+    pub trace: bool,
 }
 
 /// A local response as the plugin asked for it.
@@ -89,6 +95,10 @@ impl ByHand {
     /// Takes a local response, of which the last counts, and gives the open map its headers.
     pub(crate) fn answer(&mut self, stream: &mut StreamState, reply: Reply, headers: &[(Bytes, Bytes)]) {
         self.replied = true;
+        stream.record(|recording, _| {
+            let details = String::from_utf8_lossy(&reply.details).into_owned();
+            recording.local_reply(Some(0), &LocalReply::new(reply.status, reply.body.clone(), details));
+        });
         let StreamState { views, request_headers, response_headers, .. } = stream;
         let Some(view) = views.first() else { return };
         let map = match (view.request_headers, view.response_headers) {
@@ -154,6 +164,9 @@ pub struct Session {
     root: u32,
     words: Arc<Words>,
     proxy: Arc<ProxyFacts>,
+    trace: Option<Rc<Start>>,
+    /// Of the last local response.
+    status: Option<u16>,
 }
 
 /// One stream of a session.
@@ -175,7 +188,7 @@ impl Session {
             nature: Arc::new(Still { since_epoch: setup.since_epoch, random: Mutex::new(0) }),
         };
         let plugin = Arc::new(Plugin {
-            name: "test".to_owned(),
+            name: PLUGIN.to_owned(),
             root_id: String::new(),
             vm: Arc::new(VmConfig::default()),
             configuration: setup.configuration.into(),
@@ -184,9 +197,10 @@ impl Session {
         });
         let said = |words: &Words| words.0.lock().map(|mut words| std::mem::take(&mut *words)).unwrap_or_default();
         let mut vm = Vm::new(&plugin, &surroundings).map_err(|error| (error, said(&words)))?;
+        let trace = setup.trace.then(|| Rc::new(Start { settings: Settings::default(), secrets: Vec::new() }));
         vm.drive_by_hand(ByHand { properties: setup.properties, ..ByHand::default() });
         match vm.start(&plugin) {
-            Ok(root) => Ok(Self { vm, root, words, proxy }),
+            Ok(root) => Ok(Self { vm, root, words, proxy, trace, status: None }),
             Err(error) => {
                 let mut lines: Vec<Line> = vm.by_hand().lines.drain(..).map(|(_, level, line)| (level, line)).collect();
                 lines.extend(said(&words));
@@ -225,6 +239,11 @@ impl Session {
         let connection = Connection { id: 1, source: None, destination: None, state: None };
         let mut state = StreamState::new(self.proxy.clone(), &connection);
         state.views.push(View::default());
+        if let Some(start) = &self.trace {
+            let mut recording = Recording::new(start.clone(), &state);
+            recording.filter(PLUGIN, FilterKind::Wasm, false);
+            state.trace = Some(recording);
+        }
         let state = Rc::new(RefCell::new(state));
         let context = self.vm.create_stream(self.root, &state, 0).ok()?;
         Some(Stream { state, context })
@@ -240,6 +259,16 @@ impl Session {
         let count = u32::try_from(map.len()).unwrap_or(u32::MAX);
         {
             let state = &mut *stream.state.borrow_mut();
+            let (way, from) = match direction {
+                Direction::Request => (state::Direction::Request, "client"),
+                Direction::Response => (state::Direction::Response, "upstream"),
+            };
+            state.record(|recording, _| {
+                if direction == Direction::Request {
+                    recording.asked(&map);
+                }
+                recording.message(way, from, &map, false);
+            });
             match direction {
                 Direction::Request => state.request_headers = map,
                 Direction::Response => state.response_headers = Some(map),
@@ -249,11 +278,16 @@ impl Session {
                 *view = View { request_headers: request, response_headers: !request, ..View::default() };
             }
         }
+        let callback = match direction {
+            Direction::Request => "proxy_on_request_headers",
+            Direction::Response => "proxy_on_response_headers",
+        };
+        stream.state.borrow_mut().trace_begin(0, callback, None);
         let action = match direction {
             Direction::Request => self.vm.request_headers(stream.context, count, false),
             Direction::Response => self.vm.response_headers(stream.context, count, false),
         };
-        let mut outcome = self.after(stream, action)?;
+        let mut outcome = self.after(stream, callback, action)?;
         let state = &mut *stream.state.borrow_mut();
         let map = match direction {
             Direction::Request => std::mem::take(&mut state.request_headers),
@@ -278,22 +312,30 @@ impl Session {
             };
         }
         let size = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+        let callback = match direction {
+            Direction::Request => "proxy_on_request_body",
+            Direction::Response => "proxy_on_response_body",
+        };
+        stream.state.borrow_mut().trace_begin(0, callback, Some((chunk.len(), end)));
         let action = match direction {
             Direction::Request => self.vm.request_body(stream.context, size, end),
             Direction::Response => self.vm.response_body(stream.context, size, end),
         };
-        let mut outcome = self.after(stream, action)?;
+        let mut outcome = self.after(stream, callback, action)?;
         let view = stream.state.borrow_mut().view(0).map(std::mem::take).unwrap_or_default();
         let body = view.request_body.or(view.response_body);
         outcome.body = body.map(|mut body| body.buffer.contiguous().to_vec()).unwrap_or_default();
         Some(outcome)
     }
 
-    fn after(&mut self, stream: &Stream, action: Result<u32, Failed>) -> Option<Outcome> {
+    fn after(&mut self, stream: &Stream, callback: &'static str, action: Result<u32, Failed>) -> Option<Outcome> {
+        let answer = action.map_or(Answer::Failed, |action| Answer::Action(trace::action(callback, action)));
+        stream.state.borrow_mut().trace_end(0, answer);
         let action = action.ok()?;
         let by_hand = self.vm.by_hand();
         let (reply, replied) = (by_hand.reply.take(), std::mem::take(&mut by_hand.replied));
         let closed = stream.state.borrow().views.first().is_some_and(|view| view.close);
+        self.status = reply.as_ref().map_or(self.status, |reply| u16::try_from(reply.status).ok());
         // 0 continues, and so does 2, which ends the stream after the headers.
         let stopped = replied || closed || !matches!(action, 0 | 2);
         Some(Outcome { stopped, reply, ..Outcome::default() })
@@ -301,9 +343,21 @@ impl Session {
 
     /// Ends a stream: log, done, delete.
     pub fn close(&mut self, stream: &Stream) {
+        stream.state.borrow_mut().trace_begin(0, "proxy_on_log", None);
         // A VM that failed is not called any more, and says so itself.
-        let _ = self.vm.log(stream.context);
+        let logged = self.vm.log(stream.context);
+        let answer = if logged.is_err() { Answer::Failed } else { Answer::Nothing };
+        stream.state.borrow_mut().trace_end(0, answer);
         self.vm.finish_stream(stream.context);
+    }
+
+    /// What was recorded of a stream, once.
+    pub fn trace(&self, stream: &Stream) -> Option<Trace> {
+        let state = &mut *stream.state.borrow_mut();
+        let recording = state.trace.take()?;
+        let answered_by = self.status.map(|_| PLUGIN);
+        let outcome = trace::Outcome { kind: trace::Subject::Request, status: self.status, answered_by };
+        Some(recording.finish(state, &outcome))
     }
 
     /// Ends the plugin. Whether the VM is none that failed.

@@ -218,6 +218,7 @@ impl HostState {
         let context = self.context_id();
         if let Some(by_hand) = &mut self.by_hand {
             by_hand.lines.push((context, level, message.to_owned()));
+            self.record(|recording, filter| recording.log(filter, level, message));
             return;
         }
         self.check_secrets(message);

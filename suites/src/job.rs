@@ -23,6 +23,9 @@ pub struct Job {
     pub code_cache: Option<PathBuf>,
     /// Measure the tests that are benchmarks, too.
     pub bench: bool,
+    /// The Envoy to run them in as well.
+    #[serde(default)]
+    pub envoy: Option<PathBuf>,
     /// Collect what modules that take notes have noted.
     #[serde(default)]
     pub coverage: bool,

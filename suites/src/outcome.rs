@@ -38,6 +38,72 @@ pub struct Case {
     pub logs: Vec<String>,
     /// What each request met, as `harness::trace::json` writes it, for the report's page.
     pub traces: Vec<serde_json::Value>,
+    /// What came of it in a real Envoy, when that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envoy: Option<OnEnvoy>,
+}
+
+/// What came of a test in a real Envoy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnEnvoy {
+    /// It was not run there: why.
+    NotRun(String),
+    /// It was.
+    Ran(Ran),
+}
+
+/// A test that was run in a real Envoy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ran {
+    /// How it went.
+    pub verdict: Verdict,
+    /// How long it took, with Envoy's start.
+    pub took: Duration,
+    /// What the plugins logged, in order, level first.
+    pub logs: Vec<String>,
+    /// What is expected and was not looked at: the field, and why.
+    pub not_compared: Vec<String>,
+}
+
+/// How a test went, all in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overall {
+    /// In the harness, and in Envoy where it was run there.
+    Passed,
+    /// In one of them it did not.
+    Failed,
+    /// In one of them it could not be run to its end.
+    Broken,
+}
+
+impl Verdict {
+    /// Without the details.
+    pub fn overall(&self) -> Overall {
+        match self {
+            Self::Passed => Overall::Passed,
+            Self::Failed(_) => Overall::Failed,
+            Self::Broken(_) => Overall::Broken,
+        }
+    }
+}
+
+impl Case {
+    /// How it went, all in all.
+    pub fn overall(&self) -> Overall {
+        match (self.verdict.overall(), &self.envoy) {
+            (Overall::Passed, Some(OnEnvoy::Ran(ran))) => ran.verdict.overall(),
+            (overall, _) => overall,
+        }
+    }
+
+    /// Whether harness and Envoy came to the same; none: it was not run in Envoy.
+    pub fn agrees(&self) -> Option<bool> {
+        match &self.envoy {
+            Some(OnEnvoy::Ran(ran)) => Some(ran.verdict.overall() == self.verdict.overall()),
+            _ => None,
+        }
+    }
 }
 
 /// A benchmark's figures.
@@ -110,6 +176,6 @@ impl Mismatch {
 impl Suite {
     /// Whether all of it went well.
     pub fn passed(&self) -> bool {
-        self.problems.is_empty() && self.cases.iter().all(|case| case.verdict == Verdict::Passed)
+        self.problems.is_empty() && self.cases.iter().all(|case| case.overall() == Overall::Passed)
     }
 }

@@ -12,11 +12,11 @@ mod tools;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 /// Build, package, prove and run proxy-wasm plugins for Istio and Envoy.
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
+#[command(version, max_term_width = 100)]
 #[command(
     after_help = "Exit codes: 0 fine, 1 the thing checked is bad, 2 usage, 3 environment (network, tool missing)."
 )]
@@ -45,7 +45,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Command::parse_from(arguments()) {
+    let called = Command::command().name(report::program()).bin_name(report::program());
+    let matches = called.get_matches_from(arguments());
+    let outcome = match Command::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()) {
         Command::New(args) => cmd::new::run(&args),
         Command::Build(args) => cmd::build::run(&args),
         Command::Toolchain(args) => cmd::toolchain::run(&args),

@@ -9,16 +9,16 @@ use std::path::Path;
 
 use support::{plugwright, repository};
 
-/// The first block of the documentation with this marker.
-fn block(marker: &str) -> String {
+/// The block of the documentation behind this text.
+fn block(before: &str) -> String {
     let text = fs::read_to_string(repository().join("docs/chain-tests.md")).unwrap();
-    let (_, rest) = text.split_once(&format!("```yaml {marker}\n")).unwrap();
+    let (_, rest) = text.split_once(&format!("{before}:\n\n```yaml\n")).unwrap();
     rest.split_once("```\n").unwrap().0.to_owned()
 }
 
 fn documented(folder: &Path) -> String {
-    fs::write(folder.join("gateway.yaml"), block("chain-test-resource")).unwrap();
-    block("chain-test")
+    fs::write(folder.join("gateway.yaml"), block("for example")).unwrap();
+    block("\nA suite")
 }
 
 #[test]

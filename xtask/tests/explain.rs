@@ -285,11 +285,22 @@ fn the_cache_is_asked_and_nobody_else() {
 }
 
 #[test]
+fn without_a_proxy_it_is_the_one_that_the_extensions_are_for_as_with_run() {
+    let folder = folder(&[("r.yaml", DOCUMENTED), ("other.yaml", WAYPOINT)]);
+    let assumed = explain(folder.path(), &["-f", "r.yaml"]).fine();
+    let gateway = "Assuming the outbound traffic of gateway `ingressgateway` in namespace `istio-ingress`, which ";
+    assert!(assumed.stderr.starts_with(gateway), "{}", assumed.stderr);
+    let named =
+        ["-f", "r.yaml", "--namespace", "istio-ingress", "--kind", "gateway", "--label", "istio=ingressgateway"];
+    assert_eq!(assumed.stdout.lines().next(), explain(folder.path(), &named).fine().stdout.lines().next());
+    explain(folder.path(), &["-f", "r.yaml", "other.yaml"]).refused(2, &["several proxies", "--workload"]);
+}
+
+#[test]
 fn wrong_usage_is_exit_code_2() {
     let folder = folder(&[("r.yaml", DOCUMENTED), ("pod.yaml", POD)]);
     for (arguments, part) in [
-        (&["-f", "r.yaml"][..], "--workload"),
-        (&["--workload", "a/b"], "--filename"),
+        (&["--workload", "a/b"][..], "--filename"),
         (&["-f", "r.yaml", "--namespace", "a"], "--kind"),
         (&["-f", "r.yaml", "--workload", "a/b", "--kind", "sidecar"], "--workload"),
         (&["-f", "r.yaml", "--namespace", "a", "--kind", "sidecar", "--label", "x"], "KEY=VALUE"),

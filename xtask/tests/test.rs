@@ -62,6 +62,16 @@ fn reports_are_for_programs_too() {
     let verdicts: Vec<&str> = tests.iter().map(|test| test["verdict"].as_str().unwrap()).collect();
     assert_eq!(verdicts, ["failed", "failed", "passed"]);
     assert_eq!(tests[0]["mismatches"][0]["path"], "test[0].request_headers.result.has_header[0]");
+    // How it came to that, of those that did not pass.
+    let (trace, kept) = (&tests[0]["traces"][0], tests[2]["traces"].as_array().unwrap());
+    assert!(kept.is_empty() && trace["filters"][0]["name"] == "test", "{trace}");
+    let added =
+        serde_json::json!({"map": "request_headers", "name": "X-Probe", "change": "added", "from": null, "to": "no"});
+    assert!(trace.to_string().contains(&added.to_string()), "{trace}");
+    let changed = &tests[1]["traces"][0]["events"][0]["bodies"][0];
+    assert_eq!((&changed["from"]["excerpt"], &changed["to"]["excerpt"]), (&"abc".into(), &"a<>c".into()), "{tests:?}");
+    let ended = test(folder.path(), &["bad.yaml", "--filter", "traps", "--json"]);
+    assert!(ended.stdout.contains("\"callback\":\"proxy_on_request_headers\",\"end_of_stream\":false,\"event\":\"callback\",\"events\":[],\"failed\":true"));
     let junit = fs::read_to_string(folder.path().join("junit.xml")).unwrap();
     assert!(junit.contains("<testsuite name=\"bad.yaml\" tests=\"3\" failures=\"2\" errors=\"0\""), "{junit}");
     test(folder.path(), &["bad.yaml", "--filter", "nothing has this"]).refused(2, &["no test has such a name"]);

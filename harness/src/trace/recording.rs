@@ -61,6 +61,13 @@ struct Head {
     path: String,
 }
 
+impl Head {
+    fn of(headers: &HeaderMap) -> Self {
+        let text = |name: &[u8]| headers.get(name).map(lossy).unwrap_or_default();
+        Self { method: text(b":method"), authority: text(b":authority"), path: text(b":path") }
+    }
+}
+
 /// The callback that is running.
 struct Open {
     filter: usize,
@@ -89,8 +96,7 @@ pub(crate) struct Outcome<'a> {
 
 impl Recording {
     pub(crate) fn new(start: Rc<Start>, state: &StreamState) -> Box<Self> {
-        let text = |name: &[u8]| state.request_headers.get(name).map(lossy).unwrap_or_default();
-        let head = Head { method: text(b":method"), authority: text(b":authority"), path: text(b":path") };
+        let head = Head::of(&state.request_headers);
         Box::new(Self {
             start,
             began: state.started,
@@ -104,6 +110,11 @@ impl Recording {
             upstream: None,
             calls: 0,
         })
+    }
+
+    /// What the client sent, where that comes later than the stream.
+    pub(crate) fn asked(&mut self, headers: &HeaderMap) {
+        self.head = Head::of(headers);
     }
 
     /// A filter of the chain, in order.

@@ -278,6 +278,7 @@ impl RuntimeConfig {
         }
         let mut config = self.config;
         config.remove("root_ids");
+        config.remove("rootIds");
         let mut text = |key| match config.remove(key) {
             Some(Value::String(text)) if !text.is_empty() => Some(text),
             _ => None,

@@ -59,9 +59,9 @@ impl RuntimeConfig {
         Ok(Self { runtime, abi_versions, config })
     }
 
-    /// Root ids that the module answers to, `config.root_ids`; none means any.
+    /// Root ids that the module answers to, `config.root_ids` or, as wasme writes it, `config.rootIds`; none means any.
     pub fn root_ids(&self) -> Vec<&str> {
-        let ids = self.config.get("root_ids").and_then(Value::as_array);
+        let ids = self.config.get("root_ids").or_else(|| self.config.get("rootIds")).and_then(Value::as_array);
         ids.into_iter().flatten().filter_map(Value::as_str).collect()
     }
 }
@@ -114,6 +114,8 @@ mod tests {
         }
         let ids = RuntimeConfig::parse(br#"{"type": "x", "config": {"root_ids": ["a", 1, "b"]}}"#).unwrap();
         assert_eq!(ids.root_ids(), ["a", "b"]);
+        let wasmes = RuntimeConfig::parse(br#"{"type": "x", "config": {"rootIds": ["a"]}}"#).unwrap();
+        assert_eq!(wasmes.root_ids(), ["a"]);
     }
 
     #[test]

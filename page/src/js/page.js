@@ -54,7 +54,7 @@ function rowOf(entry) {
   const option = el("div.row", { id: `row-${entry.key}`, role: "option", "aria-selected": "false" });
   if (entry.test) {
     const [kind, word] = VERDICTS[verdictOf(entry.test)] ?? ["", "?"];
-    const failed = verdictOf(entry.test) === "failed" ? list(entry.test.verdict.failed) : [];
+    const failed = [entry.test, entry.test.envoy?.ran].filter(Boolean).flatMap((test) => kindOf(test.verdict) === "failed" ? list(test.verdict.failed) : []);
     add(option, [el("span.status", { class: kind }, word), el("span.what", null, shown(entry.test.name)), el("span.took.num", null, duration(taken(entry.test.took))),
       failed.length > 0 && el("span.under", null, el("span", null, shown(failed[0].what)))]);
   } else {

@@ -74,8 +74,14 @@ function taken(took) {
 }
 
 /** `passed`, `failed`, `broken`. */
+function kindOf(verdict) {
+  return typeof verdict === "string" ? verdict : Object.keys(verdict ?? { broken: "" })[0];
+}
+
+/** The same, of the harness and, where it ran there as well, of Envoy. */
 function verdictOf(test) {
-  return typeof test.verdict === "string" ? test.verdict : Object.keys(test.verdict ?? { broken: "" })[0];
+  const ours = kindOf(test.verdict);
+  return ours === "passed" && test.envoy && test.envoy.ran ? kindOf(test.envoy.ran.verdict) : ours;
 }
 
 const VERDICTS = { passed: ["good", "pass"], failed: ["bad", "fail"], broken: ["warn", "error"] };
@@ -83,11 +89,29 @@ const VERDICTS = { passed: ["good", "pass"], failed: ["bad", "fail"], broken: ["
 function caseView(suite, test) {
   const verdict = verdictOf(test);
   const [kind, word] = VERDICTS[verdict] ?? ["", verdict];
+  const { ran, not_run: reason } = test.envoy ?? {};
+  return [
+    el("div.head", null, el("h2", null, shown(test.name)), el("span.status", { class: kind }, word)),
+    facts([["suite", suite.file], ["took", duration(taken(test.took))], ["median", test.measured ? `${duration(taken(test.measured.median))} of ${test.measured.iterations}` : null], ["traces", list(test.traces).length || null], ["in Envoy", ran ? duration(taken(ran.took)) : reason ? "not run" : null]]),
+    reason && el("div.card.said", null, "Not run in Envoy: ", clipped(reason)),
+    ran && el("section", null, heading("Envoy", ran.verdict), verdictView(ran), list(ran.not_compared).map((what) => el("div.card.said", null, "Not compared in Envoy: ", clipped(what)))),
+    ran && heading("Harness", test.verdict),
+    verdictView(test),
+    list(test.traces).map((trace, at) => el("section", null, el("div.h3", null, `Request ${at + 1}`), traceView(trace, "h3"))),
+  ];
+}
+
+function heading(who, verdict) {
+  const [kind, word] = VERDICTS[kindOf(verdict)] ?? ["", kindOf(verdict)];
+  return el("div.h3", null, `${who} `, el("span.status", { class: kind }, word));
+}
+
+/** What was not as expected, and the log. */
+function verdictView(test) {
+  const verdict = kindOf(test.verdict);
   const mismatches = verdict === "failed" ? list(test.verdict.failed) : [];
   const logs = list(test.logs);
   return [
-    el("div.head", null, el("h2", null, shown(test.name)), el("span.status", { class: kind }, word)),
-    facts([["suite", suite.file], ["took", duration(taken(test.took))], ["median", test.measured ? `${duration(taken(test.measured.median))} of ${test.measured.iterations}` : null], ["traces", list(test.traces).length || null]]),
     verdict === "broken" && el("div.card.said", null, clipped(test.verdict.broken)),
     mismatches.length > 0 && el("section", null, el("h3", null, count(mismatches.length, "expectation"), " not met", el("span.faint", null, "− expected, + seen")), mismatches.map((mismatch) =>
       el("div.card", null, el("div.cap", null, el("strong", null, shown(mismatch.what)), " ", el("code.faint", null, shown(mismatch.path))),
@@ -95,7 +119,6 @@ function caseView(suite, test) {
           ? [sign("del", "−", "expected", null, clipped(mismatch.expected)), sign("gap", "", "", null, el("span.gap", null, "there was nothing"))]
           : lines(mismatch.expected, mismatch.actual, ["expected", "seen"]))))),
     logs.length > 0 && el("section", null, el("h3", null, "Logs"), el("div.card.said.mono", null, logs.map((log) => el("div", null, clipped(log))))),
-    list(test.traces).map((trace, at) => el("section", null, el("div.h3", null, `Request ${at + 1}`), traceView(trace, "h3"))),
   ];
 }
 

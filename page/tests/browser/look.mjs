@@ -171,6 +171,8 @@ async function file(browser) {
     if (name === "report-narrow") { await shot(tab, name); await tab.locator(".row[aria-selected=true]").click(); await shot(tab, "report-narrow-case"); }
     check(`${name}: what differs is shown`, await tab.locator(".diff ins").count() > 0);
     check(`${name}: markup is text`, (await tab.locator("#detail").innerText()).includes(HOSTILE));
+    const sides = await tab.locator("#detail .h3").allInnerTexts();
+    check(`${name}: both proxies are shown`, sides.slice(0, 2).map((side) => side.split(/\s/)[0]).join() === "Envoy,Harness", sides.join());
     check(`${name}: nothing became an element`, await tab.locator("main script, main img").count() === 0);
     await fits(tab, name);
     if (name !== "report-narrow") await shot(tab, name);

@@ -1,18 +1,22 @@
 //! Runs declarative tests: reads a [`Job`] on standard input and writes an [`Answer`] on standard output.
 
 mod chain;
+mod envoy;
 mod plugin;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use harness::code_cache::CodeCache;
 use harness::coverage::Coverage;
 use harness::engine::{Engine, Limits};
 use suites::job::{Answer, Filter, Job, Kind, Task};
 use suites::outcome::{Case, Suite};
+
+use envoy::Program;
 
 fn main() -> ExitCode {
     match run() {
@@ -77,10 +81,10 @@ impl<'a> Suites<'a> {
         }
     }
 
-    fn run(&self, test: usize) -> Option<Case> {
+    fn run(&self, test: usize, envoy: Option<&Program>) -> Option<Case> {
         match self {
-            Self::Plugin(suite) => suite.run(test),
-            Self::Chain(suite) => suite.run(test),
+            Self::Plugin(suite) => suite.run(test, envoy),
+            Self::Chain(suite) => suite.run(test, envoy),
             Self::Broken(_) => None,
         }
     }
@@ -88,6 +92,9 @@ impl<'a> Suites<'a> {
 
 fn answer(job: &Job, engine: &Engine) -> Answer {
     let modules = plugin::Modules::new(engine, job);
+    // A callback may take that long there, too; the rest is for what is around it on a busy machine.
+    let patience = job.timeout.unwrap_or_default() + Duration::from_secs(5);
+    let envoy = job.envoy.clone().map(|path| Program { path, patience });
     let prepared: Vec<Suites<'_>> =
         job.suites.iter().map(|task| Suites::prepare(task, job, engine, &modules)).collect();
     let mut work = Vec::new();
@@ -108,7 +115,7 @@ fn answer(job: &Job, engine: &Engine) -> Answer {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     work.get(at).zip(results.get(at))
                 } {
-                    if let Some(case) = prepared.get(suite).and_then(|suite| suite.run(test)) {
+                    if let Some(case) = prepared.get(suite).and_then(|suite| suite.run(test, envoy.as_ref())) {
                         let _ = result.set(case);
                     }
                 }

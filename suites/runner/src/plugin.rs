@@ -1,6 +1,7 @@
 //! Runs plugin suites: a VM for each test, its callbacks one after the other.
 
 mod check;
+mod on_envoy;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,11 +12,14 @@ use harness::abi::LogLevel;
 use harness::callbacks::{Direction, Headers, Line, Outcome, Session, Setup, Stream};
 use harness::engine::Engine;
 use harness::module::{LoadError, Module};
+use harness::trace::{Trace, json};
 use suites::job::Job;
 use suites::outcome::{Case, Measured, Mismatch, Verdict};
 use suites::plugin::{Chunking, Input, Invocation, Level, Task, Test, http1};
 
+use crate::envoy::Program;
 use check::Checker;
+use on_envoy::Spelled;
 
 /// Go's plugins do not start at the epoch itself, so that the tester's clock shows a millisecond more.
 const DEFAULT_TIME: Duration = Duration::from_millis(1);
@@ -79,11 +83,12 @@ impl Suite {
         self.task.suite.tests.iter().map(|test| test.name.as_str()).collect()
     }
 
-    /// Runs a test, by its place among the names.
-    pub(crate) fn run(&self, number: usize) -> Option<Case> {
+    /// Runs a test, by its place among the names; in Envoy as well, where there is one.
+    pub(crate) fn run(&self, number: usize, envoy: Option<&Program>) -> Option<Case> {
         let test = self.task.suite.tests.get(number)?;
         let started = Instant::now();
-        let mut run = Run { suite: self, test, logs: Vec::new(), mismatches: Vec::new() };
+        let (logs, mismatches) = (Vec::new(), Vec::new());
+        let mut run = Run { suite: self, test, logs, mismatches, spelled: Spelled::new(), trace: None };
         let verdict = match run.run(&format!("test[{number}]")) {
             Err(why) => Verdict::Broken(why),
             Ok(()) if run.mismatches.is_empty() => Verdict::Passed,
@@ -93,10 +98,15 @@ impl Suite {
         let logs = run.logs.iter().map(|(level, line)| format!("{} {line}", name(*level))).collect();
         let measured =
             if self.bench && test.benchmark && verdict == Verdict::Passed { self.measure(test) } else { None };
-        Some(Case { name: test.name.clone(), verdict, took, measured, logs, traces: Vec::new() })
+        let envoy = envoy.and_then(|envoy| on_envoy::run(envoy, self, number, &run.spelled));
+        // Of what passed nobody asks how.
+        let trace = run.trace.filter(|_| verdict != Verdict::Passed).map(|trace| json::line(&trace));
+        // It was just written.
+        let traces = trace.into_iter().filter_map(|trace| serde_json::from_str(&trace).ok()).collect();
+        Some(Case { name: test.name.clone(), verdict, took, measured, logs, traces, envoy })
     }
 
-    fn session(&self, test: &Test, level: LogLevel) -> Result<Session, (String, Vec<Line>)> {
+    fn session(&self, test: &Test, level: LogLevel, trace: bool) -> Result<Session, (String, Vec<Line>)> {
         let bare = |why: &String| (why.clone(), Vec::new());
         let setup = Setup {
             module: self.module.as_ref().map_err(bare)?.clone(),
@@ -107,6 +117,7 @@ impl Suite {
                 Some(seconds) => Duration::from_secs(seconds),
             },
             properties: test.properties.iter().map(|(path, value)| (path.clone(), value.0.clone())).collect(),
+            trace,
         };
         Session::start(setup).map_err(|(error, lines)| (format!("the plugin did not start: {}", chain(&error)), lines))
     }
@@ -163,7 +174,7 @@ impl Suite {
     /// How long a stream's callbacks take, in a VM that has seen others.
     fn measure(&self, test: &Test) -> Option<Measured> {
         let steps = self.steps(test).ok()?;
-        let mut session = self.session(test, LogLevel::Critical).ok()?;
+        let mut session = self.session(test, LogLevel::Critical, false).ok()?;
         let mut others = Vec::new();
         for _ in 0..self.task.suite.env.num_additional_streams {
             others.push(session.open()?);
@@ -233,13 +244,15 @@ struct Run<'s> {
     test: &'s Test,
     logs: Vec<Line>,
     mismatches: Vec<Mismatch>,
+    spelled: Spelled,
+    trace: Option<Trace>,
 }
 
 impl Run<'_> {
     /// Runs it. The error is why it could not be run to its end.
     fn run(&mut self, path: &str) -> Result<(), String> {
         let (suite, test) = (self.suite, self.test);
-        let mut session = match suite.session(test, level(suite.task.suite.env.log_level)) {
+        let mut session = match suite.session(test, level(suite.task.suite.env.log_level), true) {
             Ok(session) => session,
             Err((why, lines)) => {
                 self.logs.extend(lines);
@@ -251,7 +264,15 @@ impl Run<'_> {
         self.logs.extend(lines);
 
         let Some(stream) = session.open() else { return Err(self.failed(&mut session, "stream_init")) };
-        let lines = session.stream_lines(&stream);
+        let ran = self.stream(path, &mut session, &stream);
+        self.trace = session.trace(&stream);
+        ran
+    }
+
+    /// The callbacks of its stream, and the end of the plugin.
+    fn stream(&mut self, path: &str, session: &mut Session, stream: &Stream) -> Result<(), String> {
+        let (suite, test) = (self.suite, self.test);
+        let lines = session.stream_lines(stream);
         self.expect(&format!("{path}.stream_init"), &lines, |check| check.log(&test.stream_init))?;
         self.logs.extend(lines);
 
@@ -267,10 +288,12 @@ impl Run<'_> {
                     .headers(&invocation.input, direction)
                     .map_err(|why| format!("{path}.{phase}.input: {why}"))?;
                 let outcome =
-                    if answered { Some(Outcome::default()) } else { session.headers(&stream, direction, &given) };
-                let Some(outcome) = outcome else { return Err(self.dead(&mut session, &stream, &phase)) };
+                    if answered { Some(Outcome::default()) } else { session.headers(stream, direction, &given) };
+                let Some(outcome) = outcome else { return Err(self.dead(session, stream, &phase)) };
                 answered |= outcome.reply.is_some();
-                let lines = session.stream_lines(&stream);
+                let names = outcome.headers.iter().map(|(name, _)| (name.to_ascii_lowercase(), name.clone()));
+                self.spelled.extend(names);
+                let lines = session.stream_lines(stream);
                 self.expect(&format!("{path}.{phase}.result"), &lines, |check| {
                     check.headers(&invocation.result, &outcome)
                 })?;
@@ -278,21 +301,21 @@ impl Run<'_> {
             }
             for (number, invocation) in bodies.iter().enumerate() {
                 let phase = format!("{side}_body[{number}]");
-                self.body(&mut session, &stream, direction, invocation, (path, &phase), &mut answered)?;
+                self.body(session, stream, direction, invocation, (path, &phase), &mut answered)?;
             }
         }
 
-        session.close(&stream);
+        session.close(stream);
         if session.failed() {
-            return Err(self.dead(&mut session, &stream, "stream_destroy"));
+            return Err(self.dead(session, stream, "stream_destroy"));
         }
-        let lines = session.stream_lines(&stream);
+        let lines = session.stream_lines(stream);
         self.expect(&format!("{path}.stream_destroy"), &lines, |check| check.log(&test.stream_destroy))?;
         self.logs.extend(lines);
         let stopped = session.stop();
         self.logs.extend(session.root_lines());
         if !stopped {
-            return Err(self.failed(&mut session, "plugin_destroy"));
+            return Err(self.failed(session, "plugin_destroy"));
         }
         self.logs.extend(session.host_lines());
         Ok(())
@@ -338,7 +361,8 @@ impl Run<'_> {
         lines: &[Line],
         f: impl FnOnce(&mut Checker<'_>) -> Result<(), String>,
     ) -> Result<(), String> {
-        let mut checker = Checker { path, lines, folder: &self.suite.task.folder, mismatches: &mut self.mismatches };
+        let (folder, mismatches) = (&self.suite.task.folder, &mut self.mismatches);
+        let mut checker = Checker { path, lines, folder, own: &|_| false, mismatches };
         f(&mut checker)
     }
 

@@ -102,6 +102,9 @@ impl Rules {
             self.fault(&path.clone().then("resources"), "there are none, so there is no chain");
         }
         self.workload(&path.clone().then("workload"), test.workload.as_deref());
+        if test.not_on_envoy.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
+            self.hinted(&path.clone().then("notOnEnvoy"), "is empty", "say why the test is not for a real Envoy");
+        }
         for (index, request) in test.requests.iter().enumerate() {
             self.request(&path.clone().then("requests").then(index), request);
         }

@@ -262,6 +262,8 @@ pub struct Test {
     /// Whether cookies are kept from response to request, as a browser keeps them.
     #[serde(default)]
     pub cookie_jar: bool,
+    /// Why it is not run in a real Envoy with `--envoy`, which shows this.
+    pub not_on_envoy: Option<String>,
     /// The requests.
     #[serde(default)]
     pub requests: Vec<Request>,

@@ -1,23 +1,29 @@
 //! The XML that CI services read test results from.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::job::Answer;
-use crate::outcome::{Case, Verdict};
+use crate::outcome::{Case, OnEnvoy, Verdict};
 
 /// The answer as one document.
 pub fn junit(answer: &Answer) -> String {
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
     for suite in &answer.suites {
         let file = suite.file.to_string_lossy();
-        let count = |wanted: fn(&Verdict) -> bool| suite.cases.iter().filter(|case| wanted(&case.verdict)).count();
+        let cases: Vec<One<'_>> = suite.cases.iter().flat_map(|case| one(&file, case)).collect();
+        let count = |wanted: fn(&Verdict) -> bool| {
+            cases.iter().filter(|case| matches!(case.outcome, Ok(verdict) if wanted(verdict))).count()
+        };
         let failures = count(|verdict| matches!(verdict, Verdict::Failed(_)));
         let errors = count(|verdict| matches!(verdict, Verdict::Broken(_))) + suite.problems.len();
-        let tests = suite.cases.len() + suite.problems.len();
-        let seconds: f64 = suite.cases.iter().map(|case| case.took.as_secs_f64()).sum();
+        let skipped = cases.iter().filter(|case| case.outcome.is_err()).count();
+        let skipped = if skipped == 0 { String::new() } else { format!(" skipped=\"{skipped}\"") };
+        let tests = cases.len() + suite.problems.len();
+        let seconds: f64 = cases.iter().map(|case| case.took.as_secs_f64()).sum();
         let _ = writeln!(
             out,
-            "  <testsuite name=\"{}\" tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" time=\"{seconds:.6}\">",
+            "  <testsuite name=\"{}\" tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\"{skipped} time=\"{seconds:.6}\">",
             escaped(&file)
         );
         for problem in &suite.problems {
@@ -27,8 +33,8 @@ pub fn junit(answer: &Answer) -> String {
                 "    <testcase classname=\"{file}\" name=\"(suite)\"><error message=\"{problem}\"/></testcase>"
             );
         }
-        for case in &suite.cases {
-            one(&mut out, &file, case);
+        for case in &cases {
+            write(&mut out, case);
         }
         out.push_str("  </testsuite>\n");
     }
@@ -36,12 +42,37 @@ pub fn junit(answer: &Answer) -> String {
     out
 }
 
-fn one(out: &mut String, file: &str, case: &Case) {
-    let (file, name, seconds) = (escaped(file), escaped(&case.name), case.took.as_secs_f64());
-    let _ = write!(out, "    <testcase classname=\"{file}\" name=\"{name}\" time=\"{seconds:.6}\">");
-    match &case.verdict {
-        Verdict::Passed => {}
-        Verdict::Failed(mismatches) => {
+/// A test in one of the two proxies.
+struct One<'c> {
+    class: String,
+    name: &'c str,
+    /// Or why it was not run.
+    outcome: Result<&'c Verdict, &'c str>,
+    took: Duration,
+    logs: &'c [String],
+}
+
+fn one<'c>(file: &str, case: &'c Case) -> Vec<One<'c>> {
+    let name = case.name.as_str();
+    let ours =
+        One { class: file.to_owned(), name, outcome: Ok(&case.verdict), took: case.took, logs: case.logs.as_slice() };
+    let class = format!("{file} in Envoy");
+    let theirs = case.envoy.as_ref().map(|envoy| match envoy {
+        OnEnvoy::NotRun(reason) => One { class, name, outcome: Err(reason), took: Duration::ZERO, logs: &[] },
+        OnEnvoy::Ran(ran) => One { class, name, outcome: Ok(&ran.verdict), took: ran.took, logs: ran.logs.as_slice() },
+    });
+    std::iter::once(ours).chain(theirs).collect()
+}
+
+fn write(out: &mut String, case: &One<'_>) {
+    let (class, name, seconds) = (escaped(&case.class), escaped(case.name), case.took.as_secs_f64());
+    let _ = write!(out, "    <testcase classname=\"{class}\" name=\"{name}\" time=\"{seconds:.6}\">");
+    match &case.outcome {
+        Err(reason) => {
+            let _ = write!(out, "<skipped message=\"{}\"/>", escaped(reason));
+        }
+        Ok(Verdict::Passed) => {}
+        Ok(Verdict::Failed(mismatches)) => {
             let first = mismatches.first().map_or(String::new(), |first| format!("{}: {}", first.path, first.what));
             let _ = write!(out, "<failure message=\"{}\">", escaped(&first));
             for mismatch in mismatches {
@@ -54,7 +85,7 @@ fn one(out: &mut String, file: &str, case: &Case) {
             }
             out.push_str("</failure>");
         }
-        Verdict::Broken(why) => {
+        Ok(Verdict::Broken(why)) => {
             let _ = write!(out, "<error message=\"{}\"/>", escaped(why));
         }
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::job::Answer;
-use crate::outcome::{Case, Mismatch, Verdict};
+use crate::outcome::{Case, Mismatch, OnEnvoy, Overall, Ran, Verdict};
 
 /// How a report looks.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,10 +33,10 @@ impl Summary {
         for suite in &answer.suites {
             summary.broken += suite.problems.len();
             for case in &suite.cases {
-                match case.verdict {
-                    Verdict::Passed => summary.passed += 1,
-                    Verdict::Failed(_) => summary.failed += 1,
-                    Verdict::Broken(_) => summary.broken += 1,
+                match case.overall() {
+                    Overall::Passed => summary.passed += 1,
+                    Overall::Failed => summary.failed += 1,
+                    Overall::Broken => summary.broken += 1,
                 }
             }
         }
@@ -46,6 +46,33 @@ impl Summary {
     /// Whether all is well.
     pub fn is_fine(&self) -> bool {
         self.failed == 0 && self.broken == 0
+    }
+}
+
+/// How many tests came to the same in the harness and in Envoy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Did.
+    pub agreed: usize,
+    /// Did not.
+    pub differed: usize,
+    /// Were not run in Envoy.
+    pub not_run: usize,
+}
+
+impl Beside {
+    /// Counts; none: Envoy was not asked for.
+    pub fn of(answer: &Answer) -> Option<Self> {
+        let mut beside = None;
+        for case in answer.suites.iter().flat_map(|suite| &suite.cases).filter(|case| case.envoy.is_some()) {
+            let Self { agreed, differed, not_run } = beside.get_or_insert_with(Self::default);
+            match case.agrees() {
+                Some(true) => *agreed += 1,
+                Some(false) => *differed += 1,
+                None => *not_run += 1,
+            }
+        }
+        beside
     }
 }
 
@@ -68,6 +95,10 @@ pub fn text(answer: &Answer, style: Style) -> String {
     let tests = passed + failed + broken;
     let plural = if tests == 1 { "" } else { "s" };
     let _ = writeln!(out, "{tests} test{plural}: {passed} passed, {failed} failed, {broken} broken");
+    if let Some(Beside { agreed, differed, not_run }) = Beside::of(answer) {
+        let _ =
+            writeln!(out, "in Envoy and the harness: {agreed} agreed, {differed} differed, {not_run} not run in Envoy");
+    }
     out
 }
 
@@ -81,27 +112,69 @@ impl Style {
 }
 
 fn one(out: &mut String, case: &Case, style: Style) {
-    let (word, colour) = match case.verdict {
-        Verdict::Passed => ("ok    ", GREEN),
-        Verdict::Failed(_) => ("FAILED", RED),
-        Verdict::Broken(_) => ("BROKEN", RED),
+    let overall = case.overall();
+    let (word, colour) = match overall {
+        Overall::Passed => ("ok    ", GREEN),
+        Overall::Failed => ("FAILED", RED),
+        Overall::Broken => ("BROKEN", RED),
     };
-    let _ = write!(out, "  {} {} ({})", style.paint(word, colour), line(&case.name), time(case.took));
+    let _ = write!(out, "  {} {} ({}", style.paint(word, colour), line(&case.name), time(case.took));
+    match &case.envoy {
+        None => {}
+        Some(OnEnvoy::Ran(ran)) => {
+            let _ = write!(out, ", in Envoy {}", time(ran.took));
+        }
+        Some(OnEnvoy::NotRun(_)) => out.push_str(", not run in Envoy"),
+    }
+    out.push(')');
     if let Some(measured) = case.measured {
         let _ = write!(out, ", {} a turn, median of {}", time(measured.median), measured.iterations);
     }
     out.push('\n');
-    match &case.verdict {
+    let mut say = |text: &str| {
+        let _ = writeln!(out, "         {}", line(text));
+    };
+    let ran = match &case.envoy {
+        None => None,
+        Some(OnEnvoy::NotRun(reason)) => {
+            say(&format!("not run in Envoy: {reason}"));
+            None
+        }
+        Some(OnEnvoy::Ran(ran)) => {
+            ran.not_compared.iter().for_each(|what| say(&format!("not compared in Envoy: {what}")));
+            Some(ran)
+        }
+    };
+    let Some(Ran { verdict, logs, .. }) = ran.filter(|_| overall != Overall::Passed) else {
+        said(out, &case.verdict, style);
+        logged(out, "log", &case.logs, style.logs || overall != Overall::Passed);
+        return;
+    };
+    for (who, verdict, logs) in [("harness", &case.verdict, &case.logs), ("Envoy", verdict, logs)] {
+        let how = match verdict {
+            Verdict::Passed => "passed",
+            Verdict::Failed(_) => "failed",
+            Verdict::Broken(_) => "broken",
+        };
+        let _ = writeln!(out, "         {who}: {how}");
+        said(out, verdict, style);
+        logged(out, &format!("{who}'s log"), logs, true);
+    }
+}
+
+fn said(out: &mut String, verdict: &Verdict, style: Style) {
+    match verdict {
         Verdict::Passed => {}
         Verdict::Failed(mismatches) => mismatches.iter().for_each(|mismatch| unmet(out, mismatch, style)),
         Verdict::Broken(why) => why.lines().for_each(|why| {
             let _ = writeln!(out, "         {}", line(why));
         }),
     }
-    if style.logs || case.verdict != Verdict::Passed {
-        for log in &case.logs {
-            let _ = writeln!(out, "         log: {}", line(log));
-        }
+}
+
+fn logged(out: &mut String, whose: &str, logs: &[String], shown: bool) {
+    for log in logs.iter().filter(|_| shown) {
+        let _ = writeln!(out, "         {whose}: {}", line(log));
     }
 }
 

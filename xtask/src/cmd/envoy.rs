@@ -77,14 +77,7 @@ exit "$code"
 "#;
 
 fn exec(text: &str, plan: &Plan) -> Result<Failure, Failure> {
-    let program = match environment::envoy() {
-        Some(program) if is_program(&program) => program,
-        Some(program) => {
-            return Err(Failure::environment(format!("failed to run Envoy: {} is no program", program.display()))
-                .hint("without $ENVOY the one on the path is taken, else one is fetched"));
-        }
-        None => tools::envoy(&tools_folder()?)?,
-    };
+    let program = program()?;
     let failed = |error: &dyn std::fmt::Display| {
         Failure::environment(format!("failed to write the bootstrap for Envoy: {error}"))
     };
@@ -104,6 +97,16 @@ fn exec(text: &str, plan: &Plan) -> Result<Failure, Failure> {
     // Nobody runs who would.
     let _ = std::fs::remove_file(path);
     Ok(failure)
+}
+
+/// The Envoy that `$ENVOY` names, else the one on the path, else one that is fetched.
+pub(crate) fn program() -> Result<PathBuf, Failure> {
+    match environment::envoy() {
+        Some(program) if is_program(&program) => Ok(program),
+        Some(program) => Err(Failure::environment(format!("failed to run Envoy: {} is no program", program.display()))
+            .hint("without $ENVOY the one on the path is taken, else one is fetched")),
+        None => tools::envoy(&tools_folder()?),
+    }
 }
 
 /// Whether it can be run, as far as is seen from here.

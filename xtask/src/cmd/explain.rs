@@ -23,12 +23,13 @@ mod text;
 /// `istio.ext_authz` for its action CUSTOM), and the last filter. The table below it, and --json, have every filter by
 /// Envoy's name.
 #[derive(clap::Args)]
-#[command(group = clap::ArgGroup::new("proxy").required(true).args(["workload", "namespace"]))]
+#[command(group = clap::ArgGroup::new("proxy").args(["workload", "namespace"]))]
 pub(crate) struct Args {
     /// Resources: YAML or JSON files, folders of them, or `-` for standard input.
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true, num_args = 1..)]
     files: Vec<PathBuf>,
-    /// The pod, workload or Gateway of the resources whose proxy it is.
+    /// The pod, workload or Gateway of the resources whose proxy it is; by default the one that the resources themselves
+    /// name, as with `run`.
     #[arg(long, value_name = "NS/NAME", conflicts_with_all = ["label", "kind"])]
     workload: Option<String>,
     /// A proxy in this namespace, of a kind and with labels that are not among the resources.
@@ -46,9 +47,9 @@ pub(crate) struct Args {
     /// The listener's port.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Which of the listener's chains.
-    #[arg(long, value_enum, default_value_t = Chain::Http)]
-    layer: Chain,
+    /// Which of the listener's chains; `http` unless all extensions are network filters and no proxy is named.
+    #[arg(long, value_enum)]
+    layer: Option<Chain>,
     /// What the port carries, which decides how its network chain ends; by default what the Services and Gateways say.
     #[arg(long, value_enum)]
     protocol: Option<Carries>,
@@ -112,6 +113,14 @@ struct Explained {
     fetches: BTreeMap<String, Fetch>,
 }
 
+/// A proxy, and what is meant of it where no flag says so.
+#[derive(Clone)]
+struct Asked {
+    proxy: Proxy,
+    listener: Option<Listener>,
+    services: Vec<AttachedService>,
+}
+
 /// How an extension's module would be had.
 struct Fetch {
     explanation: Result<Explanation, String>,
@@ -127,12 +136,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let (resources, locator) = input::read_located(&args.files)?;
     let explained = if args.before.is_empty() {
-        let proxy = proxy(args, &resources).map_err(|error| not_found(error, &resources, args))?;
-        Explained { changes: None, ..explain(args, &locator, &resources, &proxy)? }
+        let asked = asked(args, &resources)?;
+        Explained { changes: None, ..explain(args, &locator, &resources, &asked)? }
     } else {
         let before = input::read(&args.before)?;
         // A workload may be in one of the two only: what is changed are the extensions.
-        let (old, new) = match (proxy(args, &before), proxy(args, &resources)) {
+        let (old, new) = match (named(args, &before), named(args, &resources)) {
+            _ if args.workload.is_none() && args.namespace.is_none() => {
+                let assumed = asked(args, &resources)?;
+                (assumed.clone(), assumed)
+            }
             (Ok(old), Ok(new)) => (old, new),
             (Ok(only), Err(_)) | (Err(_), Ok(only)) => (only.clone(), only),
             (Err(_), Err(error)) => return Err(not_found(error, &resources, args)),
@@ -153,8 +166,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn explain(args: &Args, locator: &Locator, resources: &Resources, proxy: &Proxy) -> Result<Explained, Failure> {
-    let (chain, mesh) = chain(args, resources, proxy);
+fn explain(args: &Args, locator: &Locator, resources: &Resources, asked: &Asked) -> Result<Explained, Failure> {
+    let (chain, mesh) = chain(args, resources, asked);
     tell(args, &chain, &mesh, resources);
     let mut warnings = warnings::of_chain(resources, &chain, &mesh);
     warnings::locate(&mut warnings, locator);
@@ -162,9 +175,24 @@ fn explain(args: &Args, locator: &Locator, resources: &Resources, proxy: &Proxy)
     Ok(Explained { chain, warnings, changes: None, fetches })
 }
 
-/// The proxy that was asked for.
-fn proxy(args: &Args, resources: &Resources) -> Result<Proxy, ProxyError> {
-    match (&args.workload, &args.namespace, args.kind) {
+/// The proxy that was asked for, else the one that the extensions are for, which is said.
+fn asked(args: &Args, resources: &Resources) -> Result<Asked, Failure> {
+    if args.workload.is_some() || args.namespace.is_some() {
+        return named(args, resources).map_err(|error| not_found(error, resources, args));
+    }
+    let mesh = MeshOptions { root_namespace: args.root_namespace.clone(), ..MeshOptions::default() };
+    let assumed = mesh::assume_proxy(resources, &mesh).map_err(|error| match error {
+        ProxyError::Ambient(_) => input::no_proxy(error),
+        ProxyError::NoExtensions => Failure::bad(error),
+        _ => Failure::usage(error),
+    })?;
+    note(assumed.sentence);
+    Ok(Asked { proxy: assumed.proxy, listener: Some(assumed.listener), services: assumed.services })
+}
+
+/// The proxy that the flags name.
+fn named(args: &Args, resources: &Resources) -> Result<Asked, ProxyError> {
+    let proxy = match (&args.workload, &args.namespace, args.kind) {
         (Some(name), _, _) => mesh::workload(resources, name),
         (None, namespace, kind) => {
             let kind = match kind {
@@ -175,7 +203,8 @@ fn proxy(args: &Args, resources: &Resources) -> Result<Proxy, ProxyError> {
             let labels = args.label.iter().cloned().collect();
             Ok(mesh::stated(resources, namespace.as_deref().unwrap_or("default"), labels, kind))
         }
-    }
+    };
+    proxy.map(|proxy| Asked { proxy, listener: None, services: Vec::new() })
 }
 
 fn not_found(error: ProxyError, resources: &Resources, args: &Args) -> Failure {
@@ -190,7 +219,8 @@ fn not_found(error: ProxyError, resources: &Resources, args: &Args) -> Failure {
 }
 
 /// The chain of the listener that was asked for.
-fn chain(args: &Args, resources: &Resources, proxy: &Proxy) -> (FilterChain, MeshOptions) {
+fn chain(args: &Args, resources: &Resources, asked: &Asked) -> (FilterChain, MeshOptions) {
+    let Asked { proxy, listener: assumed, services: meant } = asked;
     let of_kind = |kind, names: &[(String, String)]| {
         let service = |(namespace, name): &(String, String)| AttachedService {
             kind,
@@ -201,17 +231,25 @@ fn chain(args: &Args, resources: &Resources, proxy: &Proxy) -> (FilterChain, Mes
     };
     let mut services = of_kind(ServiceKind::Service, &args.service);
     services.extend(of_kind(ServiceKind::ServiceEntry, &args.service_entry));
+    if services.is_empty() {
+        services.clone_from(meant);
+    }
     if services.is_empty() && proxy.kind == ProxyKind::Waypoint {
         services = mesh::services_of(resources, proxy);
     }
     let mesh = MeshOptions { root_namespace: args.root_namespace.clone(), services };
     let mut listener = Listener {
-        direction: args.direction.map(|direction| match direction {
-            Way::Inbound => Direction::Inbound,
-            Way::Outbound => Direction::Outbound,
-        }),
+        direction: match args.direction {
+            Some(Way::Inbound) => Some(Direction::Inbound),
+            Some(Way::Outbound) => Some(Direction::Outbound),
+            None => assumed.and_then(|assumed| assumed.direction),
+        },
         port: args.port,
-        layer: if args.layer == Chain::Network { Layer::Network } else { Layer::Http },
+        layer: match (args.layer, assumed) {
+            (Some(Chain::Network), _) => Layer::Network,
+            (Some(Chain::Http), _) | (None, None) => Layer::Http,
+            (None, Some(assumed)) => assumed.layer,
+        },
         protocol: None,
     };
     listener.protocol = match args.protocol {

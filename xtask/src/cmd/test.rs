@@ -2,6 +2,7 @@
 
 mod chain;
 mod coverage;
+mod envoy;
 mod find;
 mod schema;
 mod update;
@@ -31,6 +32,7 @@ use crate::{environment, handover};
 /// A suite is a YAML, JSON or textproto file in a plugin's folder `tests`. docs/testing.md says what is in one. Suites of
 /// Google's Service Extensions plugin tester run as they are, and its flags are known here.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags")]
 pub(crate) struct Args {
     /// Plugins whose suites are run, suites, or folders of them; all plugins of the workspace by default.
     #[arg(value_name = "PLUGIN|FILE")]
@@ -59,6 +61,10 @@ pub(crate) struct Args {
     /// Write the results as a page that needs no server: what was expected and seen, logs, and the trace of each request.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Run every test in a real Envoy as well, and fail where it does something else than the harness: the one that $ENVOY
+    /// names, else the one on the path, else one that is fetched. docs/testing.md says what is not run there.
+    #[arg(long, conflicts_with_all = ["update", "coverage"])]
+    envoy: bool,
     /// Say which functions of the plugins no test has reached: the plugins' own, or with `=all` those of libraries, too.
     /// The modules are built with names for it.
     #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "own")]
@@ -125,6 +131,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         timeout: Some(Duration::from_secs(args.timeout)),
         code_cache: Some(environment::cache()?.join("code")),
         bench: args.bench,
+        envoy: envoy::program(args.envoy, &found)?,
         coverage: args.coverage.is_some(),
         suites: found,
     };

@@ -6,6 +6,10 @@
   (import "env" "proxy_set_buffer_bytes" (func $set (param i32 i32 i32 i32 i32) (result i32)))
   (import "env" "proxy_get_header_map_value" (func $get (param i32 i32 i32 i32 i32) (result i32)))
   (import "env" "proxy_send_local_response" (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+  (import "env" "proxy_grpc_call"
+    (func $grpc (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+  (import "env" "proxy_define_metric" (func $metric (param i32 i32 i32 i32) (result i32)))
+  (import "env" "proxy_increment_metric" (func $count (param i32 i64) (result i32)))
   (memory (export "memory") 2)
   (data (i32.const 16) "started")
   (data (i32.const 32) "X-Probe")
@@ -14,6 +18,7 @@
   (data (i32.const 80) "no")
   (data (i32.const 96) "gone")
   (data (i32.const 112) "<>")
+  (data (i32.const 128) "probe.requests")
   (global $next (mut i32) (i32.const 4096))
   (func (export "proxy_abi_version_0_2_1"))
   (func (export "malloc") (param i32) (result i32)
@@ -25,17 +30,24 @@
     (drop (call $log (i32.const 2) (i32.const 16) (i32.const 7)))
     (i32.const 1))
   (func (export "proxy_on_context_create") (param i32 i32))
-  ;; The first letter of the header x-act: l loops, t traps, a answers, p pauses.
+  ;; The first letter of the header x-act: l loops, t traps, a answers, p pauses, g calls a gRPC service that is none,
+  ;; on which Envoy aborts.
   (func $act (result i32)
     (if (call $get (i32.const 0) (i32.const 48) (i32.const 5) (i32.const 8) (i32.const 12))
       (then (return (i32.const 0))))
     (i32.load8_u (i32.load (i32.const 8))))
   (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
     (local $act i32)
+    (drop (call $metric (i32.const 0) (i32.const 128) (i32.const 14) (i32.const 8)))
+    (drop (call $count (i32.load (i32.const 8)) (i64.const 1)))
     (local.set $act (call $act))
     (if (i32.eq (local.get $act) (i32.const 108)) (then (loop $forever (br $forever))))
     (if (i32.eq (local.get $act) (i32.const 116)) (then (unreachable)))
     (if (i32.eq (local.get $act) (i32.const 112)) (then (return (i32.const 1))))
+    (if (i32.eq (local.get $act) (i32.const 103))
+      (then
+        (drop (call $grpc (i32.const 0) (i32.const 0) (i32.const 16) (i32.const 7) (i32.const 16) (i32.const 7)
+          (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 8)))))
     (if (i32.eq (local.get $act) (i32.const 97))
       (then
         (drop (call $answer (i32.const 403) (i32.const 64) (i32.const 13) (i32.const 80) (i32.const 2)

@@ -2,6 +2,7 @@
 
 mod expect;
 mod jar;
+mod on_envoy;
 mod record;
 mod stage;
 #[cfg(test)]
@@ -25,12 +26,13 @@ use suites::chain::model::{Capture, Isolation, Request, ResponseExpectation, Tes
 use suites::chain::template::{self, Variables};
 use suites::chain::units::Time;
 use suites::chain::{Chosen, Planned, Task};
-use suites::outcome::{Case, Mismatch, Verdict};
+use suites::outcome::{Case, Mismatch, OnEnvoy, Verdict};
 use tokio::task::LocalSet;
 
+use crate::envoy::Program;
 use expect::{Comparison, Response};
 use jar::Jar;
-use record::Record;
+use record::{Line, Record};
 use stage::{OnStage, Stage, Turntable};
 
 /// What scripts and guests may recurse in.
@@ -48,11 +50,12 @@ pub(crate) struct Suite<'a> {
     modules: Mutex<Modules>,
     /// Those of a suite whose tests share a proxy, which run one after another.
     together: OnceLock<Vec<Case>>,
+    together_on_envoy: OnceLock<Vec<OnEnvoy>>,
 }
 
 impl<'a> Suite<'a> {
     pub(crate) fn prepare(engine: &'a Engine, task: &'a Task) -> Self {
-        Self { engine, task, modules: Mutex::default(), together: OnceLock::new() }
+        Self { engine, task, modules: Mutex::default(), together: OnceLock::new(), together_on_envoy: OnceLock::new() }
     }
 
     /// Its tests' names, in order.
@@ -61,17 +64,22 @@ impl<'a> Suite<'a> {
         self.task.tests.iter().map(name).collect()
     }
 
-    /// Runs a test, by its place among the names.
-    pub(crate) fn run(&self, test: usize) -> Option<Case> {
+    /// Runs a test, by its place among the names; in Envoy as well, where there is one.
+    pub(crate) fn run(&self, test: usize, envoy: Option<&Program>) -> Option<Case> {
+        let all = &self.task.tests;
         if self.task.suite.isolation == Isolation::Suite {
-            return self
-                .together
-                .get_or_init(|| run(self.engine, self.task, &self.task.tests, &self.modules))
-                .get(test)
-                .cloned();
+            let cases = self.together.get_or_init(|| run(self.engine, self.task, all, &self.modules));
+            let mut case = cases.get(test).cloned()?;
+            if let Some(envoy) = envoy {
+                let ran = self.together_on_envoy.get_or_init(|| on_envoy::run(envoy, self.task, all));
+                case.envoy = ran.get(test).cloned();
+            }
+            return Some(case);
         }
-        let chosen = self.task.tests.get(test)?;
-        run(self.engine, self.task, std::slice::from_ref(chosen), &self.modules).pop()
+        let chosen = std::slice::from_ref(all.get(test)?);
+        let mut case = run(self.engine, self.task, chosen, &self.modules).pop()?;
+        case.envoy = envoy.and_then(|envoy| on_envoy::run(envoy, self.task, chosen).pop());
+        Some(case)
     }
 }
 
@@ -98,7 +106,7 @@ fn all_broken(task: &Task, tests: &[Chosen], why: &str) -> Vec<Case> {
 }
 
 fn case(name: String, verdict: Verdict, took: Duration) -> Case {
-    Case { name, verdict, took, measured: None, logs: Vec::new(), traces: Vec::new() }
+    Case { name, verdict, took, measured: None, logs: Vec::new(), traces: Vec::new(), envoy: None }
 }
 
 /// A proxy, and all that goes with it.
@@ -279,12 +287,24 @@ impl Run<'_> {
         let details_before = running.record.kept().details.len();
         let sent = sent(request, &self.stage.variables(), self.folder, self.jar.as_ref(), now)?;
         let received = running.proxy.send(sent).await;
+        let details = running.record.kept().details.get(details_before).cloned().unwrap_or_default();
+        let lines = running.record.kept().lines.get(lines_before..).unwrap_or_default().to_vec();
+        self.judge(path, request, &response(received, details), &lines, now)
+    }
+
+    /// Compares what came of a request, and keeps what later ones need of it.
+    fn judge(
+        &mut self,
+        path: &str,
+        request: &Request,
+        response: &Response,
+        lines: &[Line],
+        now: u64,
+    ) -> Result<(), String> {
         let (callouts, arrived, problems) = self.stage.take();
         if let Some(problem) = problems.into_iter().next() {
             return Err(problem);
         }
-        let details = running.record.kept().details.get(details_before).cloned().unwrap_or_default();
-        let response = response(received, details);
         if let Some(jar) = &mut self.jar {
             for (_, value) in response.headers.iter().filter(|(name, _)| name == "set-cookie") {
                 jar.keep(value, now);
@@ -295,9 +315,9 @@ impl Run<'_> {
             let variables = self.stage.variables();
             let mut comparison = Comparison { variables: &variables, mismatches: std::mem::take(&mut self.mismatches) };
             if let Some(expected) = &expected.response {
-                comparison.response(&format!("{path}.response"), expected, &response);
+                comparison.response(&format!("{path}.response"), expected, response);
             } else if response.broken_off {
-                comparison.response(&format!("{path}.response"), &ResponseExpectation::default(), &response);
+                comparison.response(&format!("{path}.response"), &ResponseExpectation::default(), response);
             }
             if let Some(expected) = &expected.upstream {
                 comparison.upstream(&format!("{path}.upstream"), expected, &arrived);
@@ -305,13 +325,12 @@ impl Run<'_> {
             if let Some(expected) = &expected.callouts {
                 comparison.callouts(&format!("{path}.callouts"), expected, &callouts);
             }
-            let lines = running.record.kept().lines.get(lines_before..).unwrap_or_default().to_vec();
-            comparison.logs(&format!("{path}.logs"), &expected.logs, &lines);
+            comparison.logs(&format!("{path}.logs"), &expected.logs, lines);
             self.mismatches = comparison.mismatches;
         }
         for capture in &request.capture {
-            let value = captured(capture, &response, &self.stage.variables())
-                .ok_or_else(|| format!("nothing to capture as `{}`: {}", capture.name, summary(&response)))?;
+            let value = captured(capture, response, &self.stage.variables())
+                .ok_or_else(|| format!("nothing to capture as `{}`: {}", capture.name, summary(response)))?;
             self.stage.set(&capture.name, value);
         }
         Ok(())

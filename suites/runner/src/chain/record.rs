@@ -24,8 +24,9 @@ impl Line {
     pub(super) fn new(level: &str, text: &str) -> Self {
         let mut line =
             Self { level: level.to_owned(), plugin: String::new(), message: text.to_owned(), text: text.to_owned() };
-        if let Some((who, message)) = text.strip_prefix("wasm log ").and_then(|rest| rest.split_once(": ")) {
-            let name = who.split(' ').next().unwrap_or_default();
+        // As a VM starts there is no plugin yet.
+        if let Some((who, message)) = text.strip_prefix("wasm log").and_then(|rest| rest.split_once(": ")) {
+            let name = who.trim_start().split(' ').next().unwrap_or_default();
             name.rsplit('.').next().unwrap_or_default().clone_into(&mut line.plugin);
             message.clone_into(&mut line.message);
         } else if let Some(message) = text.strip_prefix("script log: ") {
@@ -88,6 +89,8 @@ mod tests {
     fn a_line_is_taken_apart() {
         let line = Line::new("info", "wasm log default.basic-auth my_root: no: credentials");
         assert_eq!((line.plugin.as_str(), line.message.as_str()), ("basic-auth", "no: credentials"));
+        let line = Line::new("info", "wasm log: started");
+        assert_eq!((line.plugin.as_str(), line.message.as_str()), ("", "started"));
         assert_eq!(Line::new("warning", "script log: hello").message, "hello");
         assert_eq!(Line::new("warning", "something else").message, "something else");
     }

@@ -144,7 +144,7 @@ impl Stage {
     }
 
     /// What a cluster, or the upstream when there is no name, does with a request.
-    fn answer(&self, cluster: Option<&str>, request: &Message) -> Option<Reply> {
+    pub(super) fn answer(&self, cluster: Option<&str>, request: &Message) -> Option<Reply> {
         let inner = &mut *self.inner();
         let seen = seen(cluster.unwrap_or_default(), request);
         let (method, path) = (seen.method.clone(), seen.path.clone());
@@ -270,15 +270,14 @@ impl Turntable {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stage;
     }
 
-    fn stage(&self) -> Arc<Stage> {
+    pub(super) fn stage(&self) -> Arc<Stage> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl Documents for Turntable {
-    fn get(&self, url: &str) -> Result<String, String> {
-        let (_, rest) = url.split_once("://").ok_or("that is not a URL")?;
-        let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+impl Turntable {
+    /// A document of the cluster that has this host.
+    pub(super) fn document(&self, authority: &str, path: &str) -> Result<String, String> {
         let pair = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
         let headers = vec![pair(":method", "GET"), pair(":path", path), pair(":authority", authority)];
         let request = Message { headers, ..Message::default() };
@@ -298,6 +297,14 @@ impl Documents for Turntable {
             }
             status => Err(format!("the server answered {}", status.unwrap_or_default())),
         }
+    }
+}
+
+impl Documents for Turntable {
+    fn get(&self, url: &str) -> Result<String, String> {
+        let (_, rest) = url.split_once("://").ok_or("that is not a URL")?;
+        let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+        self.document(authority, path)
     }
 }
 

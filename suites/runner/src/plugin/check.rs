@@ -12,6 +12,8 @@ pub(super) struct Checker<'c> {
     pub(super) path: &'c str,
     pub(super) lines: &'c [Line],
     pub(super) folder: &'c Path,
+    /// Headers, in lower case, that are the proxy's own: they may be expected, and are never too many.
+    pub(super) own: &'c dyn Fn(&str) -> bool,
     pub(super) mismatches: &'c mut Vec<Mismatch>,
 }
 
@@ -19,7 +21,9 @@ impl Checker<'_> {
     /// The log alone. The error is a matcher that is none.
     pub(super) fn log(&mut self, expected: &Expectation) -> Result<(), String> {
         let lines: Vec<Vec<u8>> = self.lines.iter().map(|(_, line)| line.clone().into_bytes()).collect();
-        self.all("log", "the callback's log", &expected.log, &lines, &|_| (lines.len() == 1).then(|| lines[0].clone()))
+        self.all("log", "the callback's log", &expected.log, (&lines, &lines), &|_| {
+            (lines.len() == 1).then(|| lines[0].clone())
+        })
     }
 
     pub(super) fn headers(&mut self, expected: &Expectation, outcome: &Outcome) -> Result<(), String> {
@@ -73,15 +77,17 @@ impl Checker<'_> {
             }
         }
         for (at, name) in expected.no_header.iter().enumerate() {
-            if let Some(found) = value(name) {
+            if let Some(found) = value(name).filter(|_| !(self.own)(&name.to_ascii_lowercase())) {
                 self.note(&format!("no_header[{at}]"), |path| {
                     Mismatch::new(path, format!("header `{name}`"), "(not there)")
                         .actual(String::from_utf8_lossy(found))
                 });
             }
         }
-        let lines: Vec<Vec<u8>> =
-            outcome.headers.iter().map(|(name, value)| [name.as_slice(), b": ", value].concat()).collect();
+        let line = |(name, value): &(Vec<u8>, Vec<u8>)| [name.as_slice(), b": ", value].concat();
+        let lines: Vec<Vec<u8>> = outcome.headers.iter().map(line).collect();
+        let own = |name: &[u8]| (self.own)(&String::from_utf8_lossy(name).to_ascii_lowercase());
+        let others: Vec<Vec<u8>> = outcome.headers.iter().filter(|(name, _)| !own(name)).map(line).collect();
         // The line of the same header is the one that was meant.
         let meant = |wanted: &[u8]| {
             let name = wanted.split(|byte| *byte == b':').find(|name| !name.is_empty())?;
@@ -91,11 +97,12 @@ impl Checker<'_> {
             };
             lines.iter().find(named).cloned()
         };
-        self.all("headers", "the headers", &expected.headers, &lines, &meant)
+        self.all("headers", "the headers", &expected.headers, (&lines, &others), &meant)
     }
 
     fn text(&mut self, expected: &Expectation, body: &[u8]) -> Result<(), String> {
-        self.all("body", "the body", &expected.body, &[body.to_vec()], &|_| Some(body.to_vec()))
+        let body = [body.to_vec()];
+        self.all("body", "the body", &expected.body, (&body, &body), &|_| Some(body[0].clone()))
     }
 
     fn answer(&mut self, expected: &Expectation, reply: Option<&Reply>, stopped: bool) {
@@ -137,14 +144,14 @@ impl Checker<'_> {
         }
     }
 
-    /// Matchers against texts, of which one has to match, or with `invert` none. `meant` is what an exact text would have
-    /// to be.
+    /// Matchers against texts, of which one has to match, or with `invert` none of the second ones. `meant` is what an
+    /// exact text would have to be.
     fn all(
         &mut self,
         field: &str,
         what: &str,
         matchers: &[Matcher],
-        texts: &[Vec<u8>],
+        (texts, others): (&[Vec<u8>], &[Vec<u8>]),
         meant: &dyn Fn(&[u8]) -> Option<Vec<u8>>,
     ) -> Result<(), String> {
         for (at, matcher) in matchers.iter().enumerate() {
@@ -169,6 +176,7 @@ impl Checker<'_> {
                 (None, Some(expression)) => expression.is_match(text),
                 (None, None) => false,
             };
+            let texts = if matcher.invert { others } else { texts };
             let found = texts.iter().find(|text| fits(text));
             if found.is_some() != matcher.invert {
                 continue;
