@@ -45,6 +45,21 @@ fn a_textproto_suite_of_the_testers_users_runs_as_it_is() {
 }
 
 #[test]
+fn the_testers_flags_for_what_is_run_are_known() {
+    let folder = folder(&["good.textproto", "body.data", "expected.data"]);
+    let measured = |flags: &[&str]| {
+        let ended = test(folder.path(), &[&["good.textproto", "--json"], flags].concat()).fine();
+        let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let tests = report["suites"][0]["tests"].as_array().unwrap().clone();
+        (tests.len(), tests.iter().filter(|test| !test["iterations"].is_null()).count())
+    };
+    assert_eq!(measured(&["--bench"]), (3, 1));
+    assert_eq!(measured(&["--bench", "--notest"]), (1, 1));
+    assert_eq!(measured(&["--bench", "--nobench"]), (3, 0));
+    assert_eq!(measured(&["--nobench"]), (3, 0));
+}
+
+#[test]
 fn what_fails_is_shown_and_the_rest_still_runs() {
     let folder = folder(&["bad.yaml"]);
     let ended = test(folder.path(), &["bad.yaml", "--timeout", "1"]).refused(1, &["7 tests did not pass"]);

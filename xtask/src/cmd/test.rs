@@ -81,6 +81,12 @@ pub(crate) struct Args {
     /// Measure the tests that say `benchmark: true`.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     bench: bool,
+    /// Not to measure; the tester's name for what is so anyway.
+    #[arg(long, hide = true, overrides_with = "bench")]
+    nobench: bool,
+    /// Only to measure; the tester's name for it.
+    #[arg(long, hide = true, requires = "bench")]
+    notest: bool,
     /// Take this module instead of the suites' own.
     #[arg(long, alias = "plugin_override", value_name = "WASM")]
     plugin: Option<PathBuf>,
@@ -124,13 +130,16 @@ fn percent(text: &str) -> Result<f64, String> {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let builds = Builds::new(&args.toolchain, args.coverage.is_some());
-    let found = find::find(args, &builds)?;
+    let mut found = find::find(args, &builds)?;
+    if args.notest {
+        found.retain_mut(|task| only_benchmarks(&mut task.kind));
+    }
     let mut job = Job {
         threads: args.threads.map(usize::from),
         filter: args.filter.clone(),
         timeout: Some(Duration::from_secs(args.timeout)),
         code_cache: Some(environment::cache()?.join("code")),
-        bench: args.bench,
+        bench: args.bench && !args.nobench,
         envoy: envoy::program(args.envoy, &found)?,
         coverage: args.coverage.is_some(),
         suites: found,
@@ -140,7 +149,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         None => None,
     };
     let mut answer = ask(&job)?;
-    schema::warn(&job, &mut answer.suites)?;
+    if let Err(failure) = schema::warn(&job, &mut answer.suites) {
+        // The results are worth more than what they are compared with besides.
+        warn(format!("configurations are not compared with their plugins' schemas: {}", failure.text()));
+    }
     if job.filter.is_some() && answer.suites.iter().all(|suite| suite.cases.is_empty() && suite.problems.is_empty()) {
         return Err(Failure::usage("--filter: no test has such a name"));
     }
@@ -183,6 +195,18 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     match failed + broken {
         0 => enough(args.coverage_min, coverage.as_deref().unwrap_or_default()),
         bad => Err(Failure::bad(format!("{bad} test{} did not pass", if bad == 1 { "" } else { "s" }))),
+    }
+}
+
+/// Leaves out what is no benchmark. Whether anything is left.
+fn only_benchmarks(kind: &mut Kind) -> bool {
+    match kind {
+        Kind::Plugin(plugin) => {
+            plugin.suite.tests.retain(|test| test.benchmark);
+            !plugin.suite.tests.is_empty()
+        }
+        Kind::Chain(_) => false,
+        Kind::Broken(_) => true,
     }
 }
 
