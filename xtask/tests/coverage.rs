@@ -155,12 +155,11 @@ fn a_crate_has_its_own_functions_and_lines_and_the_packaged_module_stays() {
 fn a_chain_suite_has_the_coverage_of_each_plugin_of_its_chain() {
     let folder = tempfile::tempdir().unwrap();
     let text = fs::read_to_string(repository().join("docs/chain-tests.md")).unwrap();
-    let block = |marker: &str| {
-        text.split_once(&format!("```yaml {marker}\n")).unwrap().1.split_once("```\n").unwrap().0.to_owned()
-    };
-    fs::write(folder.path().join("gateway.yaml"), block("chain-test-resource")).unwrap();
+    // The suite, and then the resource that it is about.
+    let blocks: Vec<&str> = text.split("```yaml\n").skip(1).map(|rest| rest.split("```\n").next().unwrap()).collect();
+    fs::write(folder.path().join("gateway.yaml"), blocks[1]).unwrap();
     let file = folder.path().join("tests.yaml");
-    fs::write(&file, block("chain-test")).unwrap();
+    fs::write(&file, blocks[0]).unwrap();
     let ended = plugwright(repository(), &["test", file.to_str().unwrap(), "--coverage", "--json"]).fine();
     let report: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(report["coverage"].as_array().unwrap().len(), 1);
