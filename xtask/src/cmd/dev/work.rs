@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use mesh::model::{Extension, FilterKind};
 use mesh::plan::{Answer, Line, Plan};
@@ -52,6 +52,7 @@ pub(super) fn watch(args: &Args) -> Result<(), Failure> {
         number: 0,
         known: None,
         during: During::default(),
+        build_ended: SystemTime::now(),
     };
     let outcome = work.follow(first.watched);
     work.end();
@@ -76,6 +77,13 @@ struct Work<'a> {
     /// The schema and configuration that were checked last.
     known: Option<Value>,
     during: During,
+    /// When the last build came to its end.
+    build_ended: SystemTime,
+}
+
+/// Whether a file was written after this.
+fn is_younger(file: &Path, time: SystemTime) -> bool {
+    std::fs::metadata(file).and_then(|data| data.modified()).is_ok_and(|modified| modified > time)
 }
 
 /// What changes while it is built: a save that came meanwhile, or what the build makes beside the sources.
@@ -127,7 +135,10 @@ impl Work<'_> {
                     Ok(()) => files = self.changed(&watched),
                     Err(Ended) => return Ok(()),
                 }
-                for file in self.during.note(&files) {
+                // What is saved once a build is over was not made by it.
+                let ended = self.build_ended;
+                let while_built: Vec<PathBuf> = files.iter().filter(|file| !is_younger(file, ended)).cloned().collect();
+                for file in self.during.note(&while_built) {
                     note(format!(
                         "{} changes whenever it is built, and is taken for a part of what is made",
                         self.name(&file)
@@ -199,7 +210,9 @@ impl Work<'_> {
         self.tell(json!({"state": "building", "files": files}))?;
         let began = Instant::now();
         let before = self.built.bytes;
-        let built = match self.project.build(&mut next) {
+        let outcome = self.project.build(&mut next);
+        self.build_ended = SystemTime::now();
+        let built = match outcome {
             Ok(Some(bytes)) => Built { took_ms: milliseconds(began), bytes },
             Ok(None) => {
                 note("not served: it does not compile; what was served before still is");
