@@ -250,8 +250,7 @@ impl Work<'_> {
             }
         };
         let grown = i128::from(built.bytes) - i128::from(before);
-        let grown = if grown == 0 { String::new() } else { format!(" ({grown:+} bytes)") };
-        note(format!("built in {}: {}{grown}", seconds(built.took_ms), size(built.bytes)));
+        note(format!("built in {}: {} ({grown:+} bytes)", seconds(built.took_ms), size(built.bytes)));
         if same {
             note("nothing changes in the chain");
         } else {
