@@ -52,7 +52,7 @@ fn the_sdks_examples_pass_their_tests_as_modules() {
     assert_eq!(modules.len(), sources, "{modules:?}");
     let modules = repository().join("target/plugins");
     let passed = passed_in_the_harness(&modules, &["--package", "plugwright-sdk", "--examples", "--features", "log"]);
-    assert!(passed >= 27, "{passed}");
+    assert!(passed >= 28, "{passed}");
 }
 
 #[test]

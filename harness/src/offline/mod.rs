@@ -295,17 +295,24 @@ impl Proxy {
         StreamState::new(self.surroundings.proxy.clone(), &connection)
     }
 
-    /// Sends a request through the plugin, and the upstream's response back.
-    pub async fn send(&mut self, request: &Message, upstream: &Message) -> Outcome {
+    /// Sends a request through the plugin, and the upstream's response back. The client leaves when its patience is
+    /// over before that.
+    pub async fn send(&mut self, request: &Message, upstream: &Message, patience: Option<Duration>) -> Outcome {
         let mut state = self.connection();
         state.protocol = "HTTP/1.1";
         state.request_headers = map(&request.headers);
         let Some(running) = &self.running else { return Outcome::default() };
         let stream = Stream::new(state, &running.filters, self.surroundings.sink.clone());
         let mut exchange = Exchange { stream, forwarded: Seen::default(), response: Seen::default(), reset: false };
-        exchange.request(request).await;
-        if exchange.forwarded.ended && !exchange.is_over() {
-            exchange.respond(upstream).await;
+        let passing = async {
+            exchange.request(request).await;
+            if exchange.forwarded.ended && !exchange.is_over() {
+                exchange.respond(upstream).await;
+            }
+        };
+        match patience {
+            Some(patience) => tokio::time::timeout(patience, passing).await.unwrap_or_default(),
+            None => passing.await,
         }
         exchange.stream.finish();
         exchange.outcome()

@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Send {
         request: Wire,
         upstream: Wire,
+        /// Nanoseconds after which the client leaves.
+        patience: Option<u64>,
     },
     Pass {
         nanoseconds: u64,
