@@ -112,13 +112,11 @@ enum Class {
 
 /// The text of a status as a plugin is told it: percent-encoded, as servers send it.
 fn with_details(text: &str) -> String {
-    let mut told = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b' '..=b'~' if byte != b'%' => told.push(char::from(byte)),
-            _ => told.push_str(&format!("%{byte:02X}")),
-        }
-    }
+    let byte = |byte: u8| match byte {
+        b' '..=b'~' if byte != b'%' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    let told: String = text.bytes().map(byte).collect();
     if told.is_empty() { VIA_UPSTREAM.to_owned() } else { format!("{told}{{{VIA_UPSTREAM}}}") }
 }
 

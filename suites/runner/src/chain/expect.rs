@@ -12,6 +12,7 @@ use suites::chain::octets;
 use suites::chain::template::{self, Variables};
 use suites::outcome::Mismatch;
 
+use super::grpc::names;
 use super::metrics::{Series, sanitized, series};
 use super::record::{Kept, Line};
 use super::stage::{Asked, Seen, whole};
@@ -137,7 +138,7 @@ impl Comparison<'_> {
     }
 
     fn grpc(&mut self, path: &str, what: &str, want: &GrpcCalloutExpectation, (seen, asked): (&Seen, &Asked)) {
-        let (service, method) = asked.names(seen);
+        let (service, method) = names(&seen.path);
         if let Some(wanted) = want.service.as_ref().filter(|wanted| *wanted != service) {
             self.wrong(&format!("{path}.service"), format!("service of {what}"), wanted, Some(service.to_owned()));
         }

@@ -35,13 +35,6 @@ pub(super) struct Asked {
     pub(super) ended: bool,
 }
 
-impl Asked {
-    /// Service and method.
-    pub(super) fn names<'s>(&self, seen: &'s Seen) -> (&'s str, &'s str) {
-        grpc::names(&seen.path)
-    }
-}
-
 impl Seen {
     /// It in a line.
     pub(super) fn line(&self) -> String {

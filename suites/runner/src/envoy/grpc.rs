@@ -96,7 +96,7 @@ impl<A: Answers + 'static> Server<A> {
             }
             if part.end {
                 // Until the client gives it up.
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
             (part.message, part.end) = next(&mut body, &mut received).await?;
         }
