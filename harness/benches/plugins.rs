@@ -108,7 +108,7 @@ impl Bench {
     }
 
     async fn send(&mut self, request: &Message) -> Outcome {
-        self.proxy.send(request, &self.upstream).await
+        self.proxy.send(request, &self.upstream, None).await
     }
 
     /// The request that a case is about.

@@ -52,3 +52,4 @@ pub use resources::{
     read_some,
 };
 pub use secret::{DockerConfig, PullSecret};
+pub use url::shown_url;

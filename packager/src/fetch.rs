@@ -10,7 +10,7 @@ use crate::digest::{Digest, HashingReader};
 use crate::image::{ExtractError, Take, extract_module_to};
 use crate::layout::{Layout, LayoutError};
 use crate::module::{MAX_MODULE_SIZE, ReadError, WASM_MAGIC};
-use crate::reference::{ImageReference, LayoutReference, Reference, ReferenceError, without_query};
+use crate::reference::{ImageReference, LayoutReference, Reference, ReferenceError, without_secrets};
 use crate::registry::{Client, Manifest, RegistryError};
 
 mod archive;
@@ -333,7 +333,7 @@ fn no_place(source: io::Error) -> FetchError {
 
 /// What a URL gives, unpacked, in a file without a name; it need not be a module.
 fn unpacked(url: &str, options: &FetchOptions) -> Result<File, FetchError> {
-    let place = without_query(url);
+    let place = without_secrets(url);
     let mut body = tempfile::tempfile().map_err(no_place)?;
     options.client.download(url, options.limit, &mut body)?;
     archive::unpack(body, options.limit).map_err(|reason| FetchError::NotAModule { place, reason })
@@ -352,7 +352,7 @@ fn from_url(
     options: &FetchOptions,
     take: &mut Take<'_>,
 ) -> Result<Digest, FetchError> {
-    let shown = without_query(url);
+    let shown = without_secrets(url);
     let mut module = unpacked(url, options)?;
     let (digest, size) = Digest::of_reader(&module).map_err(no_place)?;
     compare(&format!("the module of {shown}"), pin, &digest)?;

@@ -65,6 +65,7 @@ mod tests {
     use std::cell::Cell;
     use std::time::Duration;
 
+    use plugwright_sdk::LogLevel;
     use plugwright_sdk::testing::{Clock, InMemoryHost, Proxy, Reply, get, response};
 
     use super::Keys;
@@ -98,6 +99,20 @@ mod tests {
         let before = clock.since_epoch();
         assert_eq!(proxy.send(get("/").header("x-key", "three")).details(), "key_unknown");
         assert!(clock.since_epoch() >= before + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_client_that_does_not_wait_for_its_penalty_leaves_nothing_behind() {
+        let clock = Clock::default();
+        let mut proxy = proxy(&clock);
+        proxy.send(get("/").header("x-key", "one"));
+        let before = clock.since_epoch();
+        let exchange = proxy.send_and_leave(get("/").header("x-key", "three"), Duration::from_millis(100));
+        assert!(exchange.response().is_none() && exchange.forwarded().is_none());
+        assert_eq!(clock.since_epoch(), before + Duration::from_millis(100));
+        proxy.pass(Duration::from_secs(5));
+        assert!(proxy.logs().iter().all(|(level, _)| *level < LogLevel::Warn), "{:?}", proxy.logs());
+        assert_eq!(proxy.send(get("/").header("x-key", "two")).status(), 200);
     }
 
     #[test]

@@ -56,14 +56,16 @@ impl Failure {
 
     /// The message and the hint, for who does not read standard error.
     pub(crate) fn text(&self) -> String {
-        self.hint.as_ref().map_or_else(|| self.message.clone(), |hint| format!("{}\n\nhint: {hint}", self.message))
+        self.hint
+            .as_ref()
+            .map_or_else(|| self.message.clone(), |hint| format!("{}\n\nhint: {}", self.message, as_called(hint)))
     }
 
     /// Print it and give its exit code.
     pub(crate) fn report(&self) -> ExitCode {
         note(format!("error: {}", self.message));
         if let Some(hint) = &self.hint {
-            note(format!("\nhint: {hint}"));
+            note(format!("\nhint: {}", as_called(hint)));
         }
         ExitCode::from(self.code)
     }
@@ -108,6 +110,11 @@ pub(crate) fn data(line: impl AsRef<str>) {
 pub(crate) fn program() -> &'static str {
     let installed = std::env::args_os().nth(1).is_some_and(|argument| argument == "plugwright");
     if installed { "cargo plugwright" } else { "cargo xtask" }
+}
+
+/// A hint with its commands as this program was called: libraries know one name for it.
+fn as_called(hint: &str) -> String {
+    hint.replace("`cargo xtask ", &format!("`{} ", program()))
 }
 
 /// Text that others have written, without what a terminal would obey or that would reorder the line.

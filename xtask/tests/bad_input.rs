@@ -322,10 +322,12 @@ fn what_only_the_harness_can_tell_is_told_without_its_own_usage() {
     for (arguments, part) in [
         (&["--upstream", "nonsense"][..], "the upstream nonsense is not of the form http://HOST[:PORT]"),
         (&["--cluster", "a=b"], "the cluster a b is not of the form"),
+        (&["--upstream", "http://ann:very-secret@h"], "the upstream http://<redacted>@h is not of the form"),
+        (&["--cluster", "a=http://ann:very-secret@h/?very-secret"], "the cluster a http://<redacted>@h/?<redacted> is"),
         (&["--upstream", "https://localhost:1", "--upstream-ca", "x.yaml"], "there is no PEM certificate in the text"),
     ] {
         let ended = plugwright(folder.path(), &[&["run", "-f", "x.yaml"], arguments].concat()).refused(2, &[part]);
-        assert!(!ended.stderr.contains("usage:"), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("usage:") && !ended.stderr.contains("very-secret"), "{}", ended.stderr);
     }
     plugwright(folder.path(), &["run", "-f", "x.yaml", "--workload", "a/b/c"]).refused(2, &["for example default/c"]);
 }
@@ -361,6 +363,13 @@ fn an_envoy_that_is_none_is_named_and_nothing_is_left_behind() {
             .refused(3, &[&format!("failed to run Envoy: {program} is no program"), "hint: without $ENVOY"]);
     }
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+}
+
+#[test]
+fn a_hint_calls_the_program_as_it_was_called() {
+    let folder = tempfile::tempdir().unwrap();
+    plugwright(folder.path(), &["plugwright", "inspect", "oci:none:x"]).refused(3, &["`cargo plugwright package`"]);
+    plugwright(folder.path(), &["inspect", "oci:none:x"]).refused(3, &["`cargo xtask package`"]);
 }
 
 #[test]

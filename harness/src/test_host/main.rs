@@ -180,9 +180,10 @@ impl Host {
                     Err(error) => Event::Refused { error },
                 }
             }
-            Command::Send { request, upstream } => {
+            Command::Send { request, upstream, patience } => {
                 let proxy = &mut self.session()?.proxy;
-                let outcome = proxy.send(&Message::from(request), &Message::from(upstream)).await;
+                let patience = patience.map(Duration::from_nanos);
+                let outcome = proxy.send(&Message::from(request), &Message::from(upstream), patience).await;
                 Event::from(&outcome)
             }
             Command::Pass { nanoseconds } => {

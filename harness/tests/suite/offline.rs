@@ -61,7 +61,7 @@ fn nothing_of_a_proxy_runs_after_it_is_gone() {
         let mut proxy = Proxy::new(setup, &world, Arc::<Recorder>::default(), backends.clone()).unwrap();
         proxy.start().unwrap();
         let request = [(":method", "GET"), (":path", "/"), (":authority", "a"), (":scheme", "http")];
-        proxy.send(&message(&request), &message(&[(":status", "200")])).await;
+        proxy.send(&message(&request), &message(&[(":status", "200")]), None).await;
         drop(proxy);
         let called = backends.0.get();
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -123,7 +123,10 @@ impl Executor {
         self.streams.borrow_mut().insert(context, Rc::downgrade(exchange));
     }
 
-    pub(crate) fn remove_stream(&self, context: u32) {
+    /// Drops what a stream's future holds: within a callback of this executor, where its timers and callouts are
+    /// known, and while the stream still exists.
+    pub(crate) fn end_stream(self: &Rc<Self>, context: u32, exchange: Option<Rc<Exchange>>) {
+        self.enter(context, || drop(exchange));
         self.streams.borrow_mut().remove(&context);
     }
 
@@ -191,17 +194,18 @@ impl Executor {
     fn run(&self, entered: u32) {
         let mut context = entered;
         while let Some(next) = WOKEN.with_borrow_mut(Vec::pop) {
+            let exchange = self.streams.borrow().get(&next).and_then(Weak::upgrade);
+            if exchange.is_none() && next != self.root.get() {
+                // Its stream is over: proxies know its context no more.
+                continue;
+            }
             if next != context {
                 Active.set_context(next);
                 context = next;
             }
-            if next == self.root.get() {
-                self.poll_background();
-                continue;
-            }
-            let exchange = self.streams.borrow().get(&next).and_then(Weak::upgrade);
-            if let Some(exchange) = exchange {
-                exchange.resume();
+            match exchange {
+                Some(exchange) => exchange.resume(),
+                None => self.poll_background(),
             }
         }
         if context != entered {

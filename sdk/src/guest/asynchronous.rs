@@ -79,9 +79,7 @@ impl<P: AsyncPlugin> Stream<P> {
 
 impl<P: AsyncPlugin> Context for Stream<P> {
     fn on_done(&mut self) -> bool {
-        // Whatever the future holds is dropped while the stream still exists.
-        self.executor.enter(self.id, || self.exchange.take());
-        self.executor.remove_stream(self.id);
+        self.executor.end_stream(self.id, self.exchange.take());
         true
     }
 

@@ -161,10 +161,7 @@ impl<P: AsyncNetworkPlugin> AsyncStream<P> {
 
 impl<P: AsyncNetworkPlugin> Context for AsyncStream<P> {
     fn on_done(&mut self) -> bool {
-        // Whatever the future holds is dropped while the stream still exists.
-        let executor = &self.executor;
-        executor.enter(self.id, || self.exchange.take());
-        executor.remove_stream(self.id);
+        self.executor.end_stream(self.id, self.exchange.take());
         true
     }
 

@@ -226,8 +226,7 @@ macro_rules! waiting {
 
         fn on_done(&self, context: u32) {
             let exchange = self.streams.borrow_mut().remove(&context);
-            self.executor.enter(context, || drop(exchange));
-            self.executor.remove_stream(context);
+            self.executor.end_stream(context, exchange);
         }
 
         fn on_log(&self, _: u32) {

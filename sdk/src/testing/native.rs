@@ -24,6 +24,8 @@ pub(super) struct Native {
     started: Cell<bool>,
     contexts: Cell<u32>,
     connection: Cell<Option<Connection>>,
+    /// When the client of the running exchange leaves, since the epoch.
+    leaves: Cell<Option<Duration>>,
 }
 
 /// A connection to network plugins.
@@ -37,7 +39,8 @@ struct Connection {
 impl Native {
     pub(super) fn new(Loaded(guest): Loaded, host: &Rc<RefCell<InMemoryHost>>) -> Self {
         let (started, contexts) = (Cell::new(false), Cell::new(ROOT));
-        Self { guest, host: Rc::clone(host), started, contexts, connection: Cell::new(None) }
+        let (connection, leaves) = (Cell::new(None), Cell::new(None));
+        Self { guest, host: Rc::clone(host), started, contexts, connection, leaves }
     }
 
     /// Makes this proxy's host the active one, and starts what runs beside the streams.
@@ -74,8 +77,14 @@ impl Native {
         });
     }
 
-    pub(super) fn send(&self, request: Message, upstream: Message) -> Exchange {
-        self.enter(|proxy| proxy.exchange(request, upstream))
+    pub(super) fn send(&self, request: Message, upstream: Message, patience: Option<Duration>) -> Exchange {
+        self.enter(|proxy| {
+            let now = proxy.host.borrow().clock.since_epoch();
+            proxy.leaves.set(patience.map(|patience| now.saturating_add(patience)));
+            let exchange = proxy.exchange(request, upstream);
+            proxy.leaves.set(None);
+            exchange
+        })
     }
 
     fn exchange(&self, request: Message, upstream: Message) -> Exchange {
@@ -169,8 +178,13 @@ impl Native {
     fn wait(&self, direction: Direction) -> bool {
         let direction = direction as usize;
         let over = |host: &InMemoryHost| host.local.is_some() || host.reset || host.closed;
-        self.pump(|host, due| host.resumed[direction] || over(host) || due.is_none());
+        let leaves = self.leaves.get();
+        let is_last = |due: Duration| leaves.is_some_and(|at| due > at);
+        self.pump(|host, due| host.resumed[direction] || over(host) || due.is_none_or(is_last));
         let host = self.host.borrow();
+        if let Some(at) = leaves.filter(|_| !host.resumed[direction] && !over(&host)) {
+            host.clock.set(host.clock.since_epoch().max(at));
+        }
         host.resumed[direction] && !over(&host)
     }
 

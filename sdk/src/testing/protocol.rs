@@ -30,6 +30,8 @@ pub(super) enum Says<'a> {
     Send {
         request: Wire,
         upstream: Wire,
+        /// When the client leaves.
+        patience: Option<Nanoseconds>,
     },
     Pass {
         nanoseconds: Nanoseconds,
@@ -124,7 +126,7 @@ fn from_wire(headers: &WireHeaders) -> Vec<Header> {
     headers.iter().map(|(name, value)| (bytes(name), bytes(value))).collect()
 }
 
-fn nanoseconds(duration: std::time::Duration) -> Nanoseconds {
+pub(super) fn nanoseconds(duration: std::time::Duration) -> Nanoseconds {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -119,10 +119,38 @@ impl<P> Proxy<P> {
 
     /// Sends one request through the plugin to the upstream, and the response back.
     pub fn send(&mut self, request: Message) -> Exchange {
+        self.exchange(request, None)
+    }
+
+    /// Sends one request, as [`send`](Self::send) does, whose client leaves if the plugin still holds it after this
+    /// long. What the plugin began for it, calls say, may end later: [`pass`](Self::pass) lets it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use plugwright_sdk::testing::{Proxy, get};
+    /// # use plugwright_sdk::{Answer, AsyncPlugin, ConfigError, Host, Request};
+    /// # struct Slow;
+    /// # impl AsyncPlugin for Slow {
+    /// #     type Config = serde::de::IgnoredAny;
+    /// #     fn configure(_: Self::Config, _: &mut impl Host) -> Result<Self, ConfigError> { Ok(Slow) }
+    /// async fn on_request(&self, request: Request) -> Answer {
+    ///     request.sleep(Duration::from_secs(3)).await;
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # let mut proxy = Proxy::<Slow>::new("{}").unwrap();
+    /// let exchange = proxy.send_and_leave(get("/"), Duration::from_secs(1));
+    /// assert!(exchange.forwarded().is_none() && exchange.response().is_none());
+    /// ```
+    pub fn send_and_leave(&mut self, request: Message, after: Duration) -> Exchange {
+        self.exchange(request, Some(after))
+    }
+
+    fn exchange(&mut self, request: Message, patience: Option<Duration>) -> Exchange {
         let upstream = self.upstream.clone();
         match &mut self.engine {
-            Engine::Native(native) => native.send(request, upstream),
-            Engine::Wasm(remote) => remote.send(&request, &upstream),
+            Engine::Native(native) => native.send(request, upstream, patience),
+            Engine::Wasm(remote) => remote.send(&request, &upstream, patience),
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::host::InMemoryHost;
-use super::protocol::{Heard, HeardEvent, Line, Says, Wire, WireGrpcReply, WireReply, bytes, text};
+use super::protocol::{Heard, HeardEvent, Line, Says, Wire, WireGrpcReply, WireReply, bytes, nanoseconds, text};
 use super::{Exchange, GrpcRequest, Message, Passed};
 use crate::{ConfigError, LogLevel};
 
@@ -133,9 +133,10 @@ impl Remote {
         }
     }
 
-    pub(super) fn send(&mut self, request: &Message, upstream: &Message) -> Exchange {
+    pub(super) fn send(&mut self, request: &Message, upstream: &Message, patience: Option<Duration>) -> Exchange {
         self.host.borrow_mut().waits.calls.clear();
-        let says = Says::Send { request: Wire::from(request), upstream: Wire::from(upstream) };
+        let patience = patience.map(nanoseconds);
+        let says = Says::Send { request: Wire::from(request), upstream: Wire::from(upstream), patience };
         let HeardEvent::Exchange { forwarded, response, details } = self.ask(says) else {
             panic!("the test host does not say what came of the request")
         };
@@ -148,8 +149,7 @@ impl Remote {
     }
 
     pub(super) fn pass(&mut self, time: Duration) {
-        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        match self.ask(Says::Pass { nanoseconds }) {
+        match self.ask(Says::Pass { nanoseconds: nanoseconds(time) }) {
             HeardEvent::Done {} => {}
             other => unexpected(&other),
         }

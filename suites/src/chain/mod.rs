@@ -5,6 +5,7 @@
 
 mod check;
 pub mod model;
+pub mod octets;
 mod read;
 mod task;
 pub mod template;

@@ -145,7 +145,7 @@ impl Workflow {
             }
             for line in fs::read_to_string(&output).unwrap().lines() {
                 let (key, value) = line.split_once('=').unwrap_or_else(|| panic!("GITHUB_OUTPUT has `{line}`"));
-                let id = field(step, "id").map(text).unwrap_or_else(|| panic!("`{line}` of a step without an id"));
+                let id = field(step, "id").map_or_else(|| panic!("`{line}` of a step without an id"), text);
                 values.steps.insert(format!("{id}.outputs.{key}"), value.to_owned());
             }
         }

@@ -1,6 +1,6 @@
 //! A project of its own from end to end: installed over git, made, and published by the workflow that was made with it.
 //!
-//! Cargo and `new` are told https://github.com/plugwright/plugwright, and git is told that this is a repository on this
+//! Cargo and `new` are told the project's public address, and git is told that this is a repository on this
 //! machine: it has this tree in one commit, whatever has been committed of it.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up fails")]

@@ -1,7 +1,9 @@
 //! Runs chain suites in the harness: a proxy without sockets for each test, with the test's servers around it.
 
 mod expect;
+mod grpc;
 mod jar;
+mod metrics;
 mod on_envoy;
 mod record;
 mod stage;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use harness::offline::{Answer, Message, Received, Reply};
+use harness::offline::{Answer, GrpcReply, GrpcRequest, Message, Received, Reply};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use mesh::plan::Plan;
@@ -20,10 +20,10 @@ use super::expect::Comparison;
 use super::jar::Jar;
 use super::record::{Kept, Line};
 use super::stage::{Stage, Turntable};
-use super::{Run, response, sent};
+use super::{Run, grpc, response, sent};
 use crate::envoy::log::Line as Logged;
 use crate::envoy::transcript::{self, Call};
-use crate::envoy::{Envoy, Program, bootstrap, servers};
+use crate::envoy::{self, Envoy, Program, bootstrap, servers};
 
 /// What a test may wait for in real time, all in all.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -117,7 +117,10 @@ fn reason(task: &Task, chosen: Chosen, test: &Test) -> Option<String> {
     let servers = servers.chain(upstream.map(|upstream| (&upstream.answers, &upstream.routes)));
     let delay =
         servers.flat_map(|(answers, routes)| answers.iter().chain(routes.iter().flat_map(|route| &route.answers)));
-    let delay = delay.filter_map(|answer| answer.delay).map(|span| span.0).max().unwrap_or_default();
+    let grpc = suite.clusters.iter().chain(&test.clusters).filter_map(|cluster| cluster.grpc.as_ref());
+    let grpc = grpc.flat_map(|grpc| grpc.answers.iter().chain(grpc.routes.iter().flat_map(|route| &route.answers)));
+    let delay = delay.map(|answer| answer.delay).chain(grpc.map(|answer| answer.delay));
+    let delay = delay.flatten().map(|span| span.0).max().unwrap_or_default();
     (delay > LONGEST)
         .then(|| format!("an answer takes {} s, and Envoy's time is real: {longest} s are waited for", delay.as_secs()))
 }
@@ -234,13 +237,21 @@ async fn start(
     let shared = suite.isolation == Isolation::Suite;
     let others = suite.tests.iter().filter(|_| shared).flat_map(|test| &test.clusters);
     let mut clusters = BTreeMap::new();
-    for model::Cluster { name, .. } in suite.clusters.iter().chain(&test.clusters).chain(others) {
+    // A test's own cluster is in the place of the suite's.
+    for model::Cluster { name, grpc, unreachable, .. } in test.clusters.iter().chain(&suite.clusters).chain(others) {
         if clusters.contains_key(name) {
             continue;
         }
         let (on_stage, cluster) = (turntable.clone(), name.clone());
-        let address = servers::start(move |request| on_stage.stage().answer(Some(&cluster), request)).await?;
-        clusters.insert(name.clone(), format!("http://{address}"));
+        let url = if *unreachable {
+            format!("http://{}", servers::nobody().await?)
+        } else if grpc.is_some() {
+            format!("h2c://{}", envoy::grpc::start(OnSocket { on_stage, cluster }).await?)
+        } else {
+            let answer = move |request: &Message| on_stage.stage().answer(Some(&cluster), request);
+            format!("http://{}", servers::start(answer).await?)
+        };
+        clusters.insert(name.clone(), url);
     }
     let on_stage = turntable.clone();
     let upstream = servers::start(move |request| on_stage.stage().answer(None, request)).await?;
@@ -257,6 +268,22 @@ async fn start(
         suite.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect();
     let envoy = Envoy::start(program, &written, &environment).await?;
     Ok(Ok(Running { envoy, turntable }))
+}
+
+/// A gRPC cluster of the stage that is on.
+struct OnSocket {
+    on_stage: Arc<Turntable>,
+    cluster: String,
+}
+
+impl envoy::grpc::Answers for OnSocket {
+    fn part(&self, request: &GrpcRequest) -> GrpcReply {
+        grpc::sent(self.on_stage.stage().grpc(&self.cluster, request))
+    }
+
+    fn other(&self, request: &Message) -> Option<Reply> {
+        self.on_stage.stage().answer(Some(&self.cluster), request)
+    }
 }
 
 /// A document that the proxy itself fetches, which is no callout.
@@ -344,7 +371,7 @@ async fn hangs(envoy: &Envoy, patience: Duration) {
 }
 
 fn is_callout(line: &Logged) -> bool {
-    ["proxy_http_call", "proxy_grpc_call", "proxy_grpc_stream"]
+    ["proxy_http_call", "proxy_grpc_call", "proxy_grpc_stream", "proxy_grpc_send"]
         .iter()
         .any(|call| line.text.starts_with("[vm->host] ") && line.text.contains(&format!(".{call}(")))
 }

@@ -48,6 +48,12 @@ pub(crate) async fn start(answer: impl Fn(&Message) -> Option<Reply> + 'static) 
     Ok(address)
 }
 
+/// An address where nobody listens.
+pub(crate) async fn nobody() -> Result<SocketAddr, String> {
+    let failed = |error: io::Error| format!("failed to find a free port: {error}");
+    TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr()).map_err(failed)
+}
+
 async fn one<A: Fn(&Message) -> Option<Reply>>(
     answer: Rc<A>,
     request: http::Request<Incoming>,
@@ -69,7 +75,8 @@ async fn one<A: Fn(&Message) -> Option<Reply>>(
     let reply = answer(&message).ok_or_else(closed)?;
     tokio::time::sleep(reply.delay).await;
     let (message, whole) = match reply.answer {
-        Answer::Closed => return Err(closed()),
+        // Where nobody is there is no server.
+        Answer::Closed | Answer::Refused => return Err(closed()),
         Answer::Whole(message) => (message, true),
         Answer::BrokenOff(message) => (message, false),
     };
@@ -84,7 +91,7 @@ async fn one<A: Fn(&Message) -> Option<Reply>>(
     response.body(Sent::new(message.body, whole)).map_err(|_| closed())
 }
 
-fn pairs(map: &http::HeaderMap) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(super) fn pairs(map: &http::HeaderMap) -> Vec<(Vec<u8>, Vec<u8>)> {
     let kept = map.iter().filter(|(name, _)| !HOP_BY_HOP.contains(&name.as_str()));
     kept.map(|(name, value)| (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
 }
