@@ -350,6 +350,28 @@ fn a_file_that_cannot_be_written_leaves_nothing_and_is_named_as_it_was_given() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
 }
 
+/// `--out /dev/null`, as root, would have the machine without one.
+#[test]
+fn what_is_no_file_is_written_to_and_stays_and_a_link_is_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let path = module(folder.path(), GOOD);
+    fs::write(at("x.yaml"), format!("{RESOURCE}  url: file://{path}\n")).unwrap();
+    finish(Command::new("mkfifo").arg(at("pipe"))).fine();
+    std::os::unix::fs::symlink("real", at("link")).unwrap();
+    for arguments in [&["pull", &path, "--output"][..], &["envoy", "-f", "x.yaml", "--out"]] {
+        fs::write(at("real"), "old").unwrap();
+        plugwright(folder.path(), &[arguments, &["link"]].concat()).fine();
+        assert!(at("link").is_symlink());
+        let (pipe, expected) = (at("pipe"), fs::read(at("real")).unwrap());
+        let reader = std::thread::spawn(move || fs::read(pipe).unwrap());
+        plugwright(folder.path(), &[arguments, &["pipe"]].concat()).fine();
+        assert!(reader.join().unwrap() == expected && expected.len() > 8, "{arguments:?}");
+        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&fs::metadata(at("pipe")).unwrap().file_type()));
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 5);
+}
+
 #[test]
 fn an_envoy_that_is_none_is_named_and_nothing_is_left_behind() {
     let folder = tempfile::tempdir().unwrap();
