@@ -170,7 +170,8 @@ impl FetchError {
             | Self::NotAModule { .. } => true,
             Self::Registry(error) => error.is_bad_content(),
             Self::Layout(error) => !matches!(error, LayoutError::Io { .. } | LayoutError::NotALayout { .. }),
-            Self::File(_) | Self::Write { .. } | Self::Cache(_) | Self::Temporary { .. } => false,
+            Self::File(error) => !matches!(error, ReadError::Read { .. }),
+            Self::Write { .. } | Self::Cache(_) | Self::Temporary { .. } => false,
         }
     }
 

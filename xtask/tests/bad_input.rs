@@ -408,5 +408,21 @@ fn a_file_is_verified_whatever_its_name() {
     let ended = plugwright(folder.path(), &["verify", "x.yaml"]);
     assert_eq!(ended.code, 1, "{}", ended.stderr);
     assert!(!ended.stderr.contains("docker.io"), "{}", ended.stderr);
+    for command in ["verify", "inspect"] {
+        plugwright(folder.path(), &[command, "./missing"]).refused(3, &["cannot read module `./missing`"]);
+        plugwright(folder.path(), &[command, "."]).refused(2, &["`.` is a folder, and no layout"]);
+    }
+    // As much as a sparse file has.
+    fs::File::create(folder.path().join("large")).unwrap().set_len((256 << 20) + 1).unwrap();
+    for (reference, check, reason) in
+        [("/dev/null", "download", "`/dev/null`: not a regular file"), ("./large", "size", "at most 268435456")]
+    {
+        let verified = plugwright(folder.path(), &["verify", reference]).refused(1, &["fails verification", check]);
+        assert!(verified.stdout.contains(reason), "{}", verified.stdout);
+        plugwright(folder.path(), &["inspect", reference]).refused(1, &[reason]);
+        plugwright(folder.path(), &["package", "--name", "x", "--from", &format!("file:{reference}")])
+            .refused(1, &[reason]);
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     plugwright(folder.path(), &["verify", dist().to_str().unwrap()]).refused(2, &["is a layout: name an image in it"]);
 }
