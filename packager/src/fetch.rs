@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::credentials::Credentials;
 use crate::digest::{Digest, HashingReader};
+use crate::file::{Output, output};
 use crate::image::{ExtractError, Take, extract_module_to};
 use crate::layout::{Layout, LayoutError};
 use crate::module::{MAX_MODULE_SIZE, ReadError, WASM_MAGIC};
@@ -169,7 +170,8 @@ impl FetchError {
             | Self::NotAModule { .. } => true,
             Self::Registry(error) => error.is_bad_content(),
             Self::Layout(error) => !matches!(error, LayoutError::Io { .. } | LayoutError::NotALayout { .. }),
-            Self::File(_) | Self::Write { .. } | Self::Cache(_) | Self::Temporary { .. } => false,
+            Self::File(error) => !matches!(error, ReadError::Read { .. }),
+            Self::Write { .. } | Self::Cache(_) | Self::Temporary { .. } => false,
         }
     }
 
@@ -216,7 +218,7 @@ pub fn fetch_module(
 }
 
 /// The same into a file, which appears or is replaced once all of it is on the disk; the module is never in memory as a
-/// whole. Gives its size too.
+/// whole. A device or a pipe is given the module once all of it is there. Gives its size too.
 pub fn fetch_module_to(
     path: &Path,
     reference: &Reference,
@@ -224,12 +226,22 @@ pub fn fetch_module_to(
     options: &FetchOptions,
 ) -> Result<(Source, u64), FetchError> {
     let failed = |source| FetchError::Write { path: path.to_owned(), source };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let target = match output(path).map_err(failed)? {
+        Output::Replace(target) => target,
+        Output::Stream(mut stream) => {
+            let mut temporary = tempfile::tempfile().map_err(no_place)?;
+            let (digest, size) = fetch_into((&mut temporary, path), reference, sha256, options)?;
+            temporary.rewind().map_err(no_place)?;
+            io::copy(&mut temporary, &mut stream).map_err(failed)?;
+            return Ok((Source { reference: reference.clone(), digest }, size));
+        }
+    };
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(failed)?;
     let mut temporary = crate::file::temporary(folder).map_err(failed)?;
     let (digest, size) = fetch_into((temporary.as_file_mut(), path), reference, sha256, options)?;
     temporary.as_file().sync_all().map_err(failed)?;
-    temporary.persist(path).map_err(|error| failed(error.error))?;
+    temporary.persist(&target).map_err(|error| failed(error.error))?;
     Ok((Source { reference: reference.clone(), digest }, size))
 }
 

@@ -350,6 +350,28 @@ fn a_file_that_cannot_be_written_leaves_nothing_and_is_named_as_it_was_given() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
 }
 
+/// `--out /dev/null`, as root, would have the machine without one.
+#[test]
+fn what_is_no_file_is_written_to_and_stays_and_a_link_is_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let path = module(folder.path(), GOOD);
+    fs::write(at("x.yaml"), format!("{RESOURCE}  url: file://{path}\n")).unwrap();
+    finish(Command::new("mkfifo").arg(at("pipe"))).fine();
+    std::os::unix::fs::symlink("real", at("link")).unwrap();
+    for arguments in [&["pull", &path, "--output"][..], &["envoy", "-f", "x.yaml", "--out"]] {
+        fs::write(at("real"), "old").unwrap();
+        plugwright(folder.path(), &[arguments, &["link"]].concat()).fine();
+        assert!(at("link").is_symlink());
+        let (pipe, expected) = (at("pipe"), fs::read(at("real")).unwrap());
+        let reader = std::thread::spawn(move || fs::read(pipe).unwrap());
+        plugwright(folder.path(), &[arguments, &["pipe"]].concat()).fine();
+        assert!(reader.join().unwrap() == expected && expected.len() > 8, "{arguments:?}");
+        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&fs::metadata(at("pipe")).unwrap().file_type()));
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 5);
+}
+
 #[test]
 fn an_envoy_that_is_none_is_named_and_nothing_is_left_behind() {
     let folder = tempfile::tempdir().unwrap();
@@ -386,5 +408,21 @@ fn a_file_is_verified_whatever_its_name() {
     let ended = plugwright(folder.path(), &["verify", "x.yaml"]);
     assert_eq!(ended.code, 1, "{}", ended.stderr);
     assert!(!ended.stderr.contains("docker.io"), "{}", ended.stderr);
+    for command in ["verify", "inspect"] {
+        plugwright(folder.path(), &[command, "./missing"]).refused(3, &["cannot read module `./missing`"]);
+        plugwright(folder.path(), &[command, "."]).refused(2, &["`.` is a folder, and no layout"]);
+    }
+    // As much as a sparse file has.
+    fs::File::create(folder.path().join("large")).unwrap().set_len((256 << 20) + 1).unwrap();
+    for (reference, check, reason) in
+        [("/dev/null", "download", "`/dev/null`: not a regular file"), ("./large", "size", "at most 268435456")]
+    {
+        let verified = plugwright(folder.path(), &["verify", reference]).refused(1, &["fails verification", check]);
+        assert!(verified.stdout.contains(reason), "{}", verified.stdout);
+        plugwright(folder.path(), &["inspect", reference]).refused(1, &[reason]);
+        plugwright(folder.path(), &["package", "--name", "x", "--from", &format!("file:{reference}")])
+            .refused(1, &[reason]);
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     plugwright(folder.path(), &["verify", dist().to_str().unwrap()]).refused(2, &["is a layout: name an image in it"]);
 }

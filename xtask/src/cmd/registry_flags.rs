@@ -134,7 +134,13 @@ pub(crate) fn here_or_there(text: &str) -> Result<Reference, Failure> {
         return Err(Failure::usage(format!("`{text}` is a layout: name an image in it"))
             .hint(format!("`oci:{text}:NAME`; index.json has the names")));
     }
-    reference(text)
+    // No registry's name begins so.
+    match text.starts_with(['/', '.']) {
+        true if path.is_dir() => Err(Failure::usage(format!("`{text}` is a folder, and no layout"))
+            .hint("name a module's file, or an image: oci:DIR:NAME or REGISTRY/REPOSITORY[:TAG]")),
+        true => Ok(Reference::File(path.to_owned())),
+        false => reference(text),
+    }
 }
 
 /// The failure that a fetch ends in.
