@@ -36,13 +36,17 @@ pub struct Report {
     pub digest: Option<Digest>,
     /// How the image carries its module, where that could be told.
     pub variant: Option<String>,
+    /// The root ids that the image says its module answers to; none: any, or it does not say.
+    #[serde(skip)]
+    pub root_ids: Vec<String>,
     /// The checks in order, up to the first failure that makes further ones impossible.
     pub checks: Vec<Check>,
 }
 
 impl Report {
     fn of(reference: String) -> Self {
-        Self { reference, resource: None, explanation: None, digest: None, variant: None, checks: Vec::new() }
+        let (root_ids, checks) = (Vec::new(), Vec::new());
+        Self { reference, resource: None, explanation: None, digest: None, variant: None, root_ids, checks }
     }
 
     /// Whether nothing failed.
@@ -362,7 +366,7 @@ fn check_image(
         _ => variant,
     };
     report.variant = Some(variant.to_string());
-    beyond::image(image, variant, &module, checks)?;
+    report.root_ids = beyond::image(image, variant, &module, checks)?;
     beyond::module(&module, envoy, checks)
 }
 

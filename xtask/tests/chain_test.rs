@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use support::{plugwright, repository};
+use support::{dist, plugwright, repository};
 
 /// The block of the documentation behind this text.
 fn block(before: &str) -> String {
@@ -51,6 +51,31 @@ fn the_examples_suites_pass() {
     for suite in ["examples/ambient/tests", "examples/openid/tests"] {
         let ran = plugwright(repository(), &["test", suite]).fine();
         assert!(ran.stdout.lines().count() > 3, "{}", ran.stdout);
+    }
+}
+
+#[test]
+fn a_configuration_that_is_not_what_its_plugins_schema_says_is_a_warning_of_its_suite() {
+    let folder = tempfile::tempdir().unwrap();
+    let suite = documented(folder.path());
+    let resource = fs::read_to_string(folder.path().join("gateway.yaml")).unwrap();
+    fs::write(folder.path().join("gateway.yaml"), resource.replace("request_methods", "request_method")).unwrap();
+    let image = format!("reference: oci:{}:basic-auth", dist().display());
+    for suite in [suite.clone(), suite.replace("plugin: basic-auth", &image)] {
+        let file = folder.path().join("tests.yaml");
+        fs::write(&file, suite).unwrap();
+        let ended = plugwright(repository(), &["test", file.to_str().unwrap(), "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+        let warnings: Vec<&str> = report["suites"][0]["warnings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|warning| warning.as_str().unwrap())
+            .collect();
+        let start = "WasmPlugin istio-ingress/basic-auth: `basic_auth_rules[0].request_method";
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings.iter().all(|warning| warning.starts_with(start)), "{warnings:?}");
+        assert!(!ended.stdout.contains("admin:secret"), "{}", ended.stdout);
     }
 }
 

@@ -8,22 +8,10 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use support::{Ended, plugwright, repository};
-use tempfile::TempDir;
+use support::{Ended, plugwright, probe as folder, repository};
 
 const BODY: &str =
     "- name: with a body\n  request_body:\n  - {input: {content: abc}, result: {body: [{exact: \"a<>c\"}]}}\n";
-
-/// The probe, which is a module with names and exports, and these suites.
-fn folder(files: &[&str]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let from = repository().join("xtask/tests/suites");
-    for name in files {
-        fs::copy(from.join(name), folder.path().join(name)).unwrap();
-    }
-    fs::write(folder.path().join("probe.wasm"), wat::parse_file(from.join("probe.wat")).unwrap()).unwrap();
-    folder
-}
 
 fn test(folder: &Path, arguments: &[&str]) -> Ended {
     plugwright(folder, &[&["test", "--plugin", "probe.wasm", "--coverage"], arguments].concat())
@@ -52,13 +40,19 @@ fn a_callback_that_no_test_calls_is_not_reached_and_one_that_a_test_calls_is() {
 
     let suite = fs::read_to_string(path.join("reaches.yaml")).unwrap();
     fs::write(path.join("reaches.yaml"), format!("{suite}{BODY}")).unwrap();
-    let ended = test(path, &["reaches.yaml", "--coverage-min", "70%", "--json", "--report", "report.html"]).fine();
+    let ended = test(
+        path,
+        &["reaches.yaml", "--coverage-min", "70%", "--json", "--report", "report.html", "--junit", "junit.xml"],
+    )
+    .fine();
     let report: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(report["coverage"][0]["summary"], serde_json::json!({"total": 8, "reached": 6, "percent": 75.0}));
     let reached = functions(&report);
     assert!(reached.contains(&("proxy_on_request_body".to_owned(), true)), "{reached:?}");
     assert!(reached.contains(&("proxy_abi_version_0_2_1".to_owned(), false)), "{reached:?}");
     assert!(fs::read_to_string(path.join("report.html")).unwrap().contains("\"coverage\":[{\"functions\":["));
+    let junit = fs::read_to_string(path.join("junit.xml")).unwrap();
+    assert!(junit.contains("<property name=\"coverage.probe.wasm.functions.percent\" value=\"75.00\"/>"), "{junit}");
     // Only the tests that run reach anything.
     let ended = test(path, &["reaches.yaml", "--filter", "with a body", "--json"]).fine();
     let reached = functions(&serde_json::from_str(&ended.stdout).unwrap());

@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use support::registry::DockerRegistry;
 use support::{Ended, command, finish};
 
 const MODULE: &str = r#"(module (memory (export "memory") 1)
@@ -70,6 +71,35 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.is_dir() { walk(&path, found) } else { found.push(path) }
+    }
+}
+
+#[test]
+fn a_resources_root_id_is_one_that_its_image_names() {
+    let place = Place::new("");
+    let registry = DockerRegistry::start(place.0.path());
+    fs::write(place.0.path().join("m.wasm"), wat::parse_str(MODULE).unwrap()).unwrap();
+    let run = |arguments: &[&str]| finish(&mut place.command(arguments)).fine();
+    run(&["package", "--module", "m.wasm", "--name", "rooted", "--root-id", "greeter"]);
+    let image = format!("{}/p/rooted:1", registry.address);
+    run(&["push", "rooted", &image]);
+    let spec = |more: &str| plugin("x", &format!("url: 'oci://{image}'{more}"));
+    for (resource, expected) in [
+        (spec(", pluginName: greeter"), "ok             root-id           greeter\n"),
+        (
+            spec(", pluginName: greter"),
+            "warning        root-id           `spec.pluginName` `greter` is no root id of the image's module, which answers \
+             to `greeter`; write `greeter`\n",
+        ),
+        (
+            spec(""),
+            "warning        root-id           `spec.pluginName` is not set, and the image's module answers to `greeter`; \
+             write `greeter`\n",
+        ),
+    ] {
+        fs::write(place.0.path().join("r.yaml"), resource).unwrap();
+        let stdout = place.verify(&[]).fine().stdout;
+        assert!(stdout.contains(expected), "{stdout}");
     }
 }
 

@@ -242,6 +242,50 @@ fn an_image_itself_is_looked_at() {
 }
 
 #[test]
+fn a_root_id_that_the_module_does_not_answer_to_is_named_with_the_nearest() {
+    let resource = |spec: &str| plugin("x", &format!("  wasm:\n    url: oci://h/rooted:1\n{spec}"));
+    let maistras = "apiVersion: maistra.io/v1\nkind: ServiceMeshExtension\nmetadata: {name: x, namespace: shop}\n\
+                    spec: {image: 'h/rooted:1'}\n";
+    let answers = "image's module, which answers to `greeter`, `parser`";
+    for (text, expected) in [
+        (resource("    pluginName: greeter\n"), None),
+        (
+            resource("    pluginName: greter\n"),
+            Some(format!("r.yaml:8:5: `spec.wasm.pluginName`: `greter` is no root id of the {answers}; write `greeter`")),
+        ),
+        (
+            resource(""),
+            Some("r.yaml:6:3: `spec.wasm.pluginName`: is not set, and the image's module answers to `greeter`, `parser`; -"
+                .to_owned()),
+        ),
+        (
+            maistras.to_owned(),
+            Some(format!(
+                "r.yaml:3:12: `metadata.name`: the root id that is made of it, `x_root_id`, is none of the {answers}; -"
+            )),
+        ),
+    ] {
+        let folder = folder(&[("r.yaml", &text)]);
+        let module = wat::parse_str(
+            r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+                (func (export "_initialize")) (func (export "malloc") (param i32) (result i32) i32.const 0))"#,
+        );
+        fs::write(folder.path().join("m.wasm"), module.unwrap()).unwrap();
+        let package = ["package", "--module", "m.wasm", "--name", "rooted", "--root-id", "greeter", "--root-id", "parser"];
+        plugwright(folder.path(), &package).fine();
+        let arguments = ["-f", "r.yaml", "--fetch", "--image", "oci://h/rooted:1=oci:dist:rooted", "--json"];
+        let document: Value = serde_json::from_str(&lint(folder.path(), &arguments).fine().stdout).unwrap();
+        let warnings = document["warnings"].as_array().unwrap();
+        let found = warnings.iter().find(|warning| warning["rule"] == "unknown-root-id").map(|warning| {
+            let text = |key: &str| warning[key].as_str().unwrap_or("-");
+            let place = format!("{}:{}:{}", text("file"), warning["line"], warning["column"]);
+            format!("{place}: `{}`: {}; {}", text("path"), text("what"), text("fix"))
+        });
+        assert_eq!(found, expected, "{text}");
+    }
+}
+
+#[test]
 fn the_examples_have_no_errors() {
     lint(repository(), &["-f", "examples/ambient"]).fine();
 }

@@ -8,19 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use support::{Ended, plugwright, repository};
-
-/// A folder with the fixtures, and the plugin that they are for.
-fn folder(files: &[&str]) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let from = repository().join("xtask/tests/suites");
-    for name in files {
-        fs::copy(from.join(name), folder.path().join(name)).unwrap();
-    }
-    let probe = wat::parse_file(from.join("probe.wat")).unwrap();
-    fs::write(folder.path().join("probe.wasm"), probe).unwrap();
-    folder
-}
+use support::{Ended, plugwright, probe as folder, repository};
 
 fn test(folder: &Path, arguments: &[&str]) -> Ended {
     plugwright(folder, &[&["test", "--plugin", "probe.wasm"], arguments].concat())

@@ -39,7 +39,13 @@ struct Annotated {
     annotations: Option<std::collections::BTreeMap<String, String>>,
 }
 
-pub(super) fn image(image: &Image, variant: Variant, module: &Path, checks: &mut Checks) -> Result<(), FetchError> {
+/// Gives the root ids that the image says its module answers to.
+pub(super) fn image(
+    image: &Image,
+    variant: Variant,
+    module: &Path,
+    checks: &mut Checks,
+) -> Result<Vec<String>, FetchError> {
     let mut add = |name, outcome, detail: String| checks.add(name, false, outcome, detail);
     let archives = variant != Variant::Oci;
     match (archives, check_diff_ids(image)) {
@@ -84,9 +90,9 @@ pub(super) fn image(image: &Image, variant: Variant, module: &Path, checks: &mut
         }
     }
     let abi = module::outline_source(Source::File(module))?.abi;
-    let (outcome, detail) = runtime_config::check(image, variant, abi);
+    let (outcome, detail, root_ids) = runtime_config::check(image, variant, abi);
     add("runtime-config", outcome, detail);
-    Ok(())
+    Ok(root_ids)
 }
 
 /// Layers whose media type does not go with the variant. Istio looks at one layer, other readers at all.

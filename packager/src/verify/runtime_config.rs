@@ -15,23 +15,30 @@ use super::{Outcome, chain};
 const LIMIT: u64 = 1 << 20;
 const FIELDS: [&str; 4] = ["type", "abiVersions", "abi_version", "config"];
 
-/// How the file came out, and why. `abi` is the module's own version, which Envoy goes by.
-pub(super) fn check(image: &Image, variant: Variant, abi: Option<AbiVersion>) -> (Outcome, String) {
+/// How the file came out, and why; and the root ids that it has. `abi` is the module's own version, which Envoy goes by.
+pub(super) fn check(image: &Image, variant: Variant, abi: Option<AbiVersion>) -> (Outcome, String, Vec<String>) {
     let layer = match variant {
         Variant::Oci => {
             image.layers.iter().find(|layer| layer.descriptor.media_type().as_ref() == media_type::WASM_CONFIG)
         }
         _ => image.layers.last(),
     };
-    let Some(layer) = layer else { return (Outcome::Skipped, "the image has none".to_owned()) };
+    let none = || (Outcome::Skipped, "the image has none".to_owned(), Vec::new());
+    let Some(layer) = layer else { return none() };
     let bytes = match variant {
         Variant::Oci => layer.read(LIMIT).map(Some).map_err(|error| chain(&error)),
         _ => in_archive(layer),
     };
     match bytes {
-        Ok(Some(bytes)) => check_bytes(&bytes, abi),
-        Ok(None) => (Outcome::Skipped, "the image has none".to_owned()),
-        Err(reason) => (Outcome::Failed, reason),
+        Ok(Some(bytes)) => {
+            let root_ids = RuntimeConfig::parse(&bytes)
+                .ok()
+                .map(|config| config.root_ids().into_iter().map(str::to_owned).collect());
+            let (outcome, detail) = check_bytes(&bytes, abi);
+            (outcome, detail, root_ids.unwrap_or_default())
+        }
+        Ok(None) => none(),
+        Err(reason) => (Outcome::Failed, reason, Vec::new()),
     }
 }
 

@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::coverage::Coverage;
 use crate::job::Answer;
 use crate::outcome::{Case, OnEnvoy, Verdict};
 
-/// The answer as one document.
-pub fn junit(answer: &Answer) -> String {
+/// The answer as one document. `coverage` has for each suite that of the modules that it has run, whoever else ran them.
+pub fn junit(answer: &Answer, coverage: &[Vec<&Coverage>]) -> String {
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
-    for suite in &answer.suites {
+    for (index, suite) in answer.suites.iter().enumerate() {
         let file = suite.file.to_string_lossy();
         let cases: Vec<One<'_>> = suite.cases.iter().flat_map(|case| one(&file, case)).collect();
         let count = |wanted: fn(&Verdict) -> bool| {
@@ -20,12 +21,13 @@ pub fn junit(answer: &Answer) -> String {
         let skipped = cases.iter().filter(|case| case.outcome.is_err()).count();
         let skipped = if skipped == 0 { String::new() } else { format!(" skipped=\"{skipped}\"") };
         let tests = cases.len() + suite.problems.len();
-        let seconds: f64 = cases.iter().map(|case| case.took.as_secs_f64()).sum();
+        let seconds = cases.iter().map(|case| case.took).sum::<Duration>().as_secs_f64();
         let _ = writeln!(
             out,
             "  <testsuite name=\"{}\" tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\"{skipped} time=\"{seconds:.6}\">",
             escaped(&file)
         );
+        properties(&mut out, coverage.get(index).map(Vec::as_slice).unwrap_or_default());
         for problem in &suite.problems {
             let (file, problem) = (escaped(&file), escaped(problem));
             let _ = writeln!(
@@ -36,10 +38,42 @@ pub fn junit(answer: &Answer) -> String {
         for case in &cases {
             write(&mut out, case);
         }
+        if !suite.warnings.is_empty() {
+            let warnings: Vec<String> = suite.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
+            let _ = writeln!(out, "    <system-err>{}</system-err>", escaped(&warnings.join("\n")));
+        }
         out.push_str("  </testsuite>\n");
     }
     out.push_str("</testsuites>\n");
     out
+}
+
+/// What is known of the suite as a whole, which comes before its tests.
+fn properties(out: &mut String, coverage: &[&Coverage]) {
+    if coverage.is_empty() {
+        return;
+    }
+    out.push_str("    <properties>\n");
+    for coverage in coverage {
+        let mut property = |name: &str, value: &str| {
+            let name = escaped(&format!("coverage.{}.{name}", coverage.plugin));
+            let _ = writeln!(out, "      <property name=\"{name}\" value=\"{}\"/>", escaped(value));
+        };
+        if let Some(problem) = &coverage.problem {
+            property("problem", problem);
+            continue;
+        }
+        let lines = (!coverage.files.is_empty()).then(|| ("lines", coverage.lines()));
+        for (what, count) in [("functions", coverage.count())].into_iter().chain(lines) {
+            property(&format!("{what}.total"), &count.total.to_string());
+            property(&format!("{what}.reached"), &count.reached.to_string());
+            if let Some(percent) = count.percent() {
+                // Rounded down: what is not all is not shown as all.
+                property(&format!("{what}.percent"), &format!("{:.2}", (percent * 100.0).floor() / 100.0));
+            }
+        }
+    }
+    out.push_str("    </properties>\n");
 }
 
 /// A test in one of the two proxies.
@@ -112,4 +146,57 @@ fn escaped(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coverage::{File, Function};
+    use crate::outcome::Suite;
+
+    #[test]
+    fn a_suites_coverage_comes_before_its_tests_and_its_warnings_after_them() {
+        let case = Case {
+            name: "t".to_owned(),
+            verdict: Verdict::Passed,
+            took: Duration::ZERO,
+            measured: None,
+            logs: Vec::new(),
+            traces: Vec::new(),
+            envoy: None,
+        };
+        let warnings = vec!["`a` < \"b\"".to_owned(), "second".to_owned()];
+        let suite = Suite { file: "s.yaml".into(), problems: Vec::new(), warnings, cases: vec![case] };
+        let silent = Suite { file: "silent.yaml".into(), ..Suite::default() };
+        let function = |reached| Function { origin: None, place: None, name: "f".to_owned(), index: 0, reached };
+        let some = Coverage {
+            plugin: "p".to_owned(),
+            functions: vec![function(true), function(false), function(true)],
+            files: vec![File { path: "a.rs".to_owned(), lines: vec![(1, true), (2, false)] }],
+            ..Coverage::default()
+        };
+        let none =
+            Coverage { plugin: "<q>".to_owned(), problem: Some("it is empty".to_owned()), ..Coverage::default() };
+        let answer = Answer { suites: vec![suite, silent], ..Answer::default() };
+        let expected = r#"<?xml version="1.0" encoding="UTF-8"?>
+<testsuites>
+  <testsuite name="s.yaml" tests="1" failures="0" errors="0" time="0.000000">
+    <properties>
+      <property name="coverage.p.functions.total" value="3"/>
+      <property name="coverage.p.functions.reached" value="2"/>
+      <property name="coverage.p.functions.percent" value="66.66"/>
+      <property name="coverage.p.lines.total" value="2"/>
+      <property name="coverage.p.lines.reached" value="1"/>
+      <property name="coverage.p.lines.percent" value="50.00"/>
+      <property name="coverage.&lt;q&gt;.problem" value="it is empty"/>
+    </properties>
+    <testcase classname="s.yaml" name="t" time="0.000000"></testcase>
+    <system-err>warning: `a` &lt; &quot;b&quot;&#10;warning: second</system-err>
+  </testsuite>
+  <testsuite name="silent.yaml" tests="0" failures="0" errors="0" time="0.000000">
+  </testsuite>
+</testsuites>
+"#;
+        assert_eq!(junit(&answer, &[vec![&some, &none]]), expected);
+    }
 }

@@ -149,7 +149,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         None => None,
     };
     let mut answer = ask(&job)?;
-    if let Err(failure) = schema::warn(&job, &mut answer.suites) {
+    if let Err(failure) = schema::warn(&job, &builds, &args.registry, &mut answer.suites) {
         // The results are worth more than what they are compared with besides.
         warn(format!("configurations are not compared with their plugins' schemas: {}", failure.text()));
     }
@@ -157,7 +157,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::usage("--filter: no test has such a name"));
     }
     let shown = logs(args, &job, &answer)?;
-    let coverage = notes.map(|notes| notes.coverage(&answer.reached, args.coverage == Some(Which::All)));
+    let coverage = notes.as_ref().map(|notes| notes.coverage(&answer.reached, args.coverage == Some(Which::All)));
     if args.json {
         let mut report = report::json(&answer);
         if let (Some(coverage), Some(report)) = (&coverage, report.as_object_mut()) {
@@ -179,7 +179,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         output::write(path, report::coverage::lcov(coverage).as_bytes(), Readers::AsBefore)?;
     }
     if let Some(path) = &args.junit {
-        output::write(path, report::junit(&answer).as_bytes(), Readers::AsBefore)?;
+        let by_suite = notes.as_ref().zip(coverage.as_deref()).map(|(notes, coverage)| notes.by_suite(coverage));
+        let xml = report::junit(&answer, &by_suite.unwrap_or_default());
+        output::write(path, xml.as_bytes(), Readers::AsBefore)?;
     }
     if let Some(path) = &args.report {
         let title =

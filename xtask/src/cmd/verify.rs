@@ -9,9 +9,9 @@ use packager::verify::{Check, Outcome, Report, verify, verify_request};
 use serde_json::json;
 
 use super::registry_flags::{self, RegistryFlags, fetch_failure};
-use super::requests;
+use super::requests::{self, UnknownRootId};
 use crate::input;
-use crate::report::{Failure, data, note, program};
+use crate::report::{Failure, data, note, printable, program};
 
 /// Check what Istio's agent checks before it loads an image, in its order, and what it does not check but should.
 ///
@@ -70,7 +70,8 @@ fn resources(args: &Args) -> Result<(), Failure> {
     for (extension, filter) in extensions {
         let asked = requests::asked(extension, filter, &resources);
         match report(args, &asked, &options) {
-            Ok(report) => {
+            Ok(mut report) => {
+                report.checks.extend(root_id(extension, filter, &report));
                 if !args.json {
                     print(&report);
                 }
@@ -103,6 +104,21 @@ fn report(args: &Args, asked: &packager::verify::Asked, options: &FetchOptions) 
     };
     let report = verify_request(asked, options, args.envoy).map_err(fetch_failure)?;
     Ok(Report { explanation, ..report })
+}
+
+/// Whether the module answers to the resource's root id, where the image says to which it does.
+fn root_id(extension: &Extension, filter: &WasmFilter, report: &Report) -> Option<Check> {
+    if report.root_ids.is_empty() {
+        return None;
+    }
+    let (outcome, detail) = match UnknownRootId::of(extension, filter, &report.root_ids) {
+        None => (Outcome::Passed, printable(&filter.plugin_name)),
+        Some(UnknownRootId { path, what, fix }) => {
+            let fix = fix.map(|fix| format!("; {fix}")).unwrap_or_default();
+            (Outcome::Warning, format!("`{path}` {what}{fix}"))
+        }
+    };
+    Some(Check { name: "root-id", istio: false, outcome, detail })
 }
 
 /// The extensions with a module, or the one that was asked for.

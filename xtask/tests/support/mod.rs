@@ -103,6 +103,17 @@ pub(crate) fn dist() -> &'static Path {
     &DIST
 }
 
+/// A folder with fixtures from `xtask/tests/suites`, and the plugin that they are for, which has names and exports.
+pub(crate) fn probe(files: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let from = repository().join("xtask/tests/suites");
+    for name in files {
+        std::fs::copy(from.join(name), folder.path().join(name)).unwrap();
+    }
+    std::fs::write(folder.path().join("probe.wasm"), wat::parse_file(from.join("probe.wat")).unwrap()).unwrap();
+    folder
+}
+
 /// A server that said where it listens. It is told to stop when dropped.
 pub(crate) struct Server {
     child: Child,

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::super::build::{Asked, announce, compile_failure, discover_failure, foreign_failure, toolchain_failure};
 use super::super::images::with_scheme;
+use super::super::requests::UnknownRootId;
 use super::super::run::plan_of;
 use super::super::watch::Watched;
 use super::{Args, manifest};
@@ -169,19 +170,28 @@ impl Project {
         let module = Reference::File(self.module());
         let modules = urls.into_iter().map(|url| (url, module.clone())).collect::<BTreeMap<_, _>>();
         let mut noted = Watched::default();
+        let ours = resources.extensions.iter().filter_map(|extension| Some((extension, Extension::wasm(extension)?)));
+        for (extension, wasm) in ours.filter(|(_, wasm)| modules.contains_key(&with_scheme(&wasm.url))) {
+            if let Some(unknown) = UnknownRootId::of(extension, wasm, &self.plugin.root_ids) {
+                let UnknownRootId { path, what, .. } = unknown;
+                self.tell(format!("warning: {}: `{path}`: {what}", extension.id()));
+            }
+        }
         let plan = plan_of(&resources, modules, &args.chain, &mut noted)?;
         watched.add(noted.without(&self.module()));
         Ok(plan)
     }
 
+    /// Says something once.
+    fn tell(&self, line: String) {
+        if self.told.borrow_mut().insert(line.clone()) {
+            note(line);
+        }
+    }
+
     /// The manifest in the plugin's folder, or one that is made.
     fn own(&self) -> Result<Resources, Failure> {
-        let tell = |line: String| {
-            if self.told.borrow_mut().insert(line.clone()) {
-                note(line);
-            }
-        };
-        if let Some(found) = manifest::find(&self.plugin, &tell)? {
+        if let Some(found) = manifest::find(&self.plugin, &|line| self.tell(line))? {
             return Ok(found);
         }
         let example = self.plugin.root.join("tests/config.example.json");

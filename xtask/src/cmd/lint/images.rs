@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::images::{images, with_scheme};
-use super::super::requests;
+use super::super::requests::{self, UnknownRootId};
 use super::{Args, Finding, Findings};
 use crate::handover;
 use crate::report::{Failure, note};
@@ -51,7 +51,7 @@ pub(super) fn check(
     let replaced = images(&args.images, resources)?;
     let mut unreachable = Vec::new();
     // Many resources may ask for one image.
-    let mut schemas: BTreeMap<String, Option<Value>> = BTreeMap::new();
+    let mut images: BTreeMap<String, Said> = BTreeMap::new();
     let mut questions = Vec::new();
     for (extension, wasm) in resources.extensions.iter().filter_map(|e| Some((e, e.wasm()?))) {
         let asked = requests::asked(extension, wasm, resources);
@@ -60,12 +60,15 @@ pub(super) fn check(
             Some(_) => Ok(true),
             None => verified(extension, &asked, &options, locator, found),
         };
-        let schema = match usable {
-            Ok(true) => schema(wasm, &asked, replacement, &options, &mut schemas),
+        let said = match usable {
+            Ok(true) => said(wasm, &asked, replacement, &options, &mut images),
             Ok(false) => continue,
             Err(failure) => Err(failure),
         };
-        match schema {
+        if let Ok(said) = &said {
+            found.warnings.extend(root_id(extension, wasm, &said.root_ids, locator));
+        }
+        match said.map(|said| said.schema) {
             Ok(Some(schema)) => {
                 let config = wasm.plugin_config.as_deref().unwrap_or("{}");
                 // It was written as JSON by the reader.
@@ -115,17 +118,38 @@ fn verified(
     Ok(report.is_ok() && !on_proxy)
 }
 
-/// The schema in the image that a resource asks for, or in the one put in its place.
-fn schema(
+/// The root id, where the image says that its module answers to others.
+fn root_id(extension: &Extension, wasm: &WasmFilter, known: &[String], locator: &Locator) -> Option<Finding> {
+    let UnknownRootId { path, what, fix } = UnknownRootId::of(extension, wasm, known)?;
+    Some(Finding {
+        rule: "unknown-root-id".to_owned(),
+        place: place(extension, &path, locator),
+        resource: Some(extension.id()),
+        path: path.to_string(),
+        what,
+        why: Some(UnknownRootId::WHY.to_owned()),
+        fix,
+    })
+}
+
+/// What an image says of how its plugin is configured.
+#[derive(Debug, Clone)]
+struct Said {
+    schema: Option<Value>,
+    root_ids: Vec<String>,
+}
+
+/// What the image says that a resource asks for, or the one put in its place.
+fn said(
     wasm: &WasmFilter,
     asked: &Asked,
     replacement: Option<&Reference>,
     options: &FetchOptions,
-    known: &mut BTreeMap<String, Option<Value>>,
-) -> Result<Option<Value>, Failure> {
+    known: &mut BTreeMap<String, Said>,
+) -> Result<Said, Failure> {
     let key = format!("{} {:?} {:?}", wasm.url, wasm.sha256, asked.pull_secret);
-    if let Some(schema) = known.get(&key) {
-        return Ok(schema.clone());
+    if let Some(said) = known.get(&key) {
+        return Ok(said.clone());
     }
     let reference = match replacement {
         Some(replacement) => replacement.clone(),
@@ -139,9 +163,10 @@ fn schema(
         let hint = error.hint();
         if error.is_bad_content() { Failure::bad(error) } else { Failure::environment(error) }.hints(hint)
     })?;
-    let schema = carried.metadata.config.get(CONFIG_SCHEMA).cloned();
-    known.insert(key, schema.clone());
-    Ok(schema)
+    let mut metadata = carried.metadata;
+    let said = Said { schema: metadata.config.remove(CONFIG_SCHEMA), root_ids: metadata.root_ids };
+    known.insert(key, said.clone());
+    Ok(said)
 }
 
 /// Holds each configuration against its schema.

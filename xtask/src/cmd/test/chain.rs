@@ -131,21 +131,22 @@ fn replacements(images: &[Image], folder: &Path, builds: &Builds<'_>) -> Result<
                 Reference::File(module.cloned().ok_or_else(|| Failure::bad(format!("`{plugin}` was not built")))?)
             }
             (None, Some(module), _) => Reference::File(folder.join(module)),
-            (None, None, reference) => {
-                let text = reference.as_deref().unwrap_or_default();
-                let parsed =
-                    Reference::parse(text).map_err(|error| Failure::bad(error).context(&format!("`{text}`")))?;
-                match parsed {
-                    Reference::Layout(mut layout) => {
-                        layout.directory = folder.join(&layout.directory);
-                        Reference::Layout(layout)
-                    }
-                    Reference::File(file) => Reference::File(folder.join(file)),
-                    other => other,
-                }
-            }
+            (None, None, reference) => elsewhere(reference.as_deref().unwrap_or_default(), folder)?,
         };
         replacements.insert(with_scheme(url), found);
     }
     Ok(replacements)
+}
+
+/// A reference as a suite in this folder has it.
+pub(super) fn elsewhere(text: &str, folder: &Path) -> Result<Reference, Failure> {
+    let parsed = Reference::parse(text).map_err(|error| Failure::bad(error).context(&format!("`{text}`")))?;
+    Ok(match parsed {
+        Reference::Layout(mut layout) => {
+            layout.directory = folder.join(&layout.directory);
+            Reference::Layout(layout)
+        }
+        Reference::File(file) => Reference::File(folder.join(file)),
+        other => other,
+    })
 }

@@ -1,7 +1,7 @@
 //! `--coverage`: gives the runner modules that take notes, and says of whose code the notes are.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use mesh::plan;
@@ -45,6 +45,12 @@ impl<'a> Builds<'a> {
         Ok(names.iter().filter_map(|name| find(&known, name)).collect())
     }
 
+    /// One that was built already.
+    pub(super) fn plugin(&self, name: &str) -> Option<Plugin> {
+        let known = self.built.borrow();
+        known.iter().find(|built| built.plugin.name == name).map(|built| built.plugin.clone())
+    }
+
     /// Whose module has these bytes.
     fn owner(&self, digest: &Digest) -> Option<Plugin> {
         let known = self.built.borrow();
@@ -58,6 +64,8 @@ pub(super) struct Notes {
     /// Where they are, as long as they are needed.
     folder: TempDir,
     modules: Vec<Noted>,
+    /// The modules of each suite, in the job's order.
+    of_suites: Vec<BTreeSet<usize>>,
 }
 
 /// A module, and the one that takes notes in its place.
@@ -80,9 +88,11 @@ impl Notes {
     /// whatever is wrong with it is for its tests to say.
     pub(super) fn taken_by(job: &mut Job, builds: &Builds<'_>, lines: bool) -> Result<Self, Failure> {
         let failed = |error| Failure::environment(error).context("failed to make a temporary folder");
-        let mut notes = Self { folder: tempfile::tempdir().map_err(failed)?, modules: Vec::new() };
+        let mut notes =
+            Self { folder: tempfile::tempdir().map_err(failed)?, modules: Vec::new(), of_suites: Vec::new() };
         let detail = if lines { Detail::Regions } else { Detail::Functions };
         for task in &mut job.suites {
+            notes.of_suites.push(BTreeSet::new());
             match &mut task.kind {
                 Kind::Plugin(task) => {
                     if let Ok(module) = &mut task.module
@@ -126,6 +136,9 @@ impl Notes {
                 self.modules.len() - 1
             }
         };
+        if let Some(suite) = self.of_suites.last_mut() {
+            suite.insert(at);
+        }
         Ok(self.modules.get(at).and_then(|noted| noted.made.as_ref().ok()))
     }
 
@@ -140,6 +153,12 @@ impl Notes {
     /// What the notes say, by module in the order of the suites.
     pub(super) fn coverage(&self, reached: &BTreeMap<String, Vec<u64>>, all: bool) -> Vec<Coverage> {
         self.modules.iter().map(|noted| noted.coverage(reached, all)).collect()
+    }
+
+    /// Which of these each suite has had a part in.
+    pub(super) fn by_suite<'c>(&self, coverage: &'c [Coverage]) -> Vec<Vec<&'c Coverage>> {
+        let of = |suite: &BTreeSet<usize>| suite.iter().filter_map(|at| coverage.get(*at)).collect();
+        self.of_suites.iter().map(of).collect()
     }
 }
 

@@ -1,46 +1,56 @@
-//! Holds the configurations of plugin suites against the schemas of their plugins.
+//! Holds the configurations of suites against the schemas of their plugins.
 
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
+use mesh::model::{Extension, FilterKind};
 use packager::digest::Digest;
+use packager::image::{CONFIG_SCHEMA, carry};
+use packager::reference::Reference;
 use serde_json::{Value, json};
+use suites::chain::{self, Planned};
 use suites::job::{Job, Kind};
 use suites::outcome::Suite;
+use suites::plugin;
 
-use crate::report::{Failure, chain};
+use super::coverage::Builds;
+use crate::cmd::images::with_scheme;
+use crate::cmd::registry_flags::RegistryFlags;
+use crate::report::{self, Failure};
 use crate::{environment, handover};
 
-/// What is asked of one suite.
-struct Question<'a> {
-    suite: &'a mut Suite,
-    configuration: &'a Path,
+/// What is asked about one configuration.
+struct Question {
+    /// The suite's place in the job.
+    suite: usize,
+    /// Whose it is.
+    of: String,
     text: Value,
     /// Where it is kept that the answer was good.
     good: PathBuf,
 }
 
-/// Adds a warning to each suite whose configuration is not what the schema of its plugin says. It is no failure: what the
-/// plugin takes is for the plugin to say, and the cluster does not ask the schema either.
-pub(super) fn warn(job: &Job, suites: &mut [Suite]) -> Result<(), Failure> {
+/// Adds a warning to each suite that has a configuration which is not what the schema of its plugin says. It is no failure:
+/// what the plugin takes is for the plugin to say, and the cluster does not ask the schema either.
+pub(super) fn warn(
+    job: &Job,
+    builds: &Builds<'_>,
+    registry: &RegistryFlags,
+    suites: &mut [Suite],
+) -> Result<(), Failure> {
     let good = environment::cache()?.join("schema");
     let mut questions = Vec::new();
-    for (task, suite) in job.suites.iter().zip(suites) {
-        let Kind::Plugin(plugin) = &task.kind else { continue };
-        let (Some(schema), Some(configuration)) = (&plugin.schema, &plugin.configuration) else { continue };
-        // What cannot be read is said by the tests, and of a schema by `package`.
-        let (Ok(schema), Ok(given)) = (std::fs::read(schema), std::fs::read(configuration)) else { continue };
-        let Ok(schema) = serde_json::from_slice::<Value>(&schema) else { continue };
-        let config = match serde_json::from_slice::<Value>(&given) {
-            Ok(config) => config,
-            Err(error) => {
-                suite.warnings.push(format!("{}: it is not JSON: {error}", configuration.display()));
-                continue;
-            }
+    for (index, (task, suite)) in job.suites.iter().zip(suites.iter_mut()).enumerate() {
+        let found = match &task.kind {
+            Kind::Plugin(task) => of_plugin(task, suite),
+            Kind::Chain(task) => of_chain(task, builds, registry)?,
+            Kind::Broken(_) => Vec::new(),
         };
-        let text = json!({"schema": schema, "config": config});
-        let good = good.join(Digest::of(text.to_string().as_bytes()).hex());
-        if !good.is_file() {
-            questions.push(Question { suite, configuration, text, good });
+        for (of, text) in found {
+            let good = good.join(Digest::of(text.to_string().as_bytes()).hex());
+            if !good.is_file() {
+                questions.push(Question { suite: index, of, text, good });
+            }
         }
     }
     if questions.is_empty() {
@@ -49,18 +59,81 @@ pub(super) fn warn(job: &Job, suites: &mut [Suite]) -> Result<(), Failure> {
     let texts: Vec<&Value> = questions.iter().map(|question| &question.text).collect();
     let answers = handover::answer("config-schema", "plugwright-schema", json!(texts).to_string().into_bytes())?;
     let answers: Vec<Value> = serde_json::from_slice(&answers).map_err(|error| {
-        Failure::environment(format!("failed to read what the check of schemas says: {}", chain(&error)))
+        Failure::environment(format!("failed to read what the check of schemas says: {}", report::chain(&error)))
     })?;
-    for (Question { suite, configuration, good, .. }, answer) in questions.into_iter().zip(&answers) {
+    for (Question { suite, of, good, .. }, answer) in questions.into_iter().zip(&answers) {
         let found = warnings(answer);
         if found.is_empty() {
             // Not kept, it is asked again.
             let _ = good.parent().map(std::fs::create_dir_all);
             let _ = std::fs::write(good, "");
         }
-        suite.warnings.extend(found.iter().map(|found| format!("{}: {found}", configuration.display())));
+        if let Some(suite) = suites.get_mut(suite) {
+            suite.warnings.extend(found.iter().map(|found| format!("{of}: {found}")));
+        }
     }
     Ok(())
+}
+
+/// The configuration of a suite's one plugin.
+fn of_plugin(task: &plugin::Task, suite: &mut Suite) -> Vec<(String, Value)> {
+    let (Some(schema), Some(configuration)) = (&task.schema, &task.configuration) else { return Vec::new() };
+    // What cannot be read is said by the tests, and of a schema by `package`.
+    let (Ok(schema), Ok(given)) = (std::fs::read(schema), std::fs::read(configuration)) else { return Vec::new() };
+    let Ok(schema) = serde_json::from_slice::<Value>(&schema) else { return Vec::new() };
+    match serde_json::from_slice::<Value>(&given) {
+        Ok(config) => vec![(configuration.display().to_string(), json!({"schema": schema, "config": config}))],
+        Err(error) => {
+            suite.warnings.push(format!("{}: it is not JSON: {error}", configuration.display()));
+            Vec::new()
+        }
+    }
+}
+
+/// The configurations of the plugins in a suite's chains, each once.
+fn of_chain(
+    task: &chain::Task,
+    builds: &Builds<'_>,
+    registry: &RegistryFlags,
+) -> Result<Vec<(String, Value)>, Failure> {
+    let mut schemas = BTreeMap::new();
+    for image in &task.suite.images {
+        let schema = match (&image.plugin, &image.reference) {
+            (Some(plugin), _) => {
+                let file = builds.plugin(plugin).and_then(|plugin| plugin.config_schema);
+                file.and_then(|file| serde_json::from_slice(&std::fs::read(file).ok()?).ok())
+            }
+            (None, Some(reference)) => match super::chain::elsewhere(reference, &task.folder) {
+                // A registry is asked for what is run, and for nothing else.
+                Ok(layout @ Reference::Layout(_)) => {
+                    let carried = carry(&layout, &registry.fetch_options()?);
+                    carried.ok().and_then(|mut carried| carried.metadata.config.remove(CONFIG_SCHEMA))
+                }
+                _ => None,
+            },
+            (None, None) => None,
+        };
+        schemas.extend(schema.map(|schema: Value| (with_scheme(&image.url), schema)));
+    }
+    if schemas.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+    for planned in &task.plans {
+        let Planned::Ready(plan) = planned else { continue };
+        for filter in plan.network.iter().chain([&plan.chain]).flat_map(|chain| &chain.filters) {
+            let FilterKind::Extension(extension) = &filter.kind else { continue };
+            let Some(wasm) = Extension::wasm(extension) else { continue };
+            let Some(schema) = schemas.get(&with_scheme(&wasm.url)) else { continue };
+            // It was written as JSON by the reader.
+            let config = serde_json::from_str(wasm.plugin_config.as_deref().unwrap_or("{}")).unwrap_or(Value::Null);
+            let text = json!({"schema": schema, "config": config});
+            if seen.insert((extension.id(), text.to_string())) {
+                found.push((extension.id(), text));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// What an answer has against a configuration.
