@@ -62,6 +62,13 @@ fn a_suite_has_grpc_servers() {
 }
 
 #[test]
+fn a_suite_has_connections() {
+    support::examples::modules();
+    let ran = plugwright(repository(), &["test", "sdk/tests/chains/network.yaml"]).fine();
+    assert!(ran.stdout.ends_with("6 tests: 6 passed, 0 failed, 0 broken\n"), "{}", ran.stdout);
+}
+
+#[test]
 fn what_is_wrong_with_a_suite_is_said_before_anything_runs() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tests.yaml");

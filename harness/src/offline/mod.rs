@@ -5,6 +5,7 @@
 
 mod chain;
 pub(crate) mod grpc;
+mod pipe;
 pub(crate) mod upstream;
 mod world;
 
@@ -35,7 +36,8 @@ use crate::vm::network::CloseType;
 use crate::vm::{StartError, Surroundings};
 use crate::worker::{Vms, WorkerFilter, canary};
 
-pub use chain::{ChainProxy, Documents, Modules, Received, Setting, SiteError};
+pub use chain::{ChainProxy, Documents, Modules, Opened, Received, Serving, Setting, SiteError};
+pub use pipe::Pipe;
 pub use world::World;
 pub(crate) use world::random;
 
@@ -165,6 +167,9 @@ pub trait Backends {
 pub trait Servers: Backends {
     /// Answers what passed the chain.
     fn upstream(&self, request: &Message) -> Reply;
+
+    /// Takes a connection that passed a network chain's beginning. `false`: nobody is there.
+    fn connection(&self, connection: Pipe) -> bool;
 }
 
 /// The body with which an echo answers a request, as a server's built-in one does.

@@ -1,5 +1,6 @@
 //! The rules of a suite that its types do not say.
 
+mod connection;
 mod grpc;
 mod servers;
 
@@ -110,6 +111,7 @@ impl Rules {
         for (index, request) in test.requests.iter().enumerate() {
             self.request(&path.clone().then("requests").then(index), request);
         }
+        self.connections(path, test);
         // Answers may have what any request of the test captures.
         self.clusters(&path.clone().then("clusters"), &test.clusters);
         if let Some(upstream) = &test.upstream {
@@ -118,7 +120,12 @@ impl Rules {
         if let Some(expect) = &test.expect {
             self.whole(&path.clone().then("expect"), expect);
         }
-        let asserts = test.expect.is_some() || test.requests.iter().any(|request| request.expect.is_some());
+        let connections = test
+            .connections
+            .iter()
+            .any(|connection| connection.expect.is_some() || connection.steps.iter().any(|step| step.expect.is_some()));
+        let asserts =
+            test.expect.is_some() || connections || test.requests.iter().any(|request| request.expect.is_some());
         if !asserts {
             let hint =
                 "say what is expected: `expect: {response: {status: 200}}` in a request, or `expect: {chain: …}`";
@@ -212,13 +219,21 @@ impl Rules {
     }
 
     fn whole(&mut self, path: &FieldPath, expect: &TestExpectation) {
-        let TestExpectation { chain, logs, metrics, hazards } = expect;
-        if chain.is_none() && logs.is_empty() && metrics.is_empty() && hazards.is_empty() {
-            self.hinted(path, "it asserts nothing", "there are chain, logs, metrics, hazards");
+        let TestExpectation { chain, in_front, logs, metrics, hazards } = expect;
+        let chains = [("chain", chain, "router"), ("inFront", in_front, "http_connection_manager")];
+        if chains.iter().all(|(_, chain, _)| chain.is_none())
+            && logs.is_empty()
+            && metrics.is_empty()
+            && hazards.is_empty()
+        {
+            self.hinted(path, "it asserts nothing", "there are chain, inFront, logs, metrics, hazards");
         }
-        if let Some(chain) = chain.as_ref().filter(|chain| !chain.starts_with("-> ")) {
-            let hint = format!("write `-> {}`", chain.trim_start_matches(['-', '>', ' ']));
-            self.hinted(&path.clone().then("chain"), "is no chain: expected `-> a -> b -> router`", hint);
+        for (name, chain, last) in chains {
+            if let Some(chain) = chain.as_ref().filter(|chain| !chain.starts_with("-> ")) {
+                let hint = format!("write `-> {}`", chain.trim_start_matches(['-', '>', ' ']));
+                let what = format!("is no chain: expected `-> a -> b -> {last}`");
+                self.hinted(&path.clone().then(name), what, hint);
+            }
         }
         self.logs(&path.clone().then("logs"), logs);
         for (index, metric) in metrics.iter().enumerate() {

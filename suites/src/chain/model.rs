@@ -3,6 +3,7 @@
 //! The types are the format: `docs/chain-test.schema.json` is made from them, and their documentation is what an editor
 //! shows.
 
+mod connection;
 mod grpc;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::units::{Span, Time};
+pub use connection::{
+    ClientExpectation, Closer, Connection, ConnectionExpectation, Side, Step, StepExpectation, TcpUpstreamExpectation,
+};
 pub use grpc::{GrpcAnswer, GrpcBackend, GrpcCalloutExpectation, GrpcDrop, GrpcEnd, GrpcRoute, GrpcStatus, GrpcWhen};
 
 /// The version of the format.
@@ -26,11 +30,11 @@ pub enum ApiVersion {
 /// What the document is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Kind {
-    /// HTTP exchanges through a whole chain.
+    /// Exchanges through a whole chain.
     ChainTest,
 }
 
-/// HTTP exchanges through the filter chain that resources make, and what is expected of them.
+/// Exchanges through the filter chain that resources make, and what is expected of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChainTest {
@@ -277,6 +281,9 @@ pub struct Test {
     /// The requests.
     #[serde(default)]
     pub requests: Vec<Request>,
+    /// TCP connections in the place of requests: they go through the network chain, to a TCP upstream.
+    #[serde(default)]
+    pub connections: Vec<Connection>,
     /// What is expected of the whole of it.
     pub expect: Option<TestExpectation>,
 }
@@ -471,6 +478,8 @@ pub struct LogExpectation {
 pub struct TestExpectation {
     /// The chain, as the first line of `explain` has it: `-> a -> istio.authn -> router`.
     pub chain: Option<String>,
+    /// The network chain in front of an HTTP chain: `-> a -> http_connection_manager`.
+    pub in_front: Option<String>,
     /// Of all log lines.
     #[serde(default)]
     pub logs: Vec<LogExpectation>,

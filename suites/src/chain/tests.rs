@@ -340,6 +340,72 @@ fn a_grpc_callout_is_looked_at_as_one() {
     );
 }
 
+/// Puts connections in the place of the suite's requests, and wants to be told this of what is in them.
+#[track_caller]
+fn check_connections(connections: &str, expected: &[&str]) {
+    let (head, _) = FINE.split_once("  requests:").unwrap();
+    let expected: Vec<_> = expected.iter().map(|said| format!("s.yaml:11:{said}")).collect();
+    check_text(&format!("{head}  {connections}\n"), &expected.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_connection_is_steps_and_what_comes_of_them() {
+    let path = "tests[0].connections[0]";
+    check_connections(
+        "connections: [{steps: [{client: {text: '${user}'}}, {upstream: {hex: '00'}}, {end: client}, {reset: upstream}, \
+         {advance: 1s}, {expect: {ended: true}}], expect: {closedBy: upstream}}]",
+        &[],
+    );
+    check_connections(
+        "connections: [{steps: [{client: {text: a}, end: client, expect: {}}, {}], expect: {client: {}}}]",
+        &[
+            &format!("26: `{path}.steps[0]`: only one of client, upstream, end, reset may be given"),
+            &format!("59: `{path}.steps[0].expect`: it asserts nothing"),
+            &format!("72: `{path}.steps[1]`: nothing happens in it"),
+            &format!("86: `{path}.expect.client`: it asserts nothing"),
+        ],
+    );
+    check_connections(
+        "connections: [{expect: {upstream: {reached: false, ended: true}}}, {steps: [{clint: {text: a}}, {end: both}]}]",
+        &[
+            "80: `tests[0].connections[1].steps[0].clint`: unknown field, did you mean `client`?",
+            "100: `tests[0].connections[1].steps[1].end`: `both` is none of client, upstream",
+        ],
+    );
+    check_connections(
+        "connections: [{expect: {upstream: {reached: false, ended: true}}}]",
+        &[&format!(
+            "38: `{path}.expect.upstream.reached`: a connection that does not get there has nothing to be looked at"
+        )],
+    );
+    check_connections(
+        "connections: [{steps: [{client: {text: '${usr}'}, expect: {client: {hex: 0g}}}]}]",
+        &[
+            &format!("36: `{path}.steps[0].client.text`: nothing is called `usr` by then, did you mean `user`?"),
+            &format!("71: `{path}.steps[0].expect.client.hex`: must be pairs of hexadecimal digits"),
+        ],
+    );
+}
+
+#[test]
+fn a_test_has_requests_or_connections() {
+    check(
+        "- name: first\n",
+        "- name: first\n  connections: [{expect: {closedBy: client}}]\n  upstream: {answers: [{}]}\n",
+        &[
+            "s.yaml:11:3: `tests[0].connections`: a test has requests or connections, and not both",
+            "s.yaml:12:3: `tests[0].upstream`: is of requests; what a connection's upstream does is in its steps",
+        ],
+    );
+    let (head, _) = FINE.split_once("  requests:").unwrap();
+    check_text(&format!("{head}  connections: [{{}}]\n"), &["s.yaml:10:3: `tests[0]`: the test asserts nothing"]);
+    check(
+        "- name: first\n",
+        "- name: first\n  expect: {inFront: a -> b}\n",
+        &["s.yaml:11:12: `tests[0].expect.inFront`: is no chain: expected `-> a -> b -> http_connection_manager`"],
+    );
+}
+
 #[test]
 fn what_is_not_yaml_has_its_place() {
     check_text("kind: ChainTest\nkind: ChainTest\n", &["s.yaml:2:1: the key `kind` is given twice, first on line 1"]);

@@ -34,7 +34,7 @@ pub(super) struct Comparison<'v> {
 }
 
 impl Comparison<'_> {
-    fn wrong(&mut self, path: &str, what: impl Display, expected: impl Display, actual: Option<String>) {
+    pub(super) fn wrong(&mut self, path: &str, what: impl Display, expected: impl Display, actual: Option<String>) {
         let (path, what, expected) = (path.to_owned(), what.to_string(), expected.to_string());
         self.mismatches.push(Mismatch { path, what, expected, actual, golden: None });
     }
@@ -206,7 +206,7 @@ impl Comparison<'_> {
         }
     }
 
-    fn body(&mut self, path: &str, what: &str, expected: Option<&BodyExpectation>, seen: &[u8]) {
+    pub(super) fn body(&mut self, path: &str, what: &str, expected: Option<&BodyExpectation>, seen: &[u8]) {
         let Some(expected) = expected else { return };
         let text = String::from_utf8_lossy(seen).into_owned();
         if let Err(wanted) =
@@ -276,12 +276,21 @@ impl Comparison<'_> {
     }
 
     /// What is expected of a test as a whole, but for hazards.
-    pub(super) fn whole(&mut self, path: &str, expected: &TestExpectation, chain: &str, kept: &Kept, metrics: &str) {
-        if let Some(wanted) = &expected.chain {
-            let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
-            if words(wanted) != words(chain) {
-                self.wrong(&format!("{path}.chain"), "chain", wanted, Some(chain.to_owned()));
-            }
+    pub(super) fn whole(
+        &mut self,
+        path: &str,
+        expected: &TestExpectation,
+        (chain, in_front): (&str, Option<&str>),
+        kept: &Kept,
+        metrics: &str,
+    ) {
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        if let Some(wanted) = expected.chain.as_ref().filter(|wanted| words(wanted) != words(chain)) {
+            self.wrong(&format!("{path}.chain"), "chain", wanted, Some(chain.to_owned()));
+        }
+        let wanted = expected.in_front.as_ref();
+        if let Some(wanted) = wanted.filter(|wanted| in_front.is_none_or(|chain| words(wanted) != words(chain))) {
+            self.wrong(&format!("{path}.inFront"), "chain in front", wanted, in_front.map(str::to_owned));
         }
         self.logs(&format!("{path}.logs"), &expected.logs, &kept.lines);
         let series = series(metrics);

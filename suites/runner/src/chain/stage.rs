@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use harness::offline::{self, Backends, Documents, GrpcEnd, GrpcReply, GrpcRequest, Message, Reply, Servers};
+use harness::offline::{self, Backends, Documents, GrpcEnd, GrpcReply, GrpcRequest, Message, Pipe, Reply, Servers};
 use regex::Regex;
 use suites::chain::model::{self, Answer, ChainTest, Content, Drop, Test};
 use suites::chain::octets;
 use suites::chain::template::{self, Variables};
 
+use super::end::{End, Upstream};
 use super::grpc::{self, Ongoing, Part};
 
 /// A request as a server saw it.
@@ -408,25 +409,34 @@ impl Documents for Turntable {
 }
 
 /// What the proxy asks, for the stage that is on.
-pub(super) struct OnStage(pub(super) Arc<Turntable>);
+pub(super) struct OnStage {
+    pub(super) turntable: Arc<Turntable>,
+    /// The upstream's end of the newest connection.
+    pub(super) upstream: Upstream,
+}
 
 impl Backends for OnStage {
     fn http(&self, cluster: &str, request: &Message) -> Option<Reply> {
-        self.0.stage().answer(Some(cluster), request)
+        self.turntable.stage().answer(Some(cluster), request)
     }
 
     fn has_grpc(&self, cluster: &str) -> bool {
-        self.0.stage().has_grpc(cluster)
+        self.turntable.stage().has_grpc(cluster)
     }
 
     fn grpc(&self, cluster: &str, request: &GrpcRequest) -> GrpcReply {
-        grpc::received(self.0.stage().grpc(cluster, request), request)
+        grpc::received(self.turntable.stage().grpc(cluster, request), request)
     }
 }
 
 impl Servers for OnStage {
     fn upstream(&self, request: &Message) -> Reply {
         let closed = Reply { delay: Duration::ZERO, answer: offline::Answer::Closed };
-        self.0.stage().answer(None, request).unwrap_or(closed)
+        self.turntable.stage().answer(None, request).unwrap_or(closed)
+    }
+
+    fn connection(&self, connection: Pipe) -> bool {
+        *self.upstream.borrow_mut() = Some(End::new(connection));
+        true
     }
 }

@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
 
 /// So long after half of a body the connection is closed: what was written is on its way then.
@@ -43,6 +43,21 @@ pub(crate) async fn start(answer: impl Fn(&Message) -> Option<Reply> + 'static) 
                 // It ends with an error where a test wants it closed.
                 let _ = serving.await;
             });
+        }
+    });
+    Ok(address)
+}
+
+/// Starts a server of whatever is spoken: `accept` takes its connections.
+pub(crate) async fn accept(accept: impl Fn(TcpStream) + 'static) -> Result<SocketAddr, String> {
+    let failed = |error: io::Error| format!("failed to listen on the loopback address: {error}");
+    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    tokio::task::spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // What is written is there at once.
+            let _ = stream.set_nodelay(true);
+            accept(stream);
         }
     });
     Ok(address)
