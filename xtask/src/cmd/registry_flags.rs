@@ -134,6 +134,15 @@ pub(crate) fn here_or_there(text: &str) -> Result<Reference, Failure> {
         return Err(Failure::usage(format!("`{text}` is a layout: name an image in it"))
             .hint(format!("`oci:{text}:NAME`; index.json has the names")));
     }
+    // No registry is asked for what is here, and is something else.
+    if path.is_dir() {
+        let failure = Failure::usage(format!("`{text}` is a folder, and neither a layout nor an image's reference"));
+        return Err(if path.join("dist/oci-layout").is_file() {
+            failure.hint(format!("name an image in its layout: `oci:{}:NAME`", path.join("dist").display()))
+        } else {
+            failure.hint("name a file, an image in a layout (`oci:DIR:NAME`), or one in a registry with its host")
+        });
+    }
     reference(text)
 }
 
