@@ -1,6 +1,6 @@
 //! Named upstreams that filters may call, whole HTTP calls to them, and their gRPC clients.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
@@ -24,8 +24,8 @@ pub(crate) trait Backends {
     /// Whether there is such a cluster for gRPC.
     fn has_grpc(&self, cluster: &str) -> bool;
 
-    /// What is answered to one part of a gRPC call.
-    fn grpc(&self, cluster: &str, headers: &HeaderMap, message: Option<Bytes>, end: bool) -> grpc::Scripted;
+    /// What is answered to one part of a gRPC call, which has a number.
+    fn grpc(&self, cluster: &str, call: (u64, &HeaderMap), message: Option<Bytes>, end: bool) -> grpc::Scripted;
 }
 
 /// A worker's clusters, by name.
@@ -33,6 +33,8 @@ pub(crate) struct Clusters {
     by_name: RefCell<HashMap<String, Cluster>>,
     /// What stands for all of them, in a proxy without sockets.
     backends: Option<Rc<dyn Backends>>,
+    /// Of gRPC clients that ask there.
+    numbers: Cell<u64>,
 }
 
 struct Cluster {
@@ -86,14 +88,14 @@ pub(crate) struct Reset;
 impl Clusters {
     /// Clusters by name, each at an address.
     pub(crate) fn new(addresses: &BTreeMap<String, Address>, dialer: &Dialer) -> Self {
-        let clusters = Self { by_name: RefCell::default(), backends: None };
+        let clusters = Self { by_name: RefCell::default(), backends: None, numbers: Cell::default() };
         clusters.replace(addresses, dialer);
         clusters
     }
 
     /// Clusters that are asked in this process.
     pub(crate) fn scripted(backends: Rc<dyn Backends>) -> Self {
-        Self { by_name: RefCell::default(), backends: Some(backends) }
+        Self { by_name: RefCell::default(), backends: Some(backends), numbers: Cell::default() }
     }
 
     /// Takes other clusters. Those whose addresses stay keep their connections.
@@ -115,7 +117,11 @@ impl Clusters {
     /// The client for gRPC calls to a cluster, which is spoken to in HTTP/2.
     pub(crate) fn grpc(&self, cluster: &str) -> Option<grpc::Client> {
         match &self.backends {
-            Some(backends) => backends.has_grpc(cluster).then(|| grpc::Client::scripted(cluster, backends.clone())),
+            Some(backends) => backends.has_grpc(cluster).then(|| {
+                let number = self.numbers.get() + 1;
+                self.numbers.set(number);
+                grpc::Client::scripted(cluster, number, backends.clone())
+            }),
             None => self.by_name.borrow().get(cluster).map(|cluster| cluster.grpc.clone()),
         }
     }

@@ -13,7 +13,7 @@ use hyper::{Request, Response};
 use crate::body::QueueBody;
 use crate::cluster::Backends;
 use crate::header_map::HeaderMap;
-use crate::offline;
+use crate::offline::{self, GrpcEnd};
 use crate::proto::{self, Field};
 use crate::upstream::{Address, Dialer, Failure, Pool, Scheme, broken as reset, response_headers};
 
@@ -112,18 +112,19 @@ pub(crate) struct Client(Kind);
 #[derive(Clone)]
 enum Kind {
     Pool(Pool),
-    Scripted(String, Rc<dyn Backends>),
+    /// The cluster, and the number of the call.
+    Scripted(String, u64, Rc<dyn Backends>),
 }
 
 /// What a backend in this process does with one part of a call.
 #[derive(Debug, Default)]
 pub(crate) struct Scripted {
     pub(crate) delay: Duration,
-    pub(crate) metadata: HeaderMap,
+    /// With which it begins; without, it begins with a message or the end.
+    pub(crate) metadata: Option<HeaderMap>,
     pub(crate) messages: Vec<Bytes>,
     pub(crate) trailers: HeaderMap,
-    /// The end, and its text.
-    pub(crate) status: Option<(u32, String)>,
+    pub(crate) end: GrpcEnd,
 }
 
 impl Client {
@@ -135,9 +136,9 @@ impl Client {
         Self(Kind::Pool(Pool::new(address, dialer)))
     }
 
-    /// A client that asks in this process.
-    pub(crate) fn scripted(cluster: &str, backends: Rc<dyn Backends>) -> Self {
-        Self(Kind::Scripted(cluster.to_owned(), backends))
+    /// A client for one call that asks in this process.
+    pub(crate) fn scripted(cluster: &str, number: u64, backends: Rc<dyn Backends>) -> Self {
+        Self(Kind::Scripted(cluster.to_owned(), number, backends))
     }
 
     /// Makes one call. Dropping the future cancels it.
@@ -162,12 +163,12 @@ impl Client {
     async fn run(self, headers: HeaderMap, body: QueueBody, on: &mut impl FnMut(Event)) {
         let pool = match self.0 {
             Kind::Pool(pool) => pool,
-            Kind::Scripted(cluster, backends) => {
-                return offline::grpc::exchange(&cluster, &*backends, &headers, body, on).await;
+            Kind::Scripted(cluster, number, backends) => {
+                return offline::grpc::exchange((&cluster, &*backends), (number, &headers), body, on).await;
             }
         };
         let Some((request, authority)) = request(&headers, body) else {
-            return local_reply(&Failure::Request.message(), &Failure::Request.details(false), on);
+            return failed(Failure::Request, false, on);
         };
         let (started, end) = (Instant::now(), request.body().end());
         match pool.send(request, Some(authority)).await {
@@ -175,7 +176,7 @@ impl Client {
                 let took = end.has_come().then(|| started.elapsed());
                 receive(answer.response, took, on).await;
             }
-            Err(failure) => local_reply(&failure.message(), &failure.details(false), on),
+            Err(failure) => failed(failure, false, on),
         }
     }
 }
@@ -252,10 +253,24 @@ fn trailers(trailers: HeaderMap, on: &mut impl FnMut(Event)) {
 
 fn close(trailers: HeaderMap, details: &str, on: &mut impl FnMut(Event)) {
     let status = trailers.text("grpc-status").and_then(|status| status.trim().parse().ok()).unwrap_or(UNKNOWN);
-    let message = trailers.text("grpc-message").map(percent_decode).unwrap_or_default();
+    let message = trailers.text("grpc-message").unwrap_or_default().to_owned();
     on(Event::TrailingMetadata(trailers));
-    let message = if message.is_empty() { details.to_owned() } else { format!("{message}{{{details}}}") };
-    on(Event::Close { status, message });
+    on(Event::Close { status, message: with_details(&message, details) });
+}
+
+/// What Envoy makes of a status' text.
+pub(crate) fn with_details(text: &str, details: &str) -> String {
+    if text.is_empty() { details.to_owned() } else { format!("{text}{{{details}}}") }
+}
+
+/// Ends a call that fails, with or without the beginning of an answer.
+pub(crate) fn failed(failure: Failure, begun: bool, on: &mut impl FnMut(Event)) {
+    if begun {
+        on(Event::TrailingMetadata(HeaderMap::default()));
+        on(Event::Close { status: INTERNAL, message: failure.details(true) });
+    } else {
+        local_reply(&failure.message(), &failure.details(false), on);
+    }
 }
 
 pub(crate) fn broken(status: u32, on: &mut impl FnMut(Event)) {
@@ -282,23 +297,20 @@ fn status_of_http(status: u16) -> u32 {
     crate::properties::grpc_status_of_http(u32::from(status))
 }
 
-fn percent_decode(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((byte, after)) = rest.split_first() {
-        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        match hex.filter(|_| *byte == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(decoded) => {
-                out.push(decoded);
-                rest = &after[2..];
-            }
-            None => {
-                out.push(*byte);
-                rest = after;
-            }
+/// A status' text as it is sent, which is how Envoy passes it on.
+pub(crate) fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            _ => encoded.extend(['%', digit(byte >> 4), digit(byte & 0xf)]),
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+    encoded
+}
+
+fn digit(value: u8) -> char {
+    char::from_digit(value.into(), 16).unwrap_or('0').to_ascii_uppercase()
 }
 
 #[cfg(test)]
@@ -347,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_a_status_are_percent_decoded() {
-        assert_eq!(percent_decode("a%20b%C3%A9%"), "a bé%");
+    fn texts_of_a_status_are_percent_encoded() {
+        assert_eq!(percent_encode("a bé%~\n"), "a b%C3%A9%25~%0A");
     }
 }

@@ -100,7 +100,7 @@ pub enum ServeError {
     Upstream {
         /// Which one.
         what: String,
-        /// As given.
+        /// As given, without credentials.
         upstream: String,
         /// What it should be like.
         expected: &'static str,
@@ -245,7 +245,7 @@ fn address(what: &str, url: &str, tcp: bool) -> Result<Address, ServeError> {
 
 fn refused(what: &str, upstream: &str, tcp: bool) -> ServeError {
     let expected = if tcp { "tcp://HOST:PORT" } else { "http://HOST[:PORT], https://HOST[:PORT] or h2c://HOST[:PORT]" };
-    ServeError::Upstream { what: what.to_owned(), upstream: upstream.to_owned(), expected }
+    ServeError::Upstream { what: what.to_owned(), upstream: mesh::shown_url(upstream), expected }
 }
 
 /// Whom a server's workers connect to.

@@ -48,7 +48,7 @@ pub enum EnvoyError {
     Url {
         /// Which one.
         what: String,
-        /// As given.
+        /// As given, without credentials.
         url: String,
     },
     /// A TCP chain has nowhere to send its connections.

@@ -51,3 +51,4 @@ pub use resources::{
     Gateway, GatewayClass, Policy, PolicyKind, Reading, Resources, Service, Source, Workload, read, read_located,
 };
 pub use secret::{DockerConfig, PullSecret};
+pub use url::shown_url;

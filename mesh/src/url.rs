@@ -4,7 +4,7 @@ use crate::fault::{Fault, is_sha256};
 
 /// Checks a module URL as Istio's validation does, which reads it with Go's `net/url`.
 pub(crate) fn check(url: &str) -> Result<(), Fault> {
-    let syntax = |reason| Fault::UrlSyntax { url: url.to_owned(), reason };
+    let syntax = |reason| Fault::UrlSyntax { url: shown_url(url), reason };
     if url.chars().any(|c| c.is_ascii_control()) {
         return Err(syntax("it has a control character"));
     }
@@ -18,13 +18,32 @@ pub(crate) fn check(url: &str) -> Result<(), Fault> {
         "file" if rest.strip_prefix("//").is_some_and(|path| !path.is_empty()) => {}
         "file" => return Err(syntax("a file URL is file:// and a path")),
         "" if rest.split('/').next().is_some_and(|first| first.contains(':')) => {
-            return Err(Fault::UrlHostPort { url: url.to_owned() });
+            return Err(Fault::UrlHostPort { url: shown_url(url) });
         }
         "" => {}
-        _ if !rest.starts_with("//") => return Err(Fault::UrlHostPort { url: url.to_owned() }),
-        _ => return Err(Fault::UrlScheme { url: url.to_owned(), scheme: scheme.to_owned() }),
+        _ if !rest.starts_with("//") => return Err(Fault::UrlHostPort { url: shown_url(url) }),
+        _ => return Err(Fault::UrlScheme { url: shown_url(url), scheme: scheme.to_owned() }),
     }
     bad_escape(rest).map_or(Ok(()), |()| Err(syntax("a `%` is not followed by two hex digits")))
+}
+
+/// The URL as it may be shown: without a user's name and password, and without a query, which may be a signature that
+/// works like a password.
+///
+/// ```
+/// assert_eq!(mesh::shown_url("https://ann:pw@example.com/x?sig=1"), "https://<redacted>@example.com/x?<redacted>");
+/// assert_eq!(mesh::shown_url("oci://example.com/x@sha256:ab"), "oci://example.com/x@sha256:ab");
+/// ```
+pub fn shown_url(url: &str) -> String {
+    let (place, query) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
+    let start = place.find("://").map_or(0, |scheme| scheme + 3);
+    let (scheme, rest) = place.split_at(start);
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let shown = match authority.rsplit_once('@') {
+        Some((_, host)) if !host.starts_with("sha256:") => format!("{scheme}<redacted>@{host}{path}"),
+        _ => place.to_owned(),
+    };
+    if query.len() > 1 { format!("{shown}{}<redacted>", &query[..1]) } else { shown + query }
 }
 
 /// The digest after `@sha256:` in an OCI URL, without that prefix.
@@ -147,6 +166,27 @@ mod tests {
         check("oci://h/\n", Err("`oci://h/\n` is not a URL: it has a control character"));
         check("file:x.wasm", Err("`file:x.wasm` is not a URL: a file URL is file:// and a path"));
         check("file://", Err("`file://` is not a URL: a file URL is file:// and a path"));
+    }
+
+    #[test]
+    fn nothing_secret_of_a_url_is_quoted() {
+        for url in [
+            "https://ann:hunter2@h:x/y",
+            "https://ann:hunter2@/y",
+            "https://ann:hunter2@h h/y",
+            "ann:hunter2@h/y",
+            "docker://ann:hunter2@h/y",
+            "ftp://ann:hunter2@h/y",
+            "https://h/%zz?sig=hunter2",
+            "https://h:x/y#hunter2",
+            "https://ann@hunter2@h:x/y",
+        ] {
+            let fault = check_url(url).unwrap_err();
+            let said = format!("{fault} {fault:?} {:?}", fault.hint());
+            assert!(!said.contains("hunter2"), "{url}: {said}");
+        }
+        let error = check_url("https://ann:hunter2@h:x/y").unwrap_err().to_string();
+        assert_eq!(error, "`https://<redacted>@h:x/y` is not a URL: the port is not a number");
     }
 
     #[test]

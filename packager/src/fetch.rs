@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::credentials::Credentials;
 use crate::digest::{Digest, HashingReader};
+use crate::file::{Output, output};
 use crate::image::{ExtractError, Take, extract_module_to};
 use crate::layout::{Layout, LayoutError};
 use crate::module::{MAX_MODULE_SIZE, ReadError, WASM_MAGIC};
-use crate::reference::{ImageReference, LayoutReference, Reference, ReferenceError, without_query};
+use crate::reference::{ImageReference, LayoutReference, Reference, ReferenceError, without_secrets};
 use crate::registry::{Client, Manifest, RegistryError};
 
 mod archive;
@@ -169,7 +170,8 @@ impl FetchError {
             | Self::NotAModule { .. } => true,
             Self::Registry(error) => error.is_bad_content(),
             Self::Layout(error) => !matches!(error, LayoutError::Io { .. } | LayoutError::NotALayout { .. }),
-            Self::File(_) | Self::Write { .. } | Self::Cache(_) | Self::Temporary { .. } => false,
+            Self::File(error) => !matches!(error, ReadError::Read { .. }),
+            Self::Write { .. } | Self::Cache(_) | Self::Temporary { .. } => false,
         }
     }
 
@@ -216,7 +218,7 @@ pub fn fetch_module(
 }
 
 /// The same into a file, which appears or is replaced once all of it is on the disk; the module is never in memory as a
-/// whole. Gives its size too.
+/// whole. A device or a pipe is given the module once all of it is there. Gives its size too.
 pub fn fetch_module_to(
     path: &Path,
     reference: &Reference,
@@ -224,12 +226,22 @@ pub fn fetch_module_to(
     options: &FetchOptions,
 ) -> Result<(Source, u64), FetchError> {
     let failed = |source| FetchError::Write { path: path.to_owned(), source };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let target = match output(path).map_err(failed)? {
+        Output::Replace(target) => target,
+        Output::Stream(mut stream) => {
+            let mut temporary = tempfile::tempfile().map_err(no_place)?;
+            let (digest, size) = fetch_into((&mut temporary, path), reference, sha256, options)?;
+            temporary.rewind().map_err(no_place)?;
+            io::copy(&mut temporary, &mut stream).map_err(failed)?;
+            return Ok((Source { reference: reference.clone(), digest }, size));
+        }
+    };
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(failed)?;
     let mut temporary = crate::file::temporary(folder).map_err(failed)?;
     let (digest, size) = fetch_into((temporary.as_file_mut(), path), reference, sha256, options)?;
     temporary.as_file().sync_all().map_err(failed)?;
-    temporary.persist(path).map_err(|error| failed(error.error))?;
+    temporary.persist(&target).map_err(|error| failed(error.error))?;
     Ok((Source { reference: reference.clone(), digest }, size))
 }
 
@@ -333,7 +345,7 @@ fn no_place(source: io::Error) -> FetchError {
 
 /// What a URL gives, unpacked, in a file without a name; it need not be a module.
 fn unpacked(url: &str, options: &FetchOptions) -> Result<File, FetchError> {
-    let place = without_query(url);
+    let place = without_secrets(url);
     let mut body = tempfile::tempfile().map_err(no_place)?;
     options.client.download(url, options.limit, &mut body)?;
     archive::unpack(body, options.limit).map_err(|reason| FetchError::NotAModule { place, reason })
@@ -352,7 +364,7 @@ fn from_url(
     options: &FetchOptions,
     take: &mut Take<'_>,
 ) -> Result<Digest, FetchError> {
-    let shown = without_query(url);
+    let shown = without_secrets(url);
     let mut module = unpacked(url, options)?;
     let (digest, size) = Digest::of_reader(&module).map_err(no_place)?;
     compare(&format!("the module of {shown}"), pin, &digest)?;

@@ -137,16 +137,24 @@ impl ReferenceError {
     }
 }
 
-/// The part of a URL that may be shown: a query may be a signature that works like a password.
-pub(crate) fn without_query(url: &str) -> String {
-    url.split(['?', '#']).next().unwrap_or_default().to_owned()
+/// The part of a URL that may be shown: a query may be a signature that works like a password, and before the host may
+/// stand one.
+pub(crate) fn without_secrets(url: &str) -> String {
+    let place = url.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = place.split_at(place.find("://").map_or(0, |at| at + 3));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match authority.rsplit_once('@') {
+        // What stands there of an image is its digest.
+        Some((_, host)) if !host.starts_with("sha256:") => format!("{scheme}<redacted>@{host}{path}"),
+        _ => place.to_owned(),
+    }
 }
 
 impl Reference {
     /// The reference as it may be shown in messages and reports: a URL goes without its query.
     pub fn shown(&self) -> String {
         match self {
-            Self::Url(url) => without_query(url),
+            Self::Url(url) => without_secrets(url),
             other => other.to_string(),
         }
     }

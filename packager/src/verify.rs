@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::fetch::{Explanation, FetchError, FetchOptions, IntoFile, fetch_into};
 use crate::image::{ExtractError, Form, extract_module_to, recognise, variant};
 use crate::layout::{Layout, LayoutError};
-use crate::module::EnvoyVersion;
+use crate::module::{EnvoyVersion, ReadError};
 use crate::reference::{ImageReference, LayoutReference, Reference};
 use crate::registry::{Manifest, RegistryError};
 
@@ -250,6 +250,7 @@ fn stopped_at(error: &FetchError) -> &'static str {
     match error {
         FetchError::BadPin { .. } | FetchError::DigestMismatch { .. } => "pin",
         FetchError::NotAModule { .. } => "magic",
+        FetchError::File(ReadError::TooLarge { .. }) => "size",
         _ => "download",
     }
 }

@@ -1,7 +1,9 @@
-//! Writes files whole or not at all: under a temporary name, synced, and renamed.
+//! Writes files whole or not at all: under a temporary name, synced, and renamed. Devices and pipes are written to.
 
 use std::io::Write as _;
 use std::path::Path;
+
+use packager::file::{Output, output};
 
 use crate::report::Failure;
 
@@ -18,7 +20,11 @@ pub(crate) enum Readers {
 pub(crate) fn write(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), Failure> {
     let failed =
         |error: &dyn std::fmt::Display| Failure::environment(format!("failed to write {}: {error}", path.display()));
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let target = match output(path).map_err(|error| failed(&error))? {
+        Output::Replace(target) => target,
+        Output::Stream(mut stream) => return stream.write_all(bytes).map_err(|error| failed(&error)),
+    };
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // The temporary file's own name would be in the message.
     if !folder.is_dir() {
         return Err(failed(&format_args!("there is no folder {}", folder.display())));
@@ -29,6 +35,6 @@ pub(crate) fn write(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), F
         file.as_file().set_permissions(old.permissions()).map_err(|error| failed(&error))?;
     }
     file.as_file().sync_all().map_err(|error| failed(&error))?;
-    file.persist(path).map_err(|error| failed(&error.error))?;
+    file.persist(&target).map_err(|error| failed(&error.error))?;
     Ok(())
 }

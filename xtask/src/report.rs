@@ -58,14 +58,16 @@ impl Failure {
 
     /// The message and the hint, for who does not read standard error.
     pub(crate) fn text(&self) -> String {
-        self.hint.as_ref().map_or_else(|| self.message.clone(), |hint| format!("{}\n\nhint: {hint}", self.message))
+        self.hint
+            .as_ref()
+            .map_or_else(|| self.message.clone(), |hint| format!("{}\n\nhint: {}", self.message, as_called(hint)))
     }
 
     /// Print it and give its exit code.
     pub(crate) fn report(&self) -> ExitCode {
         note(format!("error: {}", self.message));
         if let Some(hint) = &self.hint {
-            note(format!("\nhint: {hint}"));
+            note(format!("\nhint: {}", as_called(hint)));
         }
         ExitCode::from(self.code)
     }
@@ -115,6 +117,11 @@ pub(crate) fn program() -> &'static str {
     } else {
         "cargo-plugwright"
     }
+}
+
+/// A hint with its commands as this program was called: libraries know one name for it.
+fn as_called(hint: &str) -> String {
+    hint.replace("`cargo xtask ", &format!("`{} ", program()))
 }
 
 /// Text that others have written, without what a terminal would obey or that would reorder the line.

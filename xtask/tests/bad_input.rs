@@ -127,12 +127,13 @@ fn a_folder_without_a_project_is_a_usage_error() {
 fn a_folder_is_not_looked_for_in_a_registry() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join("hello/dist")).unwrap();
-    let is_none = "error: `hello` is a folder, and neither a layout nor an image's reference";
+    let is_none = "error: `hello` is a folder, and no layout";
     for command in ["inspect", "verify"] {
-        plugwright(folder.path(), &[command, "hello"]).refused(2, &[is_none, "hint: name a file, "]);
+        plugwright(folder.path(), &[command, "hello"]).refused(2, &[is_none, "hint: name a module's file, "]);
     }
     fs::write(folder.path().join("hello/dist/oci-layout"), "").unwrap();
-    plugwright(folder.path(), &["inspect", "hello"]).refused(2, &[is_none, "`oci:hello/dist:NAME`"]);
+    plugwright(folder.path(), &["inspect", "hello"])
+        .refused(2, &[is_none, "hint: its layout's images are oci:hello/dist:NAME"]);
 }
 
 #[test]
@@ -348,10 +349,12 @@ fn what_only_the_harness_can_tell_is_told_without_its_own_usage() {
     for (arguments, part) in [
         (&["--upstream", "nonsense"][..], "the upstream nonsense is not of the form http://HOST[:PORT]"),
         (&["--cluster", "a=b"], "the cluster a b is not of the form"),
+        (&["--upstream", "http://ann:very-secret@h"], "the upstream http://<redacted>@h is not of the form"),
+        (&["--cluster", "a=http://ann:very-secret@h/?very-secret"], "the cluster a http://<redacted>@h/?<redacted> is"),
         (&["--upstream", "https://localhost:1", "--upstream-ca", "x.yaml"], "there is no PEM certificate in the text"),
     ] {
         let ended = plugwright(folder.path(), &[&["run", "-f", "x.yaml"], arguments].concat()).refused(2, &[part]);
-        assert!(!ended.stderr.contains("usage:"), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("usage:") && !ended.stderr.contains("very-secret"), "{}", ended.stderr);
     }
     plugwright(folder.path(), &["run", "-f", "x.yaml", "--workload", "a/b/c"]).refused(2, &["for example default/c"]);
 }
@@ -374,6 +377,28 @@ fn a_file_that_cannot_be_written_leaves_nothing_and_is_named_as_it_was_given() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
 }
 
+/// `--out /dev/null`, as root, would have the machine without one.
+#[test]
+fn what_is_no_file_is_written_to_and_stays_and_a_link_is_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let path = module(folder.path(), GOOD);
+    fs::write(at("x.yaml"), format!("{RESOURCE}  url: file://{path}\n")).unwrap();
+    finish(Command::new("mkfifo").arg(at("pipe"))).fine();
+    std::os::unix::fs::symlink("real", at("link")).unwrap();
+    for arguments in [&["pull", &path, "--output"][..], &["envoy", "-f", "x.yaml", "--out"]] {
+        fs::write(at("real"), "old").unwrap();
+        plugwright(folder.path(), &[arguments, &["link"]].concat()).fine();
+        assert!(at("link").is_symlink());
+        let (pipe, expected) = (at("pipe"), fs::read(at("real")).unwrap());
+        let reader = std::thread::spawn(move || fs::read(pipe).unwrap());
+        plugwright(folder.path(), &[arguments, &["pipe"]].concat()).fine();
+        assert!(reader.join().unwrap() == expected && expected.len() > 8, "{arguments:?}");
+        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&fs::metadata(at("pipe")).unwrap().file_type()));
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 5);
+}
+
 #[test]
 fn an_envoy_that_is_none_is_named_and_nothing_is_left_behind() {
     let folder = tempfile::tempdir().unwrap();
@@ -390,6 +415,13 @@ fn an_envoy_that_is_none_is_named_and_nothing_is_left_behind() {
 }
 
 #[test]
+fn a_hint_calls_the_program_as_it_was_called() {
+    let folder = tempfile::tempdir().unwrap();
+    plugwright(folder.path(), &["plugwright", "inspect", "oci:none:x"]).refused(3, &["`cargo plugwright package`"]);
+    plugwright(folder.path(), &["inspect", "oci:none:x"]).refused(3, &["`cargo xtask package`"]);
+}
+
+#[test]
 fn nothing_is_printed_of_nothing() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("x.yaml"), "").unwrap();
@@ -403,5 +435,21 @@ fn a_file_is_verified_whatever_its_name() {
     let ended = plugwright(folder.path(), &["verify", "x.yaml"]);
     assert_eq!(ended.code, 1, "{}", ended.stderr);
     assert!(!ended.stderr.contains("docker.io"), "{}", ended.stderr);
+    for command in ["verify", "inspect"] {
+        plugwright(folder.path(), &[command, "./missing"]).refused(3, &["cannot read module `./missing`"]);
+        plugwright(folder.path(), &[command, "."]).refused(2, &["`.` is a folder, and no layout"]);
+    }
+    // As much as a sparse file has.
+    fs::File::create(folder.path().join("large")).unwrap().set_len((256 << 20) + 1).unwrap();
+    for (reference, check, reason) in
+        [("/dev/null", "download", "`/dev/null`: not a regular file"), ("./large", "size", "at most 268435456")]
+    {
+        let verified = plugwright(folder.path(), &["verify", reference]).refused(1, &["fails verification", check]);
+        assert!(verified.stdout.contains(reason), "{}", verified.stdout);
+        plugwright(folder.path(), &["inspect", reference]).refused(1, &[reason]);
+        plugwright(folder.path(), &["package", "--name", "x", "--from", &format!("file:{reference}")])
+            .refused(1, &[reason]);
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     plugwright(folder.path(), &["verify", dist().to_str().unwrap()]).refused(2, &["is a layout: name an image in it"]);
 }

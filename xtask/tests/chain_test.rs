@@ -55,6 +55,20 @@ fn the_examples_suites_pass() {
 }
 
 #[test]
+fn a_suite_has_grpc_servers() {
+    support::examples::modules();
+    let ran = plugwright(repository(), &["test", "sdk/tests/chains/grpc.yaml"]).fine();
+    assert!(ran.stdout.ends_with("7 tests: 7 passed, 0 failed, 0 broken\n"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_suite_has_connections() {
+    support::examples::modules();
+    let ran = plugwright(repository(), &["test", "sdk/tests/chains/network.yaml"]).fine();
+    assert!(ran.stdout.ends_with("6 tests: 6 passed, 0 failed, 0 broken\n"), "{}", ran.stdout);
+}
+
+#[test]
 fn what_is_wrong_with_a_suite_is_said_before_anything_runs() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tests.yaml");

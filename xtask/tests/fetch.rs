@@ -110,6 +110,26 @@ fn each_resource_is_verified_with_its_own_url_pin_and_secret() {
 }
 
 #[test]
+fn credentials_in_a_url_are_refused_and_not_repeated() {
+    let both = [
+        plugin("http", "url: 'https://ann:very-secret@127.0.0.1:1/x.wasm?sig=very-secret'"),
+        plugin("oci", "url: 'oci://ann:very-secret@127.0.0.1:1/x:1'"),
+    ];
+    let place = Place::new(&both.concat());
+    for more in [&[][..], &["--json"], &["--explain-fetch"]] {
+        let ended = place.verify(more).refused(1, &["shop/http fails verification: url", "shop/oci fails"]);
+        assert!(!format!("{ended:?}").contains("very-secret"), "{ended:?}");
+    }
+    let ended = place.verify(&[]);
+    assert!(ended.stdout.contains("FAILED         url"), "Istio has no objection: {}", ended.stdout);
+    assert!(ended.stdout.contains("https://<redacted>@127.0.0.1:1/x.wasm"), "{}", ended.stdout);
+    for command in ["run", "lint", "explain", "envoy"] {
+        let ended = finish(&mut place.command(&[command, "-f", "r.yaml"]));
+        assert!(!format!("{ended:?}").contains("very-secret"), "{ended:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_reached_is_not_called_bad() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let place = Place::new(&plugin("gone", &format!("url: 'oci://{gone}/example/x:1'")));

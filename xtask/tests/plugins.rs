@@ -7,12 +7,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use packager::build::{self, Installer, Preference, Tools};
 use support::{finish, plugwright, repository};
-
-fn cargo() -> PathBuf {
-    std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
-}
 
 /// The harness's program that runs modules for tests.
 fn test_host() -> &'static Path {
@@ -52,24 +47,10 @@ fn plugins_pass_their_tests_as_modules() {
 
 #[test]
 fn the_sdks_examples_pass_their_tests_as_modules() {
-    let workspace = build::discover(&cargo(), repository(), None).unwrap();
-    let tools = Tools {
-        rustc: "rustc".into(),
-        rustup: Some("rustup".into()),
-        system_rustc: "/usr/bin/rustc".into(),
-        system_libc: "/usr/lib/wasm32-wasi".into(),
-        wasm_ld: None,
-        apt_get: Some("apt-get".into()),
-        root: true,
-        directory: repository().to_owned(),
-    };
-    let mut talk = |_: &str| ();
-    let installer = &mut Installer { allowed: true, talk: &mut talk };
-    let toolchain = build::prepare(&tools, Preference::Auto, installer).unwrap();
-    let modules = build::compile_examples(&cargo(), &workspace, "plugwright-sdk", "log", &toolchain).unwrap();
+    let modules = support::examples::modules();
     let sources = std::fs::read_dir(repository().join("sdk/examples")).unwrap().count();
     assert_eq!(modules.len(), sources, "{modules:?}");
-    let modules = workspace.target.join("plugins");
+    let modules = repository().join("target/plugins");
     let passed = passed_in_the_harness(&modules, &["--package", "plugwright-sdk", "--examples", "--features", "log"]);
     assert!(passed >= 28, "{passed}");
 }

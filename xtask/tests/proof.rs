@@ -83,6 +83,23 @@ fn skopeo_reads_the_layout_and_carries_it_through_a_registry_unchanged() {
 }
 
 #[test]
+fn a_layout_that_lacks_a_blob_is_bad_and_nothing_of_it_is_published() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = DockerRegistry::start(folder.path());
+    let layout = folder.path().join("layout");
+    let (from, to) = (format!("oci:{}:basic-auth", dist().display()), format!("oci:{}:x", layout.display()));
+    skopeo(&["copy", &from, &to]);
+    let blobs = fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
+    let layer = blobs.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    fs::remove_file(&layer).unwrap();
+    let place = format!("{}/x:1", registry.address);
+    let hint = format!("hint: the layout {} is not whole", layout.display());
+    let name = layer.file_name().unwrap().to_str().unwrap().to_owned();
+    plugwright(repository(), &["push", &to, &place]).refused(1, &[&name, &hint]);
+    plugwright(repository(), &["inspect", &place]).refused(1, &["not found"]);
+}
+
+#[test]
 fn inspect_tells_an_image_that_skopeo_pushed_in_dockers_format() {
     let folder = tempfile::tempdir().unwrap();
     let registry = DockerRegistry::start(folder.path());

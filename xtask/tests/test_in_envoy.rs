@@ -70,6 +70,24 @@ fn a_chain_is_the_same_in_both_down_to_what_its_servers_saw() {
 }
 
 #[test]
+fn grpc_servers_are_the_same_in_both() {
+    support::examples::modules();
+    let arguments = ["sdk/tests/chains/grpc.yaml", "--json"];
+    let ended = test(repository(), &support::envoy::program(), &arguments).fine();
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["envoy"], serde_json::json!({"agreed": 5, "differed": 0, "not_run": 2}));
+}
+
+#[test]
+fn connections_are_the_same_in_both() {
+    support::examples::modules();
+    let arguments = ["sdk/tests/chains/network.yaml", "--json"];
+    let ended = test(repository(), &support::envoy::program(), &arguments).fine();
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["envoy"], serde_json::json!({"agreed": 6, "differed": 0, "not_run": 0}));
+}
+
+#[test]
 fn a_chain_that_differs_fails() {
     let suite = repository().join("xtask/tests/suites/envoy-chain/differs.yaml");
     let ended = test(repository(), &support::envoy::program(), &[suite.to_str().unwrap()]);

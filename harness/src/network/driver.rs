@@ -2,8 +2,10 @@
 //! upstream.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use tokio::sync::watch;
 use super::{Chain, Closing, Side, Terminal};
 use crate::connection::serve_http;
 use crate::exchange::Connection;
+use crate::offline::{Pipe, Servers};
 use crate::reload::Current;
 use crate::stream::BUFFER_LIMIT;
 use crate::stream::state::StreamState;
@@ -49,13 +52,14 @@ pub(crate) async fn serve<C: AsyncRead + AsyncWrite + Unpin>(
             Driver::new(chain, client, http, false).run().await;
         }
         Terminal::Tcp(address) => Driver::new(chain, client, Peer::<TcpStream>::Later(address), true).run().await,
+        Terminal::Scripted(servers) => Driver::new(chain, client, Peer::<Pipe>::Later(servers), true).run().await,
     }
 }
 
 /// What is behind the filters.
-enum Peer<T> {
+enum Peer<T: Connect> {
     /// To be connected when all filters have let the connection begin.
-    Later(Address),
+    Later(T::To),
     Ready(T),
 }
 
@@ -67,7 +71,7 @@ struct Outgoing {
     ended: bool,
 }
 
-struct Driver<C, T> {
+struct Driver<C, T: Connect> {
     chain: Chain,
     client: C,
     peer: Peer<T>,
@@ -124,8 +128,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin, T: AsyncRead + AsyncWrite + Connect + Un
                     return CloseType::Local;
                 }
             }
-            if let (Peer::Later(address), true) = (&self.peer, self.chain.begun) {
-                match T::connect(address).await {
+            if let (Peer::Later(to), true) = (&self.peer, self.chain.begun) {
+                match T::connect(to).await {
                     Some((stream, peer)) => {
                         self.chain.state_mut().upstream = peer;
                         self.peer = Peer::Ready(stream);
@@ -317,11 +321,15 @@ impl Outgoing {
 
 /// How the terminal's side is connected.
 pub(super) trait Connect: Sized {
+    type To;
+
     /// The connection and whom it is to.
-    async fn connect(address: &Address) -> Option<(Self, Option<upstream::Peer>)>;
+    async fn connect(to: &Self::To) -> Option<(Self, Option<upstream::Peer>)>;
 }
 
 impl Connect for TcpStream {
+    type To = Address;
+
     async fn connect(address: &Address) -> Option<(Self, Option<upstream::Peer>)> {
         let stream = upstream::dial(address).await.ok()?;
         let local = stream.local_addr().ok();
@@ -332,7 +340,18 @@ impl Connect for TcpStream {
 
 impl Connect for DuplexStream {
     /// The connection manager is there from the beginning.
-    async fn connect(_: &Address) -> Option<(Self, Option<upstream::Peer>)> {
-        None
+    type To = Infallible;
+
+    async fn connect(to: &Infallible) -> Option<(Self, Option<upstream::Peer>)> {
+        match *to {}
+    }
+}
+
+impl Connect for Pipe {
+    type To = Rc<dyn Servers>;
+
+    async fn connect(servers: &Rc<dyn Servers>) -> Option<(Self, Option<upstream::Peer>)> {
+        let (ours, theirs) = Self::pair(PIPE);
+        servers.connection(theirs).then_some((ours, None))
     }
 }

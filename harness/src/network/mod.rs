@@ -17,6 +17,7 @@ use mesh::model::FailStrategy;
 
 use crate::buffer::Buffer;
 use crate::log::{ConnectionSummary, Sink};
+use crate::offline;
 use crate::stream::state::{Body, StreamState, View};
 use crate::trace::{Answer, Outcome, Subject};
 use crate::upstream::Address;
@@ -38,11 +39,13 @@ pub(crate) enum Filter {
 }
 
 /// What is behind the filters.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum Terminal {
     /// The HTTP connection manager.
     Http,
     Tcp(Address),
+    /// An upstream in this process.
+    Scripted(Rc<dyn offline::Servers>),
 }
 
 /// A filter's answer.

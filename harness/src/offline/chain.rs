@@ -15,7 +15,7 @@ use mesh::plan::Plan;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{Adapted, Headers, Servers};
+use super::{Adapted, Headers, Pipe, Servers};
 use crate::abi::LogLevel;
 use crate::builtin::jwt::keys::{Fetch, Keys};
 use crate::chain::{Chain, ChainError};
@@ -143,9 +143,6 @@ pub enum SiteError {
     /// It does not start.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// It is a chain for connections.
-    #[error("a network chain, whose upstream is TCP, is not run offline")]
-    Tcp,
 }
 
 /// What a client got.
@@ -192,9 +189,6 @@ impl ChainProxy {
             Chain::surroundings(chain, plan.node.clone(), starting.clone(), setting.log_level, setting.nature);
         let chain = Chain::around(engine, (chain, network), plan, &plan.host_env, surroundings, keys, modules);
         let chain = starting.over(chain)?;
-        if chain.is_tcp {
-            return Err(SiteError::Tcp);
-        }
         let surroundings = chain.surroundings.clone();
         let clusters = Clusters::scripted(Rc::new(Adapted(setting.servers.clone())));
         let services = Rc::new(Services { clusters });
@@ -207,7 +201,7 @@ impl ChainProxy {
         let site = Site {
             filters,
             network,
-            terminal: Terminal::Http,
+            terminal: if chain.is_tcp { Terminal::Scripted(setting.servers.clone()) } else { Terminal::Http },
             upstream: Upstream::Scripted(setting.servers),
             proxy: chain.proxy.clone(),
             sink: surroundings.sink.clone(),
@@ -229,16 +223,24 @@ impl ChainProxy {
         })
     }
 
+    fn connection(&mut self) -> Connection {
+        self.connections += 1;
+        let destination = Some(([127, 0, 0, 1], 8080).into());
+        Connection { id: self.connections, source: Some(self.client), destination, state: None }
+    }
+
+    /// Opens a connection through a network chain. The other end of it comes to [`Servers::connection`].
+    pub fn connect(&mut self) -> Opened {
+        let connection = self.connection();
+        let (client, theirs) = Pipe::pair(PIPE);
+        let serving = network::serve(self.current.clone(), connection, theirs, self.shutdown.subscribe());
+        Opened { client, serving: Serving(tokio::task::spawn_local(serving)) }
+    }
+
     /// Sends a request on a connection of its own, and waits until the proxy is done with it.
     pub async fn send(&mut self, request: Request<Bytes>) -> Received {
-        self.connections += 1;
+        let connection = self.connection();
         let (ours, theirs) = tokio::io::duplex(PIPE);
-        let connection = Connection {
-            id: self.connections,
-            source: Some(self.client),
-            destination: Some(([127, 0, 0, 1], 8080).into()),
-            state: None,
-        };
         let (current, on_shutdown) = (self.current.clone(), self.shutdown.subscribe());
         let mut serving = tokio::task::spawn_local(async move {
             if current.get().is_http_alone() {
@@ -267,6 +269,26 @@ impl ChainProxy {
     /// `on_done` and `on_delete` of all root contexts.
     pub async fn stop(self) {
         self.vms.stop(Duration::from_secs(5)).await;
+    }
+}
+
+/// A connection that was opened.
+pub struct Opened {
+    /// The client's end.
+    pub client: Pipe,
+    /// What ends with it.
+    pub serving: Serving,
+}
+
+/// The proxy's work on a connection.
+pub struct Serving(JoinHandle<()>);
+
+impl Serving {
+    /// Waits until the proxy is done with the connection, whose client has gone.
+    pub async fn end(mut self) {
+        if tokio::time::timeout(REST, &mut self.0).await.is_err() {
+            self.0.abort();
+        }
     }
 }
 

@@ -7,23 +7,24 @@ use std::task::Poll;
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body as _, Frame};
 
+use super::{GrpcEnd, NOBODY, VIA_UPSTREAM};
 use crate::body::QueueBody;
 use crate::cluster::Backends;
-use crate::grpc::{Event, INTERNAL, broken, messages};
+use crate::grpc::{Event, INTERNAL, broken, failed, messages, percent_encode, with_details};
 use crate::header_map::HeaderMap;
+use crate::upstream::Failure;
 
 /// One call: a backend is asked when it begins, about each message as it is sent, and when no more will come.
 pub(crate) async fn exchange(
-    cluster: &str,
-    backends: &dyn Backends,
-    headers: &HeaderMap,
+    (cluster, backends): (&str, &dyn Backends),
+    call: (u64, &HeaderMap),
     mut body: QueueBody,
     on: &mut impl FnMut(Event),
 ) {
     let mut sent = BytesMut::new();
-    let mut begun = false;
+    let (mut asked, mut begun) = (false, false);
     loop {
-        let frame = if begun { poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await } else { first(&mut body).await };
+        let frame = if asked { poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await } else { first(&mut body).await };
         let mut parts = Vec::new();
         match frame {
             None => {}
@@ -41,24 +42,34 @@ pub(crate) async fn exchange(
             }
         }
         let end = body.is_end_stream();
-        if parts.is_empty() && (!begun || end) {
+        if parts.is_empty() && (!asked || end) {
             parts.push(None);
         }
+        asked = true;
         let last = parts.len().saturating_sub(1);
         for (index, message) in parts.into_iter().enumerate() {
             let end = end && index == last;
-            let reply = backends.grpc(cluster, headers, message, end);
+            let reply = backends.grpc(cluster, call, message, end);
             tokio::time::sleep(reply.delay).await;
-            if !std::mem::replace(&mut begun, true) {
-                on(Event::InitialMetadata(reply.metadata));
+            let is_over = matches!(reply.end, GrpcEnd::Status(..)) || end && reply.end == GrpcEnd::WithClient;
+            if !begun && (reply.metadata.is_some() || !reply.messages.is_empty() || is_over) {
+                begun = true;
+                on(Event::InitialMetadata(reply.metadata.unwrap_or_default()));
             }
             for message in reply.messages {
                 on(Event::Message(message));
             }
-            if let Some((status, text)) = reply.status.or_else(|| end.then(|| (0, String::new()))) {
-                on(Event::TrailingMetadata(reply.trailers));
-                return on(Event::Close { status, message: format!("{text}{{via_upstream}}") });
-            }
+            let (status, text) = match reply.end {
+                GrpcEnd::Status(status, text) => (status, text),
+                GrpcEnd::Closed => return failed(Failure::Terminated, begun, on),
+                GrpcEnd::Refused => return failed(NOBODY, begun, on),
+                GrpcEnd::WithClient if end => (0, String::new()),
+                // Until the plugin or its timeout gives it up.
+                GrpcEnd::Never if end => std::future::pending().await,
+                GrpcEnd::WithClient | GrpcEnd::Never => continue,
+            };
+            on(Event::TrailingMetadata(reply.trailers));
+            return on(Event::Close { status, message: with_details(&percent_encode(&text), VIA_UPSTREAM) });
         }
     }
 }

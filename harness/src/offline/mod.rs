@@ -5,6 +5,7 @@
 
 mod chain;
 pub(crate) mod grpc;
+mod pipe;
 pub(crate) mod upstream;
 mod world;
 
@@ -35,10 +36,13 @@ use crate::vm::network::CloseType;
 use crate::vm::{StartError, Surroundings};
 use crate::worker::{Vms, WorkerFilter, canary};
 
-pub use chain::{ChainProxy, Documents, Modules, Received, Setting, SiteError};
+pub use chain::{ChainProxy, Documents, Modules, Opened, Received, Serving, Setting, SiteError};
+pub use pipe::Pipe;
 pub use world::World;
 pub(crate) use world::random;
 
+/// Nobody listens: the error's number is Linux's, as Envoy's are.
+const NOBODY: Failure = Failure::Connect(Some(111));
 const VIA_UPSTREAM: &str = "via_upstream";
 /// For how long a held stream may wait for something before it counts as held for ever.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -97,6 +101,8 @@ pub enum Answer {
     BrokenOff(Message),
     /// Nothing: the connection is closed.
     Closed,
+    /// Nothing: there is no connection.
+    Refused,
 }
 
 /// What a gRPC backend does with a part of a call.
@@ -104,19 +110,37 @@ pub enum Answer {
 pub struct GrpcReply {
     /// After how long.
     pub delay: Duration,
-    /// Initial metadata, in the first reply.
-    pub metadata: Headers,
+    /// Initial metadata, with which the answer begins. Without, it begins with the first message or the end.
+    pub metadata: Option<Headers>,
     /// Messages.
     pub messages: Vec<Vec<u8>>,
     /// Trailing metadata, in the last reply.
     pub trailers: Headers,
-    /// Status and text, in the last reply.
-    pub status: Option<(u32, String)>,
+    /// Whether that is all.
+    pub end: GrpcEnd,
+}
+
+/// How a gRPC answer goes on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum GrpcEnd {
+    /// It ends well with the client's side, unless another reply has come.
+    #[default]
+    WithClient,
+    /// It is over, with a status and its text.
+    Status(u32, String),
+    /// It goes on, whatever the client does.
+    Never,
+    /// The connection is closed.
+    Closed,
+    /// There is no connection.
+    Refused,
 }
 
 /// Part of a gRPC call: its beginning, a message, its end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GrpcRequest {
+    /// The call's number: its parts have the same.
+    pub call: u64,
     /// `/service/method`
     pub path: String,
     /// Initial metadata that the plugin gave.
@@ -143,6 +167,9 @@ pub trait Backends {
 pub trait Servers: Backends {
     /// Answers what passed the chain.
     fn upstream(&self, request: &Message) -> Reply;
+
+    /// Takes a connection that passed a network chain's beginning. `false`: nobody is there.
+    fn connection(&self, connection: Pipe) -> bool;
 }
 
 /// The body with which an echo answers a request, as a server's built-in one does.
@@ -151,6 +178,11 @@ pub fn echo(request: &Message) -> Vec<u8> {
     echo.data(&request.body);
     echo.trailers(map(&request.trailers));
     echo.answer().to_vec()
+}
+
+/// The text of a gRPC status as servers send it, percent-encoded.
+pub fn grpc_message(text: &str) -> String {
+    crate::grpc::percent_encode(text)
 }
 
 /// What a proxy is made from.
@@ -531,6 +563,7 @@ impl cluster::Backends for Adapted {
             }),
             Answer::BrokenOff(_) => None,
             Answer::Closed => Some(cluster::unreachable(Failure::Terminated)),
+            Answer::Refused => Some(cluster::unreachable(NOBODY)),
         };
         Some((reply.delay, response))
     }
@@ -539,7 +572,7 @@ impl cluster::Backends for Adapted {
         self.0.has_grpc(cluster)
     }
 
-    fn grpc(&self, cluster: &str, headers: &HeaderMap, message: Option<Bytes>, end: bool) -> Scripted {
+    fn grpc(&self, cluster: &str, (call, headers): (u64, &HeaderMap), message: Option<Bytes>, end: bool) -> Scripted {
         let own = |name: &[u8]| {
             name.starts_with(b":")
                 || name.starts_with(b"x-envoy-")
@@ -547,14 +580,15 @@ impl cluster::Backends for Adapted {
         };
         let metadata = list(headers).into_iter().filter(|(name, _)| !own(name)).collect();
         let path = headers.text(":path").unwrap_or_default().to_owned();
-        let request = GrpcRequest { path, metadata, message: message.map(|message| message.to_vec()), end };
+        let message = message.map(|message| message.to_vec());
+        let request = GrpcRequest { call, path, metadata, message, end };
         let reply = self.0.grpc(cluster, &request);
         Scripted {
             delay: reply.delay,
-            metadata: map(&reply.metadata),
+            metadata: reply.metadata.as_ref().map(map),
             messages: reply.messages.into_iter().map(Bytes::from).collect(),
             trailers: map(&reply.trailers),
-            status: reply.status,
+            end: reply.end,
         }
     }
 }

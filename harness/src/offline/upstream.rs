@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, Sleep};
 
-use super::{Answer, Message, Servers, list, map};
+use super::{Answer, Message, NOBODY, Servers, list, map};
 use crate::header_map::HeaderMap;
 use crate::upstream::{Event, Failure};
 
@@ -89,6 +89,7 @@ impl Exchange {
 fn events(answer: Answer, took: u128, is_head: bool) -> VecDeque<Event> {
     let (message, whole) = match answer {
         Answer::Closed => return [Event::Failed(Failure::Terminated)].into(),
+        Answer::Refused => return [Event::Failed(NOBODY)].into(),
         Answer::Whole(message) => (message, true),
         Answer::BrokenOff(message) => (message, false),
     };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use harness::offline::{Answer, GrpcReply, GrpcRequest, Headers, Message, Outcome, Reply};
+use harness::offline::{Answer, GrpcEnd, GrpcReply, GrpcRequest, Headers, Message, Outcome, Reply};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Deserialize)]
@@ -180,10 +180,10 @@ impl From<WireGrpcReply> for GrpcReply {
     fn from(wire: WireGrpcReply) -> Self {
         Self {
             delay: Duration::from_nanos(wire.delay),
-            metadata: from_wire(&wire.metadata),
+            metadata: Some(from_wire(&wire.metadata)),
             messages: wire.messages.iter().map(|message| bytes(message)).collect(),
             trailers: from_wire(&wire.trailers),
-            status: wire.status,
+            end: wire.status.map_or(GrpcEnd::WithClient, |(status, text)| GrpcEnd::Status(status, text)),
         }
     }
 }

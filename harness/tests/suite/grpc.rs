@@ -275,7 +275,7 @@ fn a_stream_has_all_callbacks_in_their_order() {
             "6",
             "0",
             "0",
-            "ok msg{via_upstream}",
+            "ok%20msg{via_upstream}",
         ],
     );
     // Trailers alone: no initial metadata, and what there is comes as trailing metadata.

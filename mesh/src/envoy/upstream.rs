@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::{EnvoyError, filter};
+use crate::url::shown_url;
 
 /// A server, from its URL.
 pub(super) struct Endpoint {
@@ -18,7 +19,7 @@ pub(super) struct Endpoint {
 impl Endpoint {
     /// Reads `http://`, `https://`, `h2c://` or `tcp://HOST:PORT`. The port may be left out; nothing else may follow but a slash.
     pub(super) fn parse(what: &str, url: &str) -> Result<Self, EnvoyError> {
-        let refused = || EnvoyError::Url { what: what.to_owned(), url: url.to_owned() };
+        let refused = || EnvoyError::Url { what: what.to_owned(), url: shown_url(url) };
         let (scheme, rest) = url.split_once("://").ok_or_else(refused)?;
         let tls = match scheme {
             "http" | "h2c" | "tcp" => false,

@@ -4,6 +4,7 @@ use super::fault::PolicyFault;
 use super::model::{ClaimHeader, JwtHeader, JwtRule};
 use super::read::{any, boolean, present, texts};
 use crate::fields::{Field, Object, Report};
+use crate::url::shown_url;
 
 const MAX_RULES: usize = 4096;
 const FIELDS: [&str; 13] = [
@@ -40,7 +41,7 @@ fn rule(field: &Field<'_>, policy: &str, report: &mut Report<'_>) -> Option<JwtR
         let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
         let host = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', ':', '?', '#']));
         if !host || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            field.error(report, PolicyFault::Uri { value: text.to_owned() }.into());
+            field.error(report, PolicyFault::Uri { value: shown_url(text) }.into());
         }
         Some(text.to_owned())
     });

@@ -38,6 +38,11 @@ fn image(extension: &Extension, wasm: &WasmFilter, warnings: &mut Vec<Warning>) 
         let fix = "check the file where it is made, or publish the module as an image and pin that";
         warnings.push(Warning::new(Rule::Sha256OnFile, extension, wasm_field(extension, "sha256"), what, fix));
     }
+    if crate::shown_url(&wasm.url).contains("<redacted>@") {
+        let what = "the url carries credentials, which everybody reads who may read the resource".to_owned();
+        let fix = "publish the module as an image, and name a Secret with `imagePullSecret`";
+        warnings.push(Warning::new(Rule::SecretInConfig, extension, wasm_field(extension, "url"), what, fix));
+    }
     let Some(image) = oci(&wasm.url).filter(|image| wasm.sha256.is_none() && !image.contains('@')) else { return };
     let last = image.rsplit('/').next().unwrap_or_default();
     let what = match (last.split_once(':'), wasm.pull_policy) {

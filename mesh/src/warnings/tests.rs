@@ -274,6 +274,11 @@ fn secrets_in_plain_text_are_found_and_not_quoted() {
     ] {
         check(&[wasm("a/x", "", &config(fine))], &[]);
     }
+    let url = |url: &str| {
+        check(&[extension("a/x", &format!("wasm: {{url: '{url}'}}"))], &["x spec.wasm.url secret-in-config"])
+    };
+    assert!(!format!("{:?}", url("https://ann:hunter2@h/x.wasm")).contains("hunter2"));
+    url("oci://hunter2@h/x:1");
     let env = |variable: &str| format!(", vmConfig: {{env: [{{{variable}}}]}}");
     check(
         &[wasm("a/x", "", &env("name: DB_PASSWORD, value: hunter2"))],

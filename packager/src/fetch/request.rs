@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::credentials::Credentials;
 use crate::digest::Digest;
-use crate::reference::{ImageReference, Reference, without_query};
+use crate::reference::{ImageReference, Reference, without_secrets};
 
 use super::{FetchError, pin};
 
@@ -92,7 +92,7 @@ impl ModuleRequest {
             Reference::Image(image) => format!("oci://{}", full_name(image)),
             _ => url.clone(),
         };
-        let shown = if let Reference::Url(url) = &reference { without_query(url) } else { name.clone() };
+        let shown = if let Reference::Url(url) = &reference { without_secrets(url) } else { name.clone() };
         let key = Key {
             name: hash(&name),
             shown,
@@ -131,7 +131,7 @@ impl Key {
     /// The key of something that is not asked for by a resource.
     pub(super) fn of_local(reference: &Reference) -> Self {
         let name = reference.to_string();
-        let shown = if let Reference::Url(url) = reference { without_query(url) } else { name.clone() };
+        let shown = if let Reference::Url(url) = reference { without_secrets(url) } else { name.clone() };
         Self {
             name: hash(&name),
             url: hash(&name),

@@ -2,7 +2,7 @@
 
 use crate::fetch::{FetchError, FetchOptions, ModuleRequest, PullPolicy};
 use crate::module::EnvoyVersion;
-use crate::reference::{Reference, without_query};
+use crate::reference::{Reference, ReferenceError, without_secrets};
 
 use super::{Check, Outcome, Report, verify};
 
@@ -27,8 +27,10 @@ pub fn verify_request(asked: &Asked, options: &FetchOptions, envoy: EnvoyVersion
         Ok(reference) => reference,
         Err(error) => {
             let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-            add("url", true, Outcome::Failed, format!("{error}{hint}"));
-            let reference = without_query(&request.url);
+            // Go's client would log in with them.
+            let istio = !matches!(error, ReferenceError::Credentials { .. });
+            add("url", istio, Outcome::Failed, format!("{error}{hint}"));
+            let reference = without_secrets(&request.url);
             return Ok(Report { resource: Some(request.resource.clone()), checks, ..Report::of(reference) });
         }
     };

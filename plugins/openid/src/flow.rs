@@ -18,6 +18,7 @@ use crate::refresh::{NotRefreshed, Refresh, Refreshed, Refreshes};
 use crate::seal::Use;
 use crate::session::Session;
 use crate::settings::Settings;
+use crate::workers;
 
 /// How soon discovery is tried again after it failed; each time it is twice as long, up to less than requests are held.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -66,6 +67,7 @@ impl AsyncPlugin for OpenId {
     }
 
     async fn start(&self, root: Root) {
+        workers::prepare(&mut root.host());
         both(self.keep_discovered(&root), self.queue.work(|job| self.perform(job, &root))).await;
     }
 
@@ -110,7 +112,7 @@ impl OpenId {
                 flight.land(());
             }
             Job::Refresh(provider, session, token, flight) => {
-                flight.land(self.refresh(&provider, &session, &token, root).await.map(Rc::new));
+                flight.land(self.refresh_once(&provider, &session, &token, root).await.map(Rc::new));
             }
         }
     }

@@ -21,6 +21,7 @@ mod session;
 mod settings;
 mod tokens;
 mod url;
+mod workers;
 
 pub use self::config::Config;
 pub use self::flow::OpenId;

@@ -8,10 +8,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::background::Flight;
 use crate::session::Session;
+use crate::workers::TokenHash;
 
 /// How long the outcome is kept for requests that were sent with the old cookie, in seconds.
-const KEEP_SUCCESS: u64 = 60;
-const KEEP_FAILURE: u64 = 5;
+pub(crate) const KEEP_SUCCESS: u64 = 60;
+pub(crate) const KEEP_FAILURE: u64 = 5;
 
 /// How many are kept.
 const MAX_KEPT: usize = 1024;
@@ -27,9 +28,9 @@ pub(crate) enum NotRefreshed {
 
 pub(crate) type Refreshed = Result<Rc<Session>, NotRefreshed>;
 
-/// What has been or is being refreshed lately, by a hash of the refresh token.
+/// What this worker has refreshed lately or is refreshing, by a hash of the refresh token.
 #[derive(Default)]
-pub(crate) struct Refreshes(RefCell<BTreeMap<[u8; 32], Kept>>);
+pub(crate) struct Refreshes(RefCell<BTreeMap<TokenHash, Kept>>);
 
 struct Kept {
     begun: u64,
@@ -46,6 +47,11 @@ pub(crate) enum Refresh {
     TooMany,
 }
 
+/// What a token goes by, which does not give it away.
+pub(crate) fn hash(refresh_token: &str) -> TokenHash {
+    Sha256::digest(refresh_token.as_bytes()).into()
+}
+
 impl Refreshes {
     pub(crate) fn join(&self, refresh_token: &str, now: u64) -> Refresh {
         let mut kept = self.0.borrow_mut();
@@ -54,7 +60,7 @@ impl Refreshes {
             Some(Ok(_)) => now.saturating_sub(entry.begun) < KEEP_SUCCESS,
             Some(Err(_)) => now.saturating_sub(entry.begun) < KEEP_FAILURE,
         });
-        let key: [u8; 32] = Sha256::digest(refresh_token.as_bytes()).into();
+        let key = hash(refresh_token);
         if let Some(entry) = kept.get(&key) {
             return Refresh::Joined(Rc::clone(&entry.flight));
         }

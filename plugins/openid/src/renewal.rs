@@ -10,10 +10,14 @@ use crate::config::Forward;
 use crate::flow::{OpenId, now};
 use crate::id_token::{self, Expected, IdToken, IdTokenError, Nonce};
 use crate::provider::Provider;
-use crate::refresh::NotRefreshed;
+use crate::refresh::{self, NotRefreshed};
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::tokens::{self, Grant, Tokens};
+use crate::workers::{self, Claim};
+
+/// How often is looked whether another worker is done.
+const LOOK: Duration = Duration::from_millis(20);
 
 impl OpenId {
     pub(crate) fn expected<'a>(
@@ -57,7 +61,35 @@ impl OpenId {
         Ok(Session { created, expires, forwarded, id_token, refresh_token, subject: checked.subject, nonce })
     }
 
-    pub(crate) async fn refresh(
+    /// Asks the provider, unless another worker does or just has.
+    pub(crate) async fn refresh_once(
+        &self,
+        provider: &Rc<Provider>,
+        session: &Session,
+        token: &str,
+        root: &Root,
+    ) -> Result<Session, NotRefreshed> {
+        let (sealer, hash) = (&self.settings.sealer, refresh::hash(token));
+        // The token's call, that for keys, and what a loaded machine adds.
+        let patience = self.settings.timeout.as_secs().saturating_mul(2).saturating_add(5);
+        let seconds = |host: &_| now(host).map(|now| now.as_secs()).map_err(|_| NotRefreshed::Later);
+        loop {
+            let mut host = root.host();
+            let begun = seconds(&host)?;
+            match workers::claim(&mut host, sealer, &hash, begun, patience) {
+                Claim::Mine => {
+                    let outcome = self.refresh(provider, session, token, root).await;
+                    let ended = seconds(&host).unwrap_or(begun);
+                    workers::tell(&mut host, sealer, &hash, ended, &outcome);
+                    return outcome;
+                }
+                Claim::Others => root.sleep(LOOK).await,
+                Claim::Done(outcome) => return outcome,
+            }
+        }
+    }
+
+    async fn refresh(
         &self,
         provider: &Rc<Provider>,
         session: &Session,

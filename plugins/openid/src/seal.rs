@@ -19,6 +19,7 @@ const MAX_KEYS: usize = 8;
 pub(crate) enum Use {
     Session,
     Login,
+    Refreshed,
 }
 
 impl Use {
@@ -26,6 +27,7 @@ impl Use {
         match self {
             Self::Session => b"session",
             Self::Login => b"login",
+            Self::Refreshed => b"refreshed",
         }
     }
 }

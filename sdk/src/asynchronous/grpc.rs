@@ -86,7 +86,7 @@ pub enum GrpcError {
     Status {
         /// The status, numbered as in gRPC.
         code: u32,
-        /// What the server says about it, and in braces what the proxy says.
+        /// What the server says about it, percent-encoded as it was sent, and in braces what the proxy says.
         message: String,
     },
 }

@@ -14,7 +14,7 @@ const BAD_ARGUMENT: u32 = 2;
 const PARSE_FAILURE: u32 = 4;
 /// What Envoy makes of a timeout, and what it adds to the text of a status.
 const UNAVAILABLE: u32 = 14;
-const VIA_UPSTREAM: &str = "{via_upstream}";
+const VIA_UPSTREAM: &str = "via_upstream";
 
 /// What a backend does with a call.
 ///
@@ -110,6 +110,16 @@ enum Class {
     GrpcStream = 2,
 }
 
+/// The text of a status as a plugin is told it: percent-encoded, as servers send it.
+fn with_details(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b' '..=b'~' if byte != b'%' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    let told: String = text.bytes().map(byte).collect();
+    if told.is_empty() { VIA_UPSTREAM.to_owned() } else { format!("{told}{{{VIA_UPSTREAM}}}") }
+}
+
 impl Waits {
     pub(super) fn backend(&mut self, cluster: &str, backend: Backend) {
         self.backends.insert(cluster.to_owned(), backend);
@@ -186,7 +196,7 @@ impl Waits {
         let due = now.saturating_add(reply.delay);
         let arrival = match (reply.status, reply.messages.into_iter().next()) {
             (None | Some((0, _)), message) => Arrival::Answer(message.unwrap_or_default()),
-            (Some((code, text)), _) => Arrival::Close(code, text + VIA_UPSTREAM),
+            (Some((code, text)), _) => Arrival::Close(code, with_details(&text)),
         };
         self.push(due, token, arrival);
         Ok(token)
@@ -241,7 +251,7 @@ impl Waits {
                 token,
                 Arrival::Trailers(reply.trailers.iter().map(|(name, value)| (name, value)).collect()),
             );
-            self.push(due, token, Arrival::Close(code, text + VIA_UPSTREAM));
+            self.push(due, token, Arrival::Close(code, with_details(&text)));
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod bootstrap;
 pub(crate) mod exchange;
+pub(crate) mod grpc;
 pub(crate) mod log;
 pub(crate) mod servers;
 pub(crate) mod transcript;

@@ -1,16 +1,19 @@
 //! The rules of a suite that its types do not say.
 
+mod connection;
+mod grpc;
+mod servers;
+
 use std::collections::BTreeSet;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use mesh::{FieldPath, nearest};
 use regex::Regex;
 
 use super::model::{
-    Answer, BodyExpectation, Capture, ChainTest, Content, Drop, Expectation, Header, HeaderExpectation, Image,
-    LogExpectation, MetricExpectation, Request, ResponseExpectation, Route, Test, TestExpectation, UpstreamExpectation,
+    BodyExpectation, CalloutExpectation, Capture, ChainTest, Expectation, HeaderExpectation, Image, LogExpectation,
+    MetricExpectation, Request, ResponseExpectation, Test, TestExpectation, UpstreamExpectation,
 };
+use super::octets;
 use super::read::Fault;
 use super::template;
 
@@ -108,6 +111,7 @@ impl Rules {
         for (index, request) in test.requests.iter().enumerate() {
             self.request(&path.clone().then("requests").then(index), request);
         }
+        self.connections(path, test);
         // Answers may have what any request of the test captures.
         self.clusters(&path.clone().then("clusters"), &test.clusters);
         if let Some(upstream) = &test.upstream {
@@ -116,7 +120,12 @@ impl Rules {
         if let Some(expect) = &test.expect {
             self.whole(&path.clone().then("expect"), expect);
         }
-        let asserts = test.expect.is_some() || test.requests.iter().any(|request| request.expect.is_some());
+        let connections = test
+            .connections
+            .iter()
+            .any(|connection| connection.expect.is_some() || connection.steps.iter().any(|step| step.expect.is_some()));
+        let asserts =
+            test.expect.is_some() || connections || test.requests.iter().any(|request| request.expect.is_some());
         if !asserts {
             let hint =
                 "say what is expected: `expect: {response: {status: 200}}` in a request, or `expect: {chain: …}`";
@@ -162,12 +171,7 @@ impl Rules {
         if let Some(upstream) = upstream {
             self.upstream(&path.clone().then("upstream"), upstream);
         }
-        for (index, callout) in callouts.iter().flatten().enumerate() {
-            let path = path.clone().then("callouts").then(index);
-            self.optional(&path.clone().then("path"), callout.path.as_deref());
-            self.header_expectations(&path.clone().then("headers"), &callout.headers);
-            self.body_expectation(&path.then("body"), callout.body.as_ref());
-        }
+        self.callouts(&path.clone().then("callouts"), callouts.as_deref());
         self.logs(&path.clone().then("logs"), logs);
     }
 
@@ -198,14 +202,38 @@ impl Rules {
         self.body_expectation(&path.clone().then("body"), body.as_ref());
     }
 
-    fn whole(&mut self, path: &FieldPath, expect: &TestExpectation) {
-        let TestExpectation { chain, logs, metrics, hazards } = expect;
-        if chain.is_none() && logs.is_empty() && metrics.is_empty() && hazards.is_empty() {
-            self.hinted(path, "it asserts nothing", "there are chain, logs, metrics, hazards");
+    fn callouts(&mut self, path: &FieldPath, callouts: Option<&[CalloutExpectation]>) {
+        for (index, callout) in callouts.unwrap_or_default().iter().enumerate() {
+            let path = path.clone().then(index);
+            let CalloutExpectation { cluster: _, method, path: target, headers, body, grpc } = callout;
+            if let Some(grpc) = grpc {
+                if method.is_some() || target.is_some() || !headers.is_empty() || body.is_some() {
+                    self.fault(&path.clone().then("grpc"), "has nothing beside it but `cluster`");
+                }
+                self.grpc_callout(&path.clone().then("grpc"), grpc);
+            }
+            self.optional(&path.clone().then("path"), target.as_deref());
+            self.header_expectations(&path.clone().then("headers"), headers);
+            self.body_expectation(&path.then("body"), body.as_ref());
         }
-        if let Some(chain) = chain.as_ref().filter(|chain| !chain.starts_with("-> ")) {
-            let hint = format!("write `-> {}`", chain.trim_start_matches(['-', '>', ' ']));
-            self.hinted(&path.clone().then("chain"), "is no chain: expected `-> a -> b -> router`", hint);
+    }
+
+    fn whole(&mut self, path: &FieldPath, expect: &TestExpectation) {
+        let TestExpectation { chain, in_front, logs, metrics, hazards } = expect;
+        let chains = [("chain", chain, "router"), ("inFront", in_front, "http_connection_manager")];
+        if chains.iter().all(|(_, chain, _)| chain.is_none())
+            && logs.is_empty()
+            && metrics.is_empty()
+            && hazards.is_empty()
+        {
+            self.hinted(path, "it asserts nothing", "there are chain, inFront, logs, metrics, hazards");
+        }
+        for (name, chain, last) in chains {
+            if let Some(chain) = chain.as_ref().filter(|chain| !chain.starts_with("-> ")) {
+                let hint = format!("write `-> {}`", chain.trim_start_matches(['-', '>', ' ']));
+                let what = format!("is no chain: expected `-> a -> b -> {last}`");
+                self.hinted(&path.clone().then(name), what, hint);
+            }
         }
         self.logs(&path.clone().then("logs"), logs);
         for (index, metric) in metrics.iter().enumerate() {
@@ -265,17 +293,29 @@ impl Rules {
 
     fn body_expectation(&mut self, path: &FieldPath, body: Option<&BodyExpectation>) {
         let Some(body) = body else { return };
-        let BodyExpectation { exact, regex, contains, json, json_includes, empty } = body;
-        let any = exact.is_some() || regex.is_some() || contains.is_some();
-        if !any && json.is_none() && json_includes.is_none() && empty.is_none() {
-            self.hinted(path, "it asserts nothing", "there are exact, regex, contains, json, jsonIncludes, empty");
+        let BodyExpectation { exact, regex, contains, json, json_includes, base64, hex, empty } = body;
+        let text = exact.is_some() || regex.is_some() || contains.is_some();
+        let json_or_bytes = json.is_some() || json_includes.is_some() || base64.is_some() || hex.is_some();
+        if !text && !json_or_bytes && empty.is_none() {
+            let known = "there are exact, regex, contains, json, jsonIncludes, base64, hex, empty";
+            self.hinted(path, "it asserts nothing", known);
         }
+        self.octets(path, base64.as_deref(), hex.as_deref());
         self.optional(&path.clone().then("exact"), exact.as_deref());
         self.optional(&path.clone().then("contains"), contains.as_deref());
         for (name, value) in [("json", json), ("jsonIncludes", json_includes)] {
             self.json(&path.clone().then(name), value.as_ref());
         }
         self.regex(&path.clone().then("regex"), regex.as_deref());
+    }
+
+    fn octets(&mut self, path: &FieldPath, base64: Option<&str>, hex: Option<&str>) {
+        if base64.is_some_and(|text| octets::base64(text).is_none()) {
+            self.fault(&path.clone().then("base64"), "is not base64");
+        }
+        if hex.is_some_and(|text| octets::hex(text).is_none()) {
+            self.fault(&path.clone().then("hex"), "must be pairs of hexadecimal digits");
+        }
     }
 
     fn capture(&mut self, path: &FieldPath, capture: &Capture) {
@@ -292,105 +332,6 @@ impl Rules {
         self.regex(&path.clone().then("bodyRegex"), body_regex.as_deref());
         self.name(&path.clone().then("name"), name);
         self.known.insert(name.clone());
-    }
-
-    fn clusters(&mut self, path: &FieldPath, clusters: &[super::model::Cluster]) {
-        for (index, cluster) in clusters.iter().enumerate() {
-            let path = path.clone().then(index);
-            if cluster.name.is_empty() {
-                self.fault(&path.clone().then("name"), "is empty");
-            }
-            if clusters[..index].iter().any(|other| other.name == cluster.name) {
-                self.fault(&path.clone().then("name"), "is another cluster's name as well");
-            }
-            for (at, host) in cluster.hosts.iter().enumerate() {
-                if host.is_empty() || host.contains(['/', ' ', '@']) {
-                    self.fault(&path.clone().then("hosts").then(at), "is no host: expected HOST or HOST:PORT");
-                }
-            }
-            self.backend(&path, &cluster.answers, &cluster.routes);
-        }
-    }
-
-    fn backend(&mut self, path: &FieldPath, answers: &[Answer], routes: &[Route]) {
-        if answers.is_empty() && routes.is_empty() {
-            self.hinted(path, "it answers nothing", "give `answers`, `routes`, or both");
-        }
-        self.answers(&path.clone().then("answers"), answers);
-        for (index, route) in routes.iter().enumerate() {
-            let path = path.clone().then("routes").then(index);
-            let Route { method, path: target, path_regex, answers } = route;
-            if method.is_none() && target.is_none() && path_regex.is_none() {
-                self.hinted(
-                    &path,
-                    "it has no condition",
-                    "give `path`, `pathRegex` or `method`; `answers` of the server are for the rest",
-                );
-            }
-            if target.as_ref().is_some_and(|path| path.contains('?')) {
-                self.fault(&path.clone().then("path"), "is compared without the query");
-            }
-            self.regex(&path.clone().then("pathRegex"), path_regex.as_deref());
-            if answers.is_empty() {
-                self.fault(&path.clone().then("answers"), "there are none");
-            }
-            self.answers(&path.then("answers"), answers);
-        }
-    }
-
-    fn answers(&mut self, path: &FieldPath, answers: &[Answer]) {
-        for (index, answer) in answers.iter().enumerate() {
-            let path = path.clone().then(index);
-            let Answer { delay: _, status, headers, body, echo, drop } = answer;
-            let response = status.is_some() || !headers.is_empty() || body.is_some();
-            if *echo && (response || drop.is_some()) {
-                self.fault(&path.clone().then("echo"), "an echo has nothing beside it but `delay`");
-            }
-            if *drop == Some(Drop::BeforeResponse) && response {
-                self.fault(&path.clone().then("drop"), "there is no response before which to close");
-            }
-            if let Some(status) = status.filter(|status| !(200..=599).contains(status)) {
-                self.fault(&path.clone().then("status"), format!("{status} is no status of a response"));
-            }
-            self.headers(&path.clone().then("headers"), headers);
-            if let Some(body) = body {
-                self.content(&path.then("body"), body);
-            }
-        }
-    }
-
-    fn headers(&mut self, path: &FieldPath, headers: &[Header]) {
-        for (index, header) in headers.iter().enumerate() {
-            let path = path.clone().then(index);
-            if !is_token(&header.name) {
-                self.fault(&path.clone().then("name"), "is no name of a header");
-            }
-            for (name, instead) in
-                [("host", "`host`"), ("content-length", "the body's own size"), ("transfer-encoding", "`body`")]
-            {
-                if header.name.eq_ignore_ascii_case(name) {
-                    self.fault(&path.clone().then("name"), format!("{name} is not given as a header: it is {instead}"));
-                }
-            }
-            self.text(&path.clone().then("value"), &header.value);
-            if header.value.contains(|c: char| c.is_control() && c != '\t') {
-                self.fault(&path.then("value"), "has a control character");
-            }
-        }
-    }
-
-    fn content(&mut self, path: &FieldPath, content: &Content) {
-        let Content { text, json, file, base64 } = content;
-        self.exactly_one(
-            path,
-            &[text.is_some(), json.is_some(), file.is_some(), base64.is_some()],
-            "text, json, file, base64",
-        );
-        self.optional(&path.clone().then("text"), text.as_deref());
-        self.json(&path.clone().then("json"), json.as_ref());
-        if base64.as_ref().is_some_and(|text| STANDARD.decode(text).is_err()) {
-            self.fault(&path.clone().then("base64"), "is not base64");
-        }
     }
 
     fn image(&mut self, path: &FieldPath, image: &Image, before: &[Image]) {

@@ -1,10 +1,11 @@
-//! Chain suites: HTTP exchanges through a whole resolved chain, with scripted servers around it.
+//! Chain suites: requests and connections through a whole resolved chain, with scripted servers around it.
 //!
 //! [`model`] is what an operator writes, [`read`] reads it and says everything that is wrong with it, [`Task`] is what the
 //! runner is given.
 
 mod check;
 pub mod model;
+pub mod octets;
 mod read;
 mod task;
 pub mod template;

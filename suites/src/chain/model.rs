@@ -3,6 +3,9 @@
 //! The types are the format: `docs/chain-test.schema.json` is made from them, and their documentation is what an editor
 //! shows.
 
+mod connection;
+mod grpc;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -11,6 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::units::{Span, Time};
+pub use connection::{
+    ClientExpectation, Closer, Connection, ConnectionExpectation, Side, Step, StepExpectation, TcpUpstreamExpectation,
+};
+pub use grpc::{GrpcAnswer, GrpcBackend, GrpcCalloutExpectation, GrpcDrop, GrpcEnd, GrpcRoute, GrpcStatus, GrpcWhen};
 
 /// The version of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -23,11 +30,11 @@ pub enum ApiVersion {
 /// What the document is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Kind {
-    /// HTTP exchanges through a whole chain.
+    /// Exchanges through a whole chain.
     ChainTest,
 }
 
-/// HTTP exchanges through the filter chain that resources make, and what is expected of them.
+/// Exchanges through the filter chain that resources make, and what is expected of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChainTest {
@@ -162,6 +169,11 @@ pub struct Cluster {
     /// What it answers to some requests; the first route that matches counts.
     #[serde(default)]
     pub routes: Vec<Route>,
+    /// What it answers to gRPC calls: a cluster speaks gRPC, or HTTP with `answers` and `routes`.
+    pub grpc: Option<GrpcBackend>,
+    /// Nobody is there: connections are refused.
+    #[serde(default)]
+    pub unreachable: bool,
 }
 
 /// A server, and what it answers.
@@ -230,7 +242,7 @@ pub struct Header {
     pub value: String,
 }
 
-/// A body: one of the fields.
+/// A body, or bytes: one of the fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Content {
@@ -240,8 +252,10 @@ pub struct Content {
     pub json: Option<Value>,
     /// A file, relative to the suite, as it is.
     pub file: Option<PathBuf>,
-    /// Bytes.
+    /// Bytes, in base64.
     pub base64: Option<String>,
+    /// Bytes, as pairs of hexadecimal digits; blanks between them count for nothing.
+    pub hex: Option<String>,
 }
 
 /// Requests one after another, and what is expected of them.
@@ -267,6 +281,9 @@ pub struct Test {
     /// The requests.
     #[serde(default)]
     pub requests: Vec<Request>,
+    /// TCP connections in the place of requests: they go through the network chain, to a TCP upstream.
+    #[serde(default)]
+    pub connections: Vec<Connection>,
     /// What is expected of the whole of it.
     pub expect: Option<TestExpectation>,
 }
@@ -379,7 +396,7 @@ pub struct HeaderExpectation {
     pub present: Option<bool>,
 }
 
-/// What is expected of a body.
+/// What is expected of a body, or of bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BodyExpectation {
@@ -393,6 +410,10 @@ pub struct BodyExpectation {
     pub json: Option<Value>,
     /// It is JSON and says at least this: other members of objects are passed over.
     pub json_includes: Option<Value>,
+    /// It is these bytes, in base64.
+    pub base64: Option<String>,
+    /// It is these bytes, as pairs of hexadecimal digits.
+    pub hex: Option<String>,
     /// Whether it is empty.
     pub empty: Option<bool>,
 }
@@ -429,6 +450,8 @@ pub struct CalloutExpectation {
     pub headers: Vec<HeaderExpectation>,
     /// The body.
     pub body: Option<BodyExpectation>,
+    /// Of a gRPC call, which has this in the place of the others.
+    pub grpc: Option<GrpcCalloutExpectation>,
 }
 
 /// What is expected of log lines: that there is one like this, or, with `count`, so many.
@@ -455,6 +478,8 @@ pub struct LogExpectation {
 pub struct TestExpectation {
     /// The chain, as the first line of `explain` has it: `-> a -> istio.authn -> router`.
     pub chain: Option<String>,
+    /// The network chain in front of an HTTP chain: `-> a -> http_connection_manager`.
+    pub in_front: Option<String>,
     /// Of all log lines.
     #[serde(default)]
     pub logs: Vec<LogExpectation>,

@@ -245,6 +245,167 @@ fn names_of_things_that_there_are_not_are_refused() {
     );
 }
 
+/// Puts a gRPC cluster in the place of the suite's, and wants to be told this of what is in it.
+#[track_caller]
+fn check_grpc(grpc: &str, expected: &[&str]) {
+    let text = FINE.replace("  answers:\n  - {status: 200, headers: [{name: x-user, value: '${user}'}]}\n", "  GRPC\n");
+    let place = |said: &&str| if said.starts_with("s.") { (*said).to_owned() } else { format!("s.yaml:7:{said}") };
+    let expected: Vec<_> = expected.iter().map(place).collect();
+    check_text(&text.replace("GRPC", grpc), &expected.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_grpc_cluster_has_statuses_by_name_and_number_and_bytes_in_every_notation() {
+    check_grpc(
+        "grpc: {answers: [{status: PERMISSION_DENIED}, {status: 16, messages: [{hex: 00 ff}, {base64: AP8=}]}]}",
+        &[],
+    );
+    check_grpc("unreachable: true", &[]);
+    let at = |column: u8, rest: &str| format!("{column}: `clusters[0].grpc.answers[0]{rest}");
+    let said = |column, rest: &str| at(column, rest);
+    check_grpc(
+        "grpc: {answers: [{status: PERMISION_DENIED}]}",
+        &[&said(21, ".status`: `PERMISION_DENIED` is no status of gRPC, did you mean `PERMISSION_DENIED`?")],
+    );
+    check_grpc("grpc: {answers: [{status: 17}]}", &[&said(21, ".status`: 17 is no status of gRPC, which are 0 to 16")]);
+    check_grpc(
+        "grpc: {answers: [{status: []}]}",
+        &[&said(21, ".status`: must be a status of gRPC, by name or number, is a list")],
+    );
+    check_grpc(
+        "grpc: {answers: [{message: {text: x}}]}",
+        &[&said(21, ".message`: unknown field, did you mean `messages`?")],
+    );
+    check_grpc(
+        "grpc: {answers: [{messages: [{hex: 0g}, {}, {text: '${usr}'}]}]}",
+        &[
+            &said(33, ".messages[0].hex`: must be pairs of hexadecimal digits"),
+            &said(43, ".messages[1]`: one of text, json, file, base64, hex must be given"),
+            &said(48, ".messages[2].text`: nothing is called `usr` by then, did you mean `user`?"),
+        ],
+    );
+    check_grpc(
+        "grpc: {answers: [{drop: afterMessages, status: 3}]}",
+        &[&said(21, ".drop`: stands in the place of an end and its status")],
+    );
+    check_grpc(
+        "grpc: {answers: [{end: never, statusMessage: x}]}",
+        &[&said(21, ".end`: what never ends has no status and no trailing metadata")],
+    );
+    check_grpc(
+        "grpc: {answers: [{trailingMetadata: [{name: Grpc-Status, value: '1'}]}]}",
+        &[&said(41, ".trailingMetadata[0].name`: Grpc-Status is the protocol's own")],
+    );
+    check_grpc("grpc: {}", &["3: `clusters[0].grpc`: it answers nothing"]);
+    check_grpc(
+        "grpc: {routes: [{answers: [{}]}, {service: a/b, answers: []}]}",
+        &[
+            "19: `clusters[0].grpc.routes[0]`: it has no condition",
+            "37: `clusters[0].grpc.routes[1].service`: is no name",
+            "51: `clusters[0].grpc.routes[1].answers`: there are none",
+        ],
+    );
+}
+
+#[test]
+fn a_cluster_speaks_one_protocol_or_is_not_there() {
+    let fault = "clusters[0].grpc`: a cluster speaks gRPC, or HTTP with `answers` and `routes`";
+    check("  answers:", "  grpc: {answers: [{}]}\n  answers:", &[&format!("s.yaml:7:3: `{fault}")]);
+    check(
+        "  answers:",
+        "  unreachable: true\n  answers:",
+        &["s.yaml:7:3: `clusters[0].unreachable`: where nobody is, nothing is answered"],
+    );
+    check_grpc(
+        "grpc: {answers: [{}]}\n  hosts: [a]",
+        &["s.yaml:8:3: `clusters[0].hosts`: are of documents, which are not fetched by gRPC"],
+    );
+}
+
+#[test]
+fn a_grpc_callout_is_looked_at_as_one() {
+    let path = "tests[0].requests[1].expect.callouts[0]";
+    let callouts = |callout: &str| format!("{{callouts: [{{cluster: c, {callout}}}]}}");
+    check("{callouts: []}", &callouts("grpc: {service: a.B, messages: [{hex: '00'}], ended: true}"), &[]);
+    check("{callouts: []}", &callouts("grpc: {}"), &[&format!("s.yaml:17:38: `{path}.grpc`: it asserts nothing")]);
+    check(
+        "{callouts: []}",
+        &callouts("path: /, grpc: {method: M}"),
+        &[&format!("s.yaml:17:47: `{path}.grpc`: has nothing beside it but `cluster`")],
+    );
+    check(
+        "{callouts: []}",
+        &callouts("grpc: {metod: M}"),
+        &[&format!("s.yaml:17:45: `{path}.grpc.metod`: unknown field, did you mean `method`?")],
+    );
+}
+
+/// Puts connections in the place of the suite's requests, and wants to be told this of what is in them.
+#[track_caller]
+fn check_connections(connections: &str, expected: &[&str]) {
+    let (head, _) = FINE.split_once("  requests:").unwrap();
+    let expected: Vec<_> = expected.iter().map(|said| format!("s.yaml:11:{said}")).collect();
+    check_text(&format!("{head}  {connections}\n"), &expected.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_connection_is_steps_and_what_comes_of_them() {
+    let path = "tests[0].connections[0]";
+    check_connections(
+        "connections: [{steps: [{client: {text: '${user}'}}, {upstream: {hex: '00'}}, {end: client}, {reset: upstream}, \
+         {advance: 1s}, {expect: {ended: true}}], expect: {closedBy: upstream}}]",
+        &[],
+    );
+    check_connections(
+        "connections: [{steps: [{client: {text: a}, end: client, expect: {}}, {}], expect: {client: {}}}]",
+        &[
+            &format!("26: `{path}.steps[0]`: only one of client, upstream, end, reset may be given"),
+            &format!("59: `{path}.steps[0].expect`: it asserts nothing"),
+            &format!("72: `{path}.steps[1]`: nothing happens in it"),
+            &format!("86: `{path}.expect.client`: it asserts nothing"),
+        ],
+    );
+    check_connections(
+        "connections: [{expect: {upstream: {reached: false, ended: true}}}, {steps: [{clint: {text: a}}, {end: both}]}]",
+        &[
+            "80: `tests[0].connections[1].steps[0].clint`: unknown field, did you mean `client`?",
+            "100: `tests[0].connections[1].steps[1].end`: `both` is none of client, upstream",
+        ],
+    );
+    check_connections(
+        "connections: [{expect: {upstream: {reached: false, ended: true}}}]",
+        &[&format!(
+            "38: `{path}.expect.upstream.reached`: a connection that does not get there has nothing to be looked at"
+        )],
+    );
+    check_connections(
+        "connections: [{steps: [{client: {text: '${usr}'}, expect: {client: {hex: 0g}}}]}]",
+        &[
+            &format!("36: `{path}.steps[0].client.text`: nothing is called `usr` by then, did you mean `user`?"),
+            &format!("71: `{path}.steps[0].expect.client.hex`: must be pairs of hexadecimal digits"),
+        ],
+    );
+}
+
+#[test]
+fn a_test_has_requests_or_connections() {
+    check(
+        "- name: first\n",
+        "- name: first\n  connections: [{expect: {closedBy: client}}]\n  upstream: {answers: [{}]}\n",
+        &[
+            "s.yaml:11:3: `tests[0].connections`: a test has requests or connections, and not both",
+            "s.yaml:12:3: `tests[0].upstream`: is of requests; what a connection's upstream does is in its steps",
+        ],
+    );
+    let (head, _) = FINE.split_once("  requests:").unwrap();
+    check_text(&format!("{head}  connections: [{{}}]\n"), &["s.yaml:10:3: `tests[0]`: the test asserts nothing"]);
+    check(
+        "- name: first\n",
+        "- name: first\n  expect: {inFront: a -> b}\n",
+        &["s.yaml:11:12: `tests[0].expect.inFront`: is no chain: expected `-> a -> b -> http_connection_manager`"],
+    );
+}
+
 #[test]
 fn what_is_not_yaml_has_its_place() {
     check_text("kind: ChainTest\nkind: ChainTest\n", &["s.yaml:2:1: the key `kind` is given twice, first on line 1"]);

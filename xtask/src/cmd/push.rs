@@ -1,7 +1,10 @@
 //! `cargo xtask push`.
 
+use std::io::ErrorKind;
+
 use packager::layout::Layout;
 use packager::reference::{ImageReference, LayoutReference, Reference};
+use packager::registry::RegistryError;
 
 use super::registry_flags::{self, RegistryFlags, layout_failure, registry_failure};
 use crate::report::{Failure, data};
@@ -41,13 +44,24 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Layout::open(&source.directory).and_then(|layout| layout.image(&source.name)).map_err(layout_failure)?;
     for (position, reference) in references.iter().enumerate() {
         if position == 0 {
-            registry_flags::push(&client, &image, reference, mount.as_deref())?;
+            client.push_mounting(&image, reference, mount.as_deref()).map_err(|error| not_whole(error, &source))?;
         } else {
             client.put_manifest(reference, &image.media_type, &image.manifest).map_err(registry_failure)?;
         }
     }
     data(format!("{}@{}", destination.name(), image.digest()));
     Ok(())
+}
+
+/// A layout that lacks a blob is bad, whatever the system says of the file.
+fn not_whole(error: RegistryError, source: &LayoutReference) -> Failure {
+    let is_missing = matches!(&error, RegistryError::Local { source, .. } if source.kind() == ErrorKind::NotFound);
+    if is_missing {
+        let layout = source.directory.display();
+        let hint = format!("the layout {layout} is not whole: remove it, and package or pull the image again");
+        return Failure::bad(error).hint(hint);
+    }
+    registry_failure(error)
 }
 
 /// The repository's name in the destination's registry.

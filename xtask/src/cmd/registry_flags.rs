@@ -136,14 +136,17 @@ pub(crate) fn here_or_there(text: &str) -> Result<Reference, Failure> {
     }
     // No registry is asked for what is here, and is something else.
     if path.is_dir() {
-        let failure = Failure::usage(format!("`{text}` is a folder, and neither a layout nor an image's reference"));
-        return Err(if path.join("dist/oci-layout").is_file() {
-            failure.hint(format!("name an image in its layout: `oci:{}:NAME`", path.join("dist").display()))
-        } else {
-            failure.hint("name a file, an image in a layout (`oci:DIR:NAME`), or one in a registry with its host")
-        });
+        let in_it = path.join("dist");
+        return Err(Failure::usage(format!("`{text}` is a folder, and no layout")).hint(
+            if in_it.join("oci-layout").is_file() {
+                format!("its layout's images are oci:{}:NAME", in_it.display())
+            } else {
+                "name a module's file, or an image: oci:DIR:NAME or REGISTRY/REPOSITORY[:TAG]".to_owned()
+            },
+        ));
     }
-    reference(text)
+    // No registry's name begins so.
+    if text.starts_with(['/', '.']) { Ok(Reference::File(path.to_owned())) } else { reference(text) }
 }
 
 /// The failure that a fetch ends in.

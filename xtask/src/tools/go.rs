@@ -1,4 +1,6 @@
 //! Programs compiled from Go modules: Istio's own fetcher, and a registry that Debian does not have.
+//!
+//! The module proxy refuses zot's module; what it would have shown, the referrers API, crane's registry shows.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

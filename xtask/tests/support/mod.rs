@@ -5,6 +5,7 @@
 
 pub(crate) mod browser;
 pub(crate) mod envoy;
+pub(crate) mod examples;
 #[cfg(unix)]
 pub(crate) mod talking;
 

@@ -1,19 +1,21 @@
 //! Compares what was seen with what is expected.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fmt::Write as _;
 
 use serde_json::Value;
 use suites::chain::model::{
-    BodyExpectation, CalloutExpectation, HeaderExpectation, LogExpectation, MetricExpectation, ResponseExpectation,
-    TestExpectation, UpstreamExpectation,
+    BodyExpectation, CalloutExpectation, GrpcCalloutExpectation, HeaderExpectation, LogExpectation, MetricExpectation,
+    ResponseExpectation, TestExpectation, UpstreamExpectation,
 };
+use suites::chain::octets;
 use suites::chain::template::{self, Variables};
 use suites::outcome::Mismatch;
 
+use super::grpc::names;
+use super::metrics::{Series, sanitized, series};
 use super::record::{Kept, Line};
-use super::stage::{Seen, whole};
+use super::stage::{Asked, Seen, whole};
 
 /// What came back to the client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,7 +34,7 @@ pub(super) struct Comparison<'v> {
 }
 
 impl Comparison<'_> {
-    fn wrong(&mut self, path: &str, what: impl Display, expected: impl Display, actual: Option<String>) {
+    pub(super) fn wrong(&mut self, path: &str, what: impl Display, expected: impl Display, actual: Option<String>) {
         let (path, what, expected) = (path.to_owned(), what.to_string(), expected.to_string());
         self.mismatches.push(Mismatch { path, what, expected, actual, golden: None });
     }
@@ -85,8 +87,8 @@ impl Comparison<'_> {
         if let Some(details) = &expected.details {
             self.same(&format!("{path}.details"), "response code details", details, &seen.details);
         }
-        self.headers(path, "response header", &expected.headers, &seen.headers);
-        self.body(path, "response body", expected.body.as_ref(), &seen.body);
+        self.headers(&format!("{path}.headers"), "response header", &expected.headers, &seen.headers);
+        self.body(&format!("{path}.body"), "response body", expected.body.as_ref(), &seen.body);
     }
 
     pub(super) fn upstream(&mut self, path: &str, expected: &UpstreamExpectation, arrived: &[Seen]) {
@@ -106,26 +108,16 @@ impl Comparison<'_> {
         if let Some(target) = &expected.path {
             self.same(&format!("{path}.path"), "path at the upstream", target, &seen.path);
         }
-        self.headers(path, "upstream's request header", &expected.headers, &seen.headers);
-        self.body(path, "upstream's request body", expected.body.as_ref(), &seen.body);
+        self.headers(&format!("{path}.headers"), "upstream's request header", &expected.headers, &seen.headers);
+        self.body(&format!("{path}.body"), "upstream's request body", expected.body.as_ref(), &seen.body);
     }
 
     pub(super) fn callouts(&mut self, path: &str, expected: &[CalloutExpectation], seen: &[Seen]) {
-        let line = |cluster: &str, method: &str, path: &str| format!("{cluster} {method} {path}").trim_end().to_owned();
         if expected.len() != seen.len() || expected.iter().zip(seen).any(|(want, seen)| want.cluster != seen.cluster) {
-            let wanted: Vec<_> = expected
-                .iter()
-                .map(|want| {
-                    line(
-                        &want.cluster,
-                        want.method.as_deref().unwrap_or_default(),
-                        want.path.as_deref().unwrap_or_default(),
-                    )
-                })
-                .collect();
-            let seen: Vec<_> = seen.iter().map(|seen| line(&seen.cluster, &seen.method, &seen.path)).collect();
-            let list = |lines: &[String]| if lines.is_empty() { "none".to_owned() } else { lines.join("\n") };
-            return self.wrong(path, "callouts", list(&wanted), Some(list(&seen)));
+            let list = |lines: Vec<String>| if lines.is_empty() { "none".to_owned() } else { lines.join("\n") };
+            let wanted = list(expected.iter().map(wanted_line).collect());
+            let actual = list(seen.iter().map(Seen::line).collect());
+            return self.wrong(path, "callouts", wanted, Some(actual));
         }
         for (index, (want, seen)) in expected.iter().zip(seen).enumerate() {
             let (path, what) = (format!("{path}[{index}]"), format!("callout {} to {}", index + 1, seen.cluster));
@@ -135,14 +127,46 @@ impl Comparison<'_> {
             if let Some(target) = &want.path {
                 self.same(&format!("{path}.path"), &format!("path of {what}"), target, &seen.path);
             }
-            self.headers(&path, &format!("{what}: header"), &want.headers, &seen.headers);
-            self.body(&path, &format!("body of {what}"), want.body.as_ref(), &seen.body);
+            self.headers(&format!("{path}.headers"), &format!("{what}: header"), &want.headers, &seen.headers);
+            self.body(&format!("{path}.body"), &format!("body of {what}"), want.body.as_ref(), &seen.body);
+            match (&want.grpc, &seen.grpc) {
+                (None, _) => {}
+                (Some(want), Some(asked)) => self.grpc(&format!("{path}.grpc"), &what, want, (seen, asked)),
+                (Some(_), None) => self.wrong(&format!("{path}.grpc"), what, "a gRPC call", Some(seen.line())),
+            }
+        }
+    }
+
+    fn grpc(&mut self, path: &str, what: &str, want: &GrpcCalloutExpectation, (seen, asked): (&Seen, &Asked)) {
+        let (service, method) = names(&seen.path);
+        if let Some(wanted) = want.service.as_ref().filter(|wanted| *wanted != service) {
+            self.wrong(&format!("{path}.service"), format!("service of {what}"), wanted, Some(service.to_owned()));
+        }
+        if let Some(wanted) = want.method.as_ref().filter(|wanted| *wanted != method) {
+            self.wrong(&format!("{path}.method"), format!("method of {what}"), wanted, Some(method.to_owned()));
+        }
+        self.headers(&format!("{path}.metadata"), &format!("{what}: metadata"), &want.metadata, &seen.headers);
+        if let Some(ended) = want.ended.filter(|ended| *ended != asked.ended) {
+            let words = |ended| if ended { "ended" } else { "open" };
+            let (wanted, actual) = (words(ended), words(asked.ended).to_owned());
+            self.wrong(&format!("{path}.ended"), format!("client's side of {what}"), wanted, Some(actual));
+        }
+        let Some(messages) = &want.messages else { return };
+        let path = format!("{path}.messages");
+        if messages.len() != asked.messages.len() {
+            let count = |count: usize| format!("{count} messages");
+            let seen: Vec<_> = asked.messages.iter().map(|message| String::from_utf8_lossy(message)).collect();
+            let actual = [&[count(seen.len()).into()][..], &seen].concat().join("\n");
+            return self.wrong(&path, format!("messages of {what}"), count(messages.len()), Some(actual));
+        }
+        for (at, (want, seen)) in messages.iter().zip(&asked.messages).enumerate() {
+            self.body(&format!("{path}[{at}]"), &format!("message {} of {what}", at + 1), Some(want), seen);
         }
     }
 
     fn headers(&mut self, path: &str, what: &str, expected: &[HeaderExpectation], seen: &[(String, String)]) {
         for (index, want) in expected.iter().enumerate() {
-            let path = format!("{path}.headers[{index}]");
+            let path = format!("{path}[{index}]");
             let what = format!("{what} {}", want.name);
             let values: Vec<&str> = seen
                 .iter()
@@ -182,18 +206,25 @@ impl Comparison<'_> {
         }
     }
 
-    fn body(&mut self, path: &str, what: &str, expected: Option<&BodyExpectation>, seen: &[u8]) {
+    pub(super) fn body(&mut self, path: &str, what: &str, expected: Option<&BodyExpectation>, seen: &[u8]) {
         let Some(expected) = expected else { return };
-        let path = format!("{path}.body");
         let text = String::from_utf8_lossy(seen).into_owned();
         if let Err(wanted) =
             self.fits((expected.exact.as_ref(), expected.regex.as_ref(), expected.contains.as_ref()), &text)
         {
-            self.wrong(&path, what, wanted, Some(text.clone()));
+            self.wrong(path, what, wanted, Some(text.clone()));
+        }
+        // The reader has refused what cannot be read.
+        let wanted =
+            [expected.base64.as_deref().and_then(octets::base64), expected.hex.as_deref().and_then(octets::hex)];
+        for (wanted, name) in wanted.iter().zip(["base64", "hex"]) {
+            if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != seen) {
+                self.wrong(&format!("{path}.{name}"), what, octets::to_hex(wanted), Some(octets::to_hex(seen)));
+            }
         }
         match expected.empty {
-            Some(true) if !seen.is_empty() => self.wrong(&path, what, "nothing", Some(text.clone())),
-            Some(false) if seen.is_empty() => self.wrong(&path, what, "something", None),
+            Some(true) if !seen.is_empty() => self.wrong(path, what, "nothing", Some(text.clone())),
+            Some(false) if seen.is_empty() => self.wrong(path, what, "something", None),
             _ => {}
         }
         let parsed: Option<Value> = serde_json::from_slice(seen).ok();
@@ -245,12 +276,21 @@ impl Comparison<'_> {
     }
 
     /// What is expected of a test as a whole, but for hazards.
-    pub(super) fn whole(&mut self, path: &str, expected: &TestExpectation, chain: &str, kept: &Kept, metrics: &str) {
-        if let Some(wanted) = &expected.chain {
-            let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
-            if words(wanted) != words(chain) {
-                self.wrong(&format!("{path}.chain"), "chain", wanted, Some(chain.to_owned()));
-            }
+    pub(super) fn whole(
+        &mut self,
+        path: &str,
+        expected: &TestExpectation,
+        (chain, in_front): (&str, Option<&str>),
+        kept: &Kept,
+        metrics: &str,
+    ) {
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        if let Some(wanted) = expected.chain.as_ref().filter(|wanted| words(wanted) != words(chain)) {
+            self.wrong(&format!("{path}.chain"), "chain", wanted, Some(chain.to_owned()));
+        }
+        let wanted = expected.in_front.as_ref();
+        if let Some(wanted) = wanted.filter(|wanted| in_front.is_none_or(|chain| words(wanted) != words(chain))) {
+            self.wrong(&format!("{path}.inFront"), "chain in front", wanted, in_front.map(str::to_owned));
         }
         self.logs(&format!("{path}.logs"), &expected.logs, &kept.lines);
         let series = series(metrics);
@@ -306,6 +346,18 @@ impl Comparison<'_> {
     }
 }
 
+/// An expected callout in a line.
+fn wanted_line(want: &CalloutExpectation) -> String {
+    let part = |text: &Option<String>| text.as_ref().map(|text| format!(" {text}")).unwrap_or_default();
+    match &want.grpc {
+        Some(grpc) => {
+            let method = grpc.method.as_ref().map(|method| format!("/{method}")).unwrap_or_default();
+            format!("{} gRPC{}{method}", want.cluster, part(&grpc.service))
+        }
+        None => format!("{}{}{}", want.cluster, part(&want.method), part(&want.path)),
+    }
+}
+
 fn wanted_text((exact, regex, contains): (Option<&String>, Option<&String>, Option<&String>)) -> String {
     let parts = [
         exact.cloned(),
@@ -328,66 +380,9 @@ fn has(seen: &Value, wanted: &Value) -> bool {
     }
 }
 
-/// One line of metrics.
-#[derive(Debug, PartialEq)]
-struct Series {
-    name: String,
-    labels: BTreeMap<String, String>,
-    value: f64,
-}
-
-fn sanitized(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
-}
-
-/// Reads Prometheus' text format.
-fn series(text: &str) -> Vec<Series> {
-    text.lines().filter(|line| !line.starts_with('#')).filter_map(one).collect()
-}
-
-fn one(line: &str) -> Option<Series> {
-    let (key, value) = line.rsplit_once(' ')?;
-    let (name, mut rest) = key.split_once('{').unwrap_or((key, ""));
-    let mut labels = BTreeMap::new();
-    while let Some((label, after)) = rest.split_once("=\"") {
-        let (mut value, mut escaped, mut length) = (String::new(), false, 0);
-        for character in after.chars() {
-            length += character.len_utf8();
-            match (character, escaped) {
-                ('\\', false) => escaped = true,
-                ('"', false) => break,
-                ('n', true) => {
-                    value.push('\n');
-                    escaped = false;
-                }
-                _ => {
-                    value.push(character);
-                    escaped = false;
-                }
-            }
-        }
-        labels.insert(label.trim_start_matches(',').to_owned(), value);
-        rest = after.get(length..).unwrap_or_default();
-    }
-    Some(Series { name: name.to_owned(), labels, value: value.parse().ok()? })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn metrics_are_read_with_their_labels() {
-        let found = series("# TYPE a counter\na 3\nb{x=\"1\",y=\"q\\\"r\"} 4\nbroken\n");
-        let labels = BTreeMap::from([("x".to_owned(), "1".to_owned()), ("y".to_owned(), "q\"r".to_owned())]);
-        assert_eq!(
-            found,
-            [
-                Series { name: "a".to_owned(), labels: BTreeMap::new(), value: 3.0 },
-                Series { name: "b".to_owned(), labels, value: 4.0 },
-            ]
-        );
-    }
 
     #[test]
     fn a_part_of_a_value_is_told_from_another_value() {

@@ -1,7 +1,11 @@
 //! Runs chain suites in the harness: a proxy without sockets for each test, with the test's servers around it.
 
+mod connection;
+mod end;
 mod expect;
+mod grpc;
 mod jar;
+mod metrics;
 mod on_envoy;
 mod record;
 mod stage;
@@ -20,9 +24,10 @@ use harness::abi::LogLevel;
 use harness::engine::Engine;
 use harness::offline::{ChainProxy, Modules, Received, Setting, World};
 use harness::trace;
+use mesh::model::FilterChain;
 use mesh::plan::Plan;
 use regex::Regex;
-use suites::chain::model::{Capture, Isolation, Request, ResponseExpectation, Test};
+use suites::chain::model::{Capture, Connection, Isolation, Request, ResponseExpectation, Test};
 use suites::chain::template::{self, Variables};
 use suites::chain::units::Time;
 use suites::chain::{Chosen, Planned, Task};
@@ -30,6 +35,8 @@ use suites::outcome::{Case, Mismatch, OnEnvoy, Verdict};
 use tokio::task::LocalSet;
 
 use crate::envoy::Program;
+use connection::{Ends, Ground};
+use end::{End, Upstream};
 use expect::{Comparison, Response};
 use jar::Jar;
 use record::{Line, Record};
@@ -115,6 +122,7 @@ struct Running {
     world: Arc<World>,
     record: Arc<Record>,
     turntable: Arc<Turntable>,
+    upstream: Upstream,
 }
 
 fn here(engine: &Engine, task: &Task, tests: &[Chosen], modules: &Mutex<Modules>) -> Vec<Case> {
@@ -183,12 +191,21 @@ async fn one(
             break;
         }
     }
+    for (index, connection) in test.connections.iter().enumerate() {
+        let path = format!("{path}.connections[{index}]");
+        if let Err(why) = run.connect(&path, connection, &mut running).await {
+            broken = Some(format!("`{path}`: {why}"));
+            break;
+        }
+    }
     let record = running.record.kept().clone();
     let variables = stage.variables();
     let mut comparison = Comparison { variables: &variables, mismatches: run.mismatches };
     let path = format!("{path}.expect");
     let expected = test.expect.clone().unwrap_or_default();
-    comparison.whole(&path, &expected, &plan.chain.brief(), &record, &running.proxy.metrics());
+    let in_front = plan.network.as_ref().map(FilterChain::brief);
+    let chains = (plan.chain.brief(), in_front.as_deref());
+    comparison.whole(&path, &expected, (&chains.0, chains.1), &record, &running.proxy.metrics());
     comparison.hazards(&path, &expected.hazards, &record.hazards);
     let verdict = match (broken, comparison.mismatches) {
         (Some(why), _) => Verdict::Broken(why),
@@ -217,6 +234,7 @@ fn start(
     let (clock, seed) = (suite.clock.unwrap_or(Time::DEFAULT), suite.seed.unwrap_or(0));
     let world = Arc::new(World::new(clock.0, seed, []));
     let (record, turntable) = (Arc::new(Record::default()), Turntable::new(stage.clone()));
+    let upstream = Upstream::default();
     let mut plan = plan.clone();
     let env = suite.env.iter().map(|variable| (variable.name.clone(), variable.value.clone()));
     plan.host_env = env.collect();
@@ -226,7 +244,7 @@ fn start(
         log_level: level(suite.log_level),
         nature: world.clone(),
         ids: Arc::new(World::new(clock.0, seed ^ IDS, [])),
-        servers: Rc::new(OnStage(turntable.clone())),
+        servers: Rc::new(OnStage { turntable: turntable.clone(), upstream: upstream.clone() }),
         documents: turntable.clone(),
         trace: Some(trace::Settings::default()),
         client: SocketAddr::from(([127, 0, 0, 1], 50_000)),
@@ -240,7 +258,7 @@ fn start(
         let logs: Vec<_> = record.kept().lines.iter().map(|line| format!("\n  {} {}", line.level, line.text)).collect();
         format!("the chain does not start: {}{}", chained(&error), logs.concat())
     })?;
-    Ok(Running { proxy, world, record, turntable })
+    Ok(Running { proxy, world, record, turntable, upstream })
 }
 
 fn level(level: suites::chain::model::LogLevel) -> LogLevel {
@@ -292,6 +310,31 @@ impl Run<'_> {
         self.judge(path, request, &response(received, details), &lines, now)
     }
 
+    async fn connect(&mut self, path: &str, connection: &Connection, running: &mut Running) -> Result<(), String> {
+        let (lines_before, closed_before) = {
+            let kept = running.record.kept();
+            (kept.lines.len(), kept.closers.len())
+        };
+        if let Some(span) = connection.advance {
+            tokio::time::sleep(span.0).await;
+        }
+        running.upstream.take();
+        let opened = running.proxy.connect();
+        let ends = Ends { client: End::new(opened.client), upstream: running.upstream.clone() };
+        let mut outcome = self.connection(path, connection, &ends, &mut Here).await?;
+        ends.client.reset();
+        opened.serving.end().await;
+        // What hears of it elsewhere has its turn as well.
+        Here.settle(&|| true).await?;
+        let (lines, closer) = {
+            let kept = running.record.kept();
+            let lines = kept.lines.get(lines_before..).unwrap_or_default().to_vec();
+            (lines, kept.closers.get(closed_before).copied())
+        };
+        outcome.closed_by = closer;
+        self.judge_connection(path, connection, &outcome, &lines)
+    }
+
     /// Compares what came of a request, and keeps what later ones need of it.
     fn judge(
         &mut self,
@@ -333,6 +376,23 @@ impl Run<'_> {
                 .ok_or_else(|| format!("nothing to capture as `{}`: {}", capture.name, summary(response)))?;
             self.stage.set(&capture.name, value);
         }
+        Ok(())
+    }
+}
+
+/// The harness, whose time is a test's: it goes on only when nothing else does.
+struct Here;
+
+/// The least that passes.
+const MOMENT: Duration = Duration::from_millis(1);
+
+impl Ground for Here {
+    async fn pass(&mut self, span: Duration) {
+        tokio::time::sleep(span).await;
+    }
+
+    async fn settle(&mut self, _: &dyn Fn() -> bool) -> Result<(), String> {
+        tokio::time::sleep(MOMENT).await;
         Ok(())
     }
 }

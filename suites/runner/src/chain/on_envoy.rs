@@ -1,13 +1,16 @@
 //! Chain suites in a real Envoy: the same chain, requests and servers, on sockets and in real time.
 
+mod connection;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use harness::offline::{Answer, Message, Received, Reply};
+use harness::offline::{Answer, GrpcReply, GrpcRequest, Message, Received, Reply};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
+use mesh::model::{FilterChain, Layer};
 use mesh::plan::Plan;
 use serde_json::Value;
 use suites::chain::model::{self, Isolation, Request, Test};
@@ -16,14 +19,15 @@ use suites::outcome::{Mismatch, OnEnvoy, Ran, Verdict};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
+use super::end::{End, Upstream};
 use super::expect::Comparison;
 use super::jar::Jar;
 use super::record::{Kept, Line};
 use super::stage::{Stage, Turntable};
-use super::{Run, response, sent};
+use super::{Run, grpc, response, sent};
 use crate::envoy::log::Line as Logged;
 use crate::envoy::transcript::{self, Call};
-use crate::envoy::{Envoy, Program, bootstrap, servers};
+use crate::envoy::{self, Envoy, Program, bootstrap, servers};
 
 /// What a test may wait for in real time, all in all.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -86,8 +90,8 @@ fn reason(task: &Task, chosen: Chosen, test: &Test) -> Option<String> {
     if let Some(reason) = &test.not_on_envoy {
         return Some(reason.clone());
     }
-    if test.requests.is_empty() {
-        return Some("it has no requests".to_owned());
+    if test.requests.is_empty() && test.connections.is_empty() {
+        return Some("it has no requests and no connections".to_owned());
     }
     if matches!(task.plans.get(chosen.plan), Some(Planned::Failed(_)) | None) {
         return Some("its chain could not be had".to_owned());
@@ -103,8 +107,10 @@ fn reason(task: &Task, chosen: Chosen, test: &Test) -> Option<String> {
             "it meets the hazard `{hazard}`, which Envoy answers with a hang, a crash or a broken response"
         ));
     }
-    let advances = test.requests.iter().filter_map(|request| request.advance);
-    let advance: Duration = advances.map(|span| span.0).sum();
+    let steps = test.connections.iter().flat_map(|connection| &connection.steps).map(|step| step.advance);
+    let connections = test.connections.iter().map(|connection| connection.advance).chain(steps);
+    let advances = test.requests.iter().map(|request| request.advance).chain(connections);
+    let advance: Duration = advances.flatten().map(|span| span.0).sum();
     let longest = LONGEST.as_secs();
     if advance > LONGEST {
         return Some(format!(
@@ -117,7 +123,10 @@ fn reason(task: &Task, chosen: Chosen, test: &Test) -> Option<String> {
     let servers = servers.chain(upstream.map(|upstream| (&upstream.answers, &upstream.routes)));
     let delay =
         servers.flat_map(|(answers, routes)| answers.iter().chain(routes.iter().flat_map(|route| &route.answers)));
-    let delay = delay.filter_map(|answer| answer.delay).map(|span| span.0).max().unwrap_or_default();
+    let grpc = suite.clusters.iter().chain(&test.clusters).filter_map(|cluster| cluster.grpc.as_ref());
+    let grpc = grpc.flat_map(|grpc| grpc.answers.iter().chain(grpc.routes.iter().flat_map(|route| &route.answers)));
+    let delay = delay.map(|answer| answer.delay).chain(grpc.map(|answer| answer.delay));
+    let delay = delay.flatten().map(|span| span.0).max().unwrap_or_default();
     (delay > LONGEST)
         .then(|| format!("an answer takes {} s, and Envoy's time is real: {longest} s are waited for", delay.as_secs()))
 }
@@ -126,6 +135,8 @@ fn reason(task: &Task, chosen: Chosen, test: &Test) -> Option<String> {
 struct Running {
     envoy: Envoy,
     turntable: Arc<Turntable>,
+    /// The upstream's end of the newest connection, where connections are served.
+    upstream: Upstream,
 }
 
 async fn one(
@@ -161,8 +172,17 @@ async fn one(
     let mut broken = None;
     for (index, request) in test.requests.iter().enumerate() {
         let path = format!("{path}.requests[{index}]");
-        let envoy = &mut running.envoy;
-        if let Err(why) = exchange(&mut run, &path, request, level, (program, envoy), &mut skipped).await {
+        let envoy = (program, &mut running.envoy, plan.network.is_some());
+        if let Err(why) = exchange(&mut run, &path, request, level, envoy, &mut skipped).await {
+            broken = Some(format!("`{path}`: {why}"));
+            break;
+        }
+    }
+    for (index, connection) in test.connections.iter().enumerate() {
+        let path = format!("{path}.connections[{index}]");
+        if let Err(why) =
+            connection::connect(&mut run, &path, connection, level, (program, &mut running), &mut skipped).await
+        {
             broken = Some(format!("`{path}`: {why}"));
             break;
         }
@@ -185,7 +205,9 @@ async fn one(
         skipped.skip(format!("{path}.metrics[{index}]"), "Istio's own metrics, which a stock Envoy does not have");
     }
     let record = Kept { lines, ..Kept::default() };
-    comparison.whole(&path, &expected, &plan.chain.brief(), &record, &metrics);
+    let in_front = plan.network.as_ref().map(FilterChain::brief);
+    let chains = (plan.chain.brief(), in_front.as_deref());
+    comparison.whole(&path, &expected, (&chains.0, chains.1), &record, &metrics);
     let mut mismatches = comparison.mismatches;
     skipped.apply(&mut mismatches);
     let verdict = match broken {
@@ -207,6 +229,12 @@ struct Skipped(Vec<(String, String)>);
 impl Skipped {
     fn skip(&mut self, path: String, why: &str) {
         self.0.push((path, why.to_owned()));
+    }
+
+    fn callouts(&mut self, path: String, calls_on_main: usize) {
+        if calls_on_main > 0 {
+            self.skip(path, &format!("the plugin's VM on Envoy's main thread called {calls_on_main} times meanwhile"));
+        }
     }
 
     fn apply(&self, mismatches: &mut Vec<Mismatch>) {
@@ -234,21 +262,36 @@ async fn start(
     let shared = suite.isolation == Isolation::Suite;
     let others = suite.tests.iter().filter(|_| shared).flat_map(|test| &test.clusters);
     let mut clusters = BTreeMap::new();
-    for model::Cluster { name, .. } in suite.clusters.iter().chain(&test.clusters).chain(others) {
+    // A test's own cluster is in the place of the suite's.
+    for model::Cluster { name, grpc, unreachable, .. } in test.clusters.iter().chain(&suite.clusters).chain(others) {
         if clusters.contains_key(name) {
             continue;
         }
         let (on_stage, cluster) = (turntable.clone(), name.clone());
-        let address = servers::start(move |request| on_stage.stage().answer(Some(&cluster), request)).await?;
-        clusters.insert(name.clone(), format!("http://{address}"));
+        let url = if *unreachable {
+            format!("http://{}", servers::nobody().await?)
+        } else if grpc.is_some() {
+            format!("h2c://{}", envoy::grpc::start(OnSocket { on_stage, cluster }).await?)
+        } else {
+            let answer = move |request: &Message| on_stage.stage().answer(Some(&cluster), request);
+            format!("http://{}", servers::start(answer).await?)
+        };
+        clusters.insert(name.clone(), url);
     }
-    let on_stage = turntable.clone();
-    let upstream = servers::start(move |request| on_stage.stage().answer(None, request)).await?;
+    let upstream = Upstream::default();
+    let url = if plan.chain.listener.layer == Layer::Network {
+        let upstream = upstream.clone();
+        let accept = move |stream| *upstream.borrow_mut() = Some(End::new(stream));
+        format!("tcp://{}", servers::accept(accept).await?)
+    } else {
+        let on_stage = turntable.clone();
+        format!("http://{}", servers::start(move |request| on_stage.stage().answer(None, request)).await?)
+    };
     let on_stage = turntable.clone();
     let documents = servers::start(move |request| Some(document(&on_stage, request))).await?;
     let mut plan = plan.clone();
     plan.node = suite.node.clone().map(Value::Object).or(plan.node);
-    let written = bootstrap::of(&plan, format!("http://{upstream}"), clusters, Some(documents));
+    let written = bootstrap::of(&plan, url, clusters, Some(documents));
     let written = match written {
         Ok(written) => written,
         Err(error) => return Ok(Err(error.to_string())),
@@ -256,7 +299,23 @@ async fn start(
     let environment: Vec<(String, String)> =
         suite.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect();
     let envoy = Envoy::start(program, &written, &environment).await?;
-    Ok(Ok(Running { envoy, turntable }))
+    Ok(Ok(Running { envoy, turntable, upstream }))
+}
+
+/// A gRPC cluster of the stage that is on.
+struct OnSocket {
+    on_stage: Arc<Turntable>,
+    cluster: String,
+}
+
+impl envoy::grpc::Answers for OnSocket {
+    fn part(&self, request: &GrpcRequest) -> GrpcReply {
+        grpc::sent(self.on_stage.stage().grpc(&self.cluster, request))
+    }
+
+    fn other(&self, request: &Message) -> Option<Reply> {
+        self.on_stage.stage().answer(Some(&self.cluster), request)
+    }
 }
 
 /// A document that the proxy itself fetches, which is no callout.
@@ -280,7 +339,7 @@ async fn exchange(
     path: &str,
     request: &Request,
     level: model::LogLevel,
-    (program, envoy): (&Program, &mut Envoy),
+    (program, envoy, has_network_filters): (&Program, &mut Envoy, bool),
     skipped: &mut Skipped,
 ) -> Result<(), String> {
     let from = envoy.log().len();
@@ -298,7 +357,9 @@ async fn exchange(
     };
     let Some(received) = received else { return Err(envoy.silence().await) };
     let accounted = envoy.log().until(Instant::now() + ACCOUNT, |lines| accounts(lines) > before).await;
-    if envoy.log().is_over() || !accounted && received.status.is_none() {
+    // Of a connection that a network filter closes there is no account.
+    let is_silent = !accounted && received.status.is_none() && !has_network_filters;
+    if envoy.log().is_over() || is_silent {
         return Err(envoy.silence().await);
     }
     envoy.rest().await;
@@ -307,14 +368,12 @@ async fn exchange(
         let details = all.iter().filter(|line| line.is_access()).nth(before).map(|line| line.text.clone());
         let main = transcript::main_thread(&all);
         let new = all.get(from..).unwrap_or_default();
-        let calls = new.iter().filter(|line| Some(line.thread.as_str()) == main && is_callout(line)).count();
-        (details, said(new, main, level), calls)
+        (details, said(new, main, level), calls_on(main, new))
     };
     if let Some(expect) = &request.expect {
         let path = format!("{path}.expect");
-        if calls > 0 && expect.callouts.is_some() {
-            let why = format!("the plugin's VM on Envoy's main thread called {calls} times meanwhile");
-            skipped.skip(format!("{path}.callouts"), &why);
+        if expect.callouts.is_some() {
+            skipped.callouts(format!("{path}.callouts"), calls);
         }
         let headers = expect.response.iter().flat_map(|response| &response.headers).enumerate();
         for (index, _) in headers.filter(|(_, header)| header.name.eq_ignore_ascii_case("date")) {
@@ -343,8 +402,13 @@ async fn hangs(envoy: &Envoy, patience: Duration) {
     }
 }
 
+/// How often a plugin called something on a thread.
+fn calls_on(thread: Option<&str>, lines: &[Logged]) -> usize {
+    lines.iter().filter(|line| Some(line.thread.as_str()) == thread && is_callout(line)).count()
+}
+
 fn is_callout(line: &Logged) -> bool {
-    ["proxy_http_call", "proxy_grpc_call", "proxy_grpc_stream"]
+    ["proxy_http_call", "proxy_grpc_call", "proxy_grpc_stream", "proxy_grpc_send"]
         .iter()
         .any(|call| line.text.starts_with("[vm->host] ") && line.text.contains(&format!(".{call}(")))
 }

@@ -4,8 +4,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use harness::abi::LogLevel;
 use harness::hazard::Hazard;
-use harness::log::{RequestSummary, Sink};
+use harness::log::{ConnectionSummary, RequestSummary, Sink};
 use harness::trace::{Trace, json};
+use suites::chain::model::Closer;
 
 /// A log line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub(super) struct Kept {
     pub(super) hazards: Vec<(String, String)>,
     /// The response code details of each request.
     pub(super) details: Vec<String>,
+    /// Who closed each connection of a network chain.
+    pub(super) closers: Vec<Closer>,
     pub(super) traces: Vec<serde_json::Value>,
 }
 
@@ -67,6 +70,15 @@ impl Sink for Record {
 
     fn request(&self, summary: &RequestSummary<'_>) {
         self.kept().details.push(summary.details.to_owned());
+    }
+
+    fn connection(&self, summary: &ConnectionSummary<'_>) {
+        let closer = match summary.closed_by {
+            Some(_) => Closer::Plugin,
+            None if summary.by_client => Closer::Client,
+            None => Closer::Upstream,
+        };
+        self.kept().closers.push(closer);
     }
 
     fn hazard(&self, hazard: &Hazard<'_>) {

@@ -1,15 +1,18 @@
 //! The servers of a test: what they answer, and what they have seen.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use harness::offline::{self, Backends, Documents, GrpcReply, GrpcRequest, Message, Reply, Servers};
+use harness::offline::{self, Backends, Documents, GrpcEnd, GrpcReply, GrpcRequest, Message, Pipe, Reply, Servers};
 use regex::Regex;
 use suites::chain::model::{self, Answer, ChainTest, Content, Drop, Test};
+use suites::chain::octets;
 use suites::chain::template::{self, Variables};
+
+use super::end::{End, Upstream};
+use super::grpc::{self, Ongoing, Part};
 
 /// A request as a server saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +24,26 @@ pub(super) struct Seen {
     /// With `:authority`, without what belongs to the connection.
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
+    /// Of a gRPC call, whose headers are its metadata.
+    pub(super) grpc: Option<Asked>,
+}
+
+/// What a gRPC server has been asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) messages: Vec<Vec<u8>>,
+    /// The client has ended its side.
+    pub(super) ended: bool,
+}
+
+impl Seen {
+    /// It in a line.
+    pub(super) fn line(&self) -> String {
+        match self.grpc {
+            Some(_) => format!("{} gRPC {}", self.cluster, self.path.trim_start_matches('/')),
+            None => format!("{} {} {}", self.cluster, self.method, self.path),
+        }
+    }
 }
 
 /// All servers of one test.
@@ -34,17 +57,27 @@ struct Inner {
     callouts: Vec<Seen>,
     arrived: Vec<Seen>,
     problems: Vec<String>,
+    /// gRPC calls that are not over, by cluster and number.
+    ongoing: HashMap<(String, u64), Ongoing>,
+    /// How often it was asked what has been seen, and once more.
+    span: u64,
 }
 
 struct Cluster {
     name: String,
     hosts: Vec<String>,
-    script: Script,
+    kind: Kind,
+}
+
+enum Kind {
+    Http(Script),
+    Grpc(grpc::Script),
+    Unreachable,
 }
 
 /// Answers in turn, and routes before them.
 struct Script {
-    answers: Turns,
+    answers: Turns<Answer>,
     routes: Vec<Route>,
 }
 
@@ -52,20 +85,20 @@ struct Route {
     method: Option<String>,
     path: Option<String>,
     regex: Option<Regex>,
-    answers: Turns,
+    answers: Turns<Answer>,
 }
 
-struct Turns {
-    answers: Vec<Answer>,
+pub(super) struct Turns<A> {
+    answers: Vec<A>,
     next: usize,
 }
 
-impl Turns {
-    fn new(answers: &[Answer]) -> Self {
+impl<A: Clone> Turns<A> {
+    pub(super) fn new(answers: &[A]) -> Self {
         Self { answers: answers.to_vec(), next: 0 }
     }
 
-    fn take(&mut self) -> Option<Answer> {
+    pub(super) fn take(&mut self) -> Option<A> {
         let answer = self.answers.get(self.next).or(self.answers.last()).cloned();
         self.next += 1;
         answer
@@ -110,7 +143,11 @@ impl Stage {
         let cluster = |cluster: &model::Cluster| Cluster {
             name: cluster.name.clone(),
             hosts: cluster.hosts.clone(),
-            script: Script::new(&cluster.answers, &cluster.routes),
+            kind: match &cluster.grpc {
+                _ if cluster.unreachable => Kind::Unreachable,
+                Some(backend) => Kind::Grpc(grpc::Script::new(backend)),
+                None => Kind::Http(Script::new(&cluster.answers, &cluster.routes)),
+            },
         };
         let upstream = test.upstream.as_ref().or(suite.upstream.as_ref());
         Arc::new(Self(Mutex::new(Inner {
@@ -121,6 +158,8 @@ impl Stage {
             callouts: Vec::new(),
             arrived: Vec::new(),
             problems: Vec::new(),
+            ongoing: HashMap::new(),
+            span: 1,
         })))
     }
 
@@ -139,6 +178,7 @@ impl Stage {
     /// What clusters and the upstream have seen since this was last asked, and what could not be answered as written.
     pub(super) fn take(&self) -> (Vec<Seen>, Vec<Seen>, Vec<String>) {
         let inner = &mut *self.inner();
+        inner.span += 1;
         let take = std::mem::take::<Vec<Seen>>;
         (take(&mut inner.callouts), take(&mut inner.arrived), std::mem::take(&mut inner.problems))
     }
@@ -151,8 +191,21 @@ impl Stage {
         let answer = match cluster {
             Some(name) => {
                 let found = inner.clusters.iter_mut().find(|cluster| cluster.name == name)?;
-                inner.callouts.push(seen);
-                found.script.take(&method, &path)
+                let Cluster { kind, .. } = found;
+                match kind {
+                    Kind::Unreachable => {
+                        return Some(Reply { delay: Duration::ZERO, answer: offline::Answer::Refused });
+                    }
+                    // As a server of gRPC answers what is none.
+                    Kind::Grpc(_) => {
+                        inner.callouts.push(seen);
+                        Some(Answer { status: Some(415), ..Answer::default() })
+                    }
+                    Kind::Http(script) => {
+                        inner.callouts.push(seen);
+                        script.take(&method, &path)
+                    }
+                }
             }
             None => {
                 inner.arrived.push(seen);
@@ -164,7 +217,45 @@ impl Stage {
         };
         Some(inner.reply(answer, request))
     }
+
+    /// Whether there is such a cluster, and it speaks gRPC or nobody is there.
+    fn has_grpc(&self, cluster: &str) -> bool {
+        let is_one = |known: &&Cluster| known.name == cluster && !matches!(known.kind, Kind::Http(_));
+        self.inner().clusters.iter().any(|known| is_one(&known))
+    }
+
+    /// What a cluster does with a part of a gRPC call.
+    pub(super) fn grpc(&self, cluster: &str, request: &GrpcRequest) -> Part {
+        let inner = &mut *self.inner();
+        let key = (cluster.to_owned(), request.call);
+        let mut call = match inner.ongoing.remove(&key) {
+            Some(call) => call,
+            None => {
+                let found = inner.clusters.iter_mut().find(|known| known.name == cluster);
+                match found.map(|known| &mut known.kind) {
+                    Some(Kind::Grpc(script)) => Ongoing::new(cluster, request, script.take(&request.path)),
+                    _ => return Part::failed(GrpcEnd::Refused),
+                }
+            }
+        };
+        call.note(request, inner.span, &mut inner.callouts);
+        match call.answer(request, &inner.variables, &inner.folder) {
+            Ok(part) => {
+                if part.reply.end == GrpcEnd::Never {
+                    inner.ongoing.insert(key, call);
+                }
+                part
+            }
+            Err(problem) => {
+                inner.problems.push(problem.clone());
+                Part::failed(GrpcEnd::Status(INTERNAL, problem))
+            }
+        }
+    }
 }
+
+/// The status of a server whose script cannot be followed.
+const INTERNAL: u32 = 13;
 
 impl Inner {
     fn reply(&mut self, answer: Option<Answer>, request: &Message) -> Reply {
@@ -221,13 +312,14 @@ fn seen(cluster: &str, request: &Message) -> Seen {
         path: get(b":path"),
         headers: kept.map(|(name, value)| (text(name), text(value))).collect(),
         body: request.body.clone(),
+        grpc: None,
     }
 }
 
 /// A body's bytes.
 pub(super) fn content(content: Option<&Content>, variables: &Variables, folder: &Path) -> Result<Vec<u8>, String> {
     let Some(content) = content else { return Ok(Vec::new()) };
-    let Content { text, json, file, base64 } = content;
+    let Content { text, json, file, base64, hex } = content;
     if let Some(text) = text {
         return Ok(template::fill(text, variables)?.into_bytes());
     }
@@ -238,8 +330,10 @@ pub(super) fn content(content: Option<&Content>, variables: &Variables, folder: 
         let path = folder.join(file);
         return std::fs::read(&path).map_err(|error| format!("failed to read {}: {error}", path.display()));
     }
-    let base64 = base64.as_deref().unwrap_or_default();
-    STANDARD.decode(base64).map_err(|_| "the body is not base64".to_owned())
+    if let Some(hex) = hex {
+        return octets::hex(hex).ok_or_else(|| "the body is no pairs of hexadecimal digits".to_owned());
+    }
+    octets::base64(base64.as_deref().unwrap_or_default()).ok_or_else(|| "the body is not base64".to_owned())
 }
 
 /// Headers in lower case; a JSON body says that it is one.
@@ -266,7 +360,10 @@ impl Turntable {
         Arc::new(Self(Mutex::new(stage)))
     }
 
+    /// Turns to the next. gRPC calls that go on have their answers still.
     pub(super) fn turn(&self, stage: Arc<Stage>) {
+        let ongoing = std::mem::take(&mut self.stage().inner().ongoing);
+        stage.inner().ongoing = ongoing.into_iter().map(|(key, call)| (key, call.turned())).collect();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stage;
     }
 
@@ -286,7 +383,10 @@ impl Turntable {
             let inner = &mut *stage.inner();
             let found = inner.clusters.iter_mut().find(|cluster| cluster.hosts.iter().any(|host| host == authority));
             let found = found.ok_or_else(|| format!("no cluster of the suite has the host `{authority}`"))?;
-            let answer = found.script.take("GET", path);
+            let answer = match &mut found.kind {
+                Kind::Http(script) => script.take("GET", path),
+                Kind::Grpc(_) | Kind::Unreachable => None,
+            };
             inner.reply(answer, &request)
         };
         let offline::Answer::Whole(message) = reply.answer else { return Err("the answer broke off".to_owned()) };
@@ -309,25 +409,34 @@ impl Documents for Turntable {
 }
 
 /// What the proxy asks, for the stage that is on.
-pub(super) struct OnStage(pub(super) Arc<Turntable>);
+pub(super) struct OnStage {
+    pub(super) turntable: Arc<Turntable>,
+    /// The upstream's end of the newest connection.
+    pub(super) upstream: Upstream,
+}
 
 impl Backends for OnStage {
     fn http(&self, cluster: &str, request: &Message) -> Option<Reply> {
-        self.0.stage().answer(Some(cluster), request)
+        self.turntable.stage().answer(Some(cluster), request)
     }
 
-    fn has_grpc(&self, _: &str) -> bool {
-        false
+    fn has_grpc(&self, cluster: &str) -> bool {
+        self.turntable.stage().has_grpc(cluster)
     }
 
-    fn grpc(&self, _: &str, _: &GrpcRequest) -> GrpcReply {
-        GrpcReply::default()
+    fn grpc(&self, cluster: &str, request: &GrpcRequest) -> GrpcReply {
+        grpc::received(self.turntable.stage().grpc(cluster, request), request)
     }
 }
 
 impl Servers for OnStage {
     fn upstream(&self, request: &Message) -> Reply {
         let closed = Reply { delay: Duration::ZERO, answer: offline::Answer::Closed };
-        self.0.stage().answer(None, request).unwrap_or(closed)
+        self.turntable.stage().answer(None, request).unwrap_or(closed)
+    }
+
+    fn connection(&self, connection: Pipe) -> bool {
+        *self.upstream.borrow_mut() = Some(End::new(connection));
+        true
     }
 }

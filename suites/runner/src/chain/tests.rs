@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use harness::engine::{Engine, Limits};
 use harness::hazard::HazardKind;
+use mesh::model::{Layer, Protocol};
 use mesh::{MeshOptions, Source};
 use suites::chain::{Chosen, HAZARDS, Planned, Task};
 use suites::outcome::{Case, Verdict};
@@ -41,7 +42,11 @@ fn cases(more: &str, suite: &str) -> Vec<Case> {
     let mut options = MeshOptions::default();
     let assumed = mesh::assume_proxy(&reading.resources, &options).unwrap();
     options.services = assumed.services;
-    let chain = mesh::resolve(&reading.resources, &assumed.proxy, &assumed.listener, &options);
+    let mut listener = assumed.listener;
+    if suite.contains("connections:") {
+        (listener.layer, listener.protocol) = (Layer::Network, Some(Protocol::Tcp));
+    }
+    let chain = mesh::resolve(&reading.resources, &assumed.proxy, &listener, &options);
     let plan = serde_json::json!({"chain": chain, "modules": {}, "host_env": {}, "listen": "", "upstream": null, "workers": 1});
     let head = "apiVersion: plugwright.dev/v1alpha1\nkind: ChainTest\nresources: [r.yaml]\n";
     let read = suites::chain::read(&source("s.yaml", &format!("{head}{suite}")));
@@ -139,6 +144,48 @@ fn what_is_not_as_expected_is_said_field_by_field() {
             "t: tests[0].requests[0].expect.logs[0]: log is info script log: asked for /deny, not a line at error: something with oh in it",
             "t: tests[0].expect.chain: chain is -> greeter -> router, not -> router",
             "t: tests[0].expect.hazards[0]: hazard is nothing, not content-length",
+        ],
+    );
+}
+
+#[test]
+fn a_connection_is_two_ends_and_what_passes_between_them() {
+    check(
+        "tests:
+- name: t
+  expect: {chain: -> tcp_proxy}
+  connections:
+  - steps:
+    - {client: {text: ping}, expect: {upstream: {exact: ping}, client: {empty: true}}}
+    - {upstream: {hex: 00 ff}, expect: {client: {base64: AP8=}, ended: false}}
+    - {end: client}
+    - {upstream: {file: Cargo.toml}, expect: {client: {contains: '[package]'}}}
+    - {end: upstream, expect: {ended: true}}
+    expect: {client: {ended: true}, upstream: {received: {exact: ping}, ended: true}, closedBy: upstream, callouts: []}
+  - {steps: [{reset: upstream}], expect: {client: {received: {empty: true}, ended: true}, closedBy: upstream}}
+  - {steps: [{reset: client}], expect: {upstream: {ended: true}, closedBy: client}}
+  - {advance: 10m, steps: [{client: {text: a}}, {advance: 61m, expect: {ended: true}}], expect: {closedBy: upstream}}
+  - expect: {client: {ended: false}, upstream: {reached: true, received: {empty: true}}, closedBy: client}
+- name: not so
+  connections:
+  - steps:
+    - {client: {text: ping}, expect: {upstream: {exact: pong}, ended: true}}
+    expect: {client: {received: {hex: '00'}}, upstream: {reached: false}, closedBy: plugin}
+- name: another
+  connections:
+  - steps: [{upstream: {file: nothing}}]
+    expect: {closedBy: client}
+",
+        &[
+            "not so: tests[1].connections[0].steps[0].expect.upstream: what came to the upstream is ping, not pong",
+            "not so: tests[1].connections[0].steps[0].expect.ended: client's connection is open, not ended",
+            "not so: tests[1].connections[0].expect.client.received.hex: all that came to the client is , not 00",
+            "not so: tests[1].connections[0].expect.upstream.reached: connection to the upstream is one, not none",
+            "not so: tests[1].connections[0].expect.closedBy: who closed the connection is the client, not a plugin",
+            &format!(
+                "another: broken: `tests[2].connections[0]`: failed to read {}: No such file or directory (os error 2)",
+                PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("nothing").display()
+            ),
         ],
     );
 }

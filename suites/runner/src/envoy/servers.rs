@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
 
 /// So long after half of a body the connection is closed: what was written is on its way then.
@@ -48,6 +48,27 @@ pub(crate) async fn start(answer: impl Fn(&Message) -> Option<Reply> + 'static) 
     Ok(address)
 }
 
+/// Starts a server of whatever is spoken: `accept` takes its connections.
+pub(crate) async fn accept(accept: impl Fn(TcpStream) + 'static) -> Result<SocketAddr, String> {
+    let failed = |error: io::Error| format!("failed to listen on the loopback address: {error}");
+    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    tokio::task::spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // What is written is there at once.
+            let _ = stream.set_nodelay(true);
+            accept(stream);
+        }
+    });
+    Ok(address)
+}
+
+/// An address where nobody listens.
+pub(crate) async fn nobody() -> Result<SocketAddr, String> {
+    let failed = |error: io::Error| format!("failed to find a free port: {error}");
+    TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr()).map_err(failed)
+}
+
 async fn one<A: Fn(&Message) -> Option<Reply>>(
     answer: Rc<A>,
     request: http::Request<Incoming>,
@@ -69,7 +90,8 @@ async fn one<A: Fn(&Message) -> Option<Reply>>(
     let reply = answer(&message).ok_or_else(closed)?;
     tokio::time::sleep(reply.delay).await;
     let (message, whole) = match reply.answer {
-        Answer::Closed => return Err(closed()),
+        // Where nobody is there is no server.
+        Answer::Closed | Answer::Refused => return Err(closed()),
         Answer::Whole(message) => (message, true),
         Answer::BrokenOff(message) => (message, false),
     };
@@ -84,7 +106,7 @@ async fn one<A: Fn(&Message) -> Option<Reply>>(
     response.body(Sent::new(message.body, whole)).map_err(|_| closed())
 }
 
-fn pairs(map: &http::HeaderMap) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(super) fn pairs(map: &http::HeaderMap) -> Vec<(Vec<u8>, Vec<u8>)> {
     let kept = map.iter().filter(|(name, _)| !HOP_BY_HOP.contains(&name.as_str()));
     kept.map(|(name, value)| (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
 }

@@ -38,7 +38,7 @@ pub(crate) fn task(suite: ChainTest, file: &Path, args: &Args, builds: &Builds<'
     let (mut asked, mut plans, mut tests) = (Vec::new(), Vec::new(), Vec::new());
     let mut images = None;
     for (index, test) in suite.tests.iter().enumerate().filter(|(index, _)| chosen.get(*index) == Some(&true)) {
-        let question = (resources(&suite, test), workload(&suite, test));
+        let question = (resources(&suite, test), workload(&suite, test), !test.connections.is_empty());
         let plan = match asked.iter().position(|known| *known == question) {
             Some(known) => known,
             None => {
@@ -72,7 +72,7 @@ fn workload<'s>(suite: &'s ChainTest, test: &'s Test) -> Option<&'s str> {
 
 fn plan(
     suite: &ChainTest,
-    (files, workload): (&[PathBuf], Option<&str>),
+    (files, workload, is_tcp): (&[PathBuf], Option<&str>, bool),
     folder: &Path,
     images: &BTreeMap<String, Reference>,
     registry: &RegistryFlags,
@@ -81,7 +81,7 @@ fn plan(
     let resources = input::quietly(&files)?;
     unknown_urls(&suite.images, &resources)?;
     let root_namespace = suite.root_namespace.as_deref().unwrap_or("istio-system");
-    let wanted = Wanted { workload, root_namespace, is_tcp: false, explain_fetch: false, talk: Talk::Nothing };
+    let wanted = Wanted { workload, root_namespace, is_tcp, explain_fetch: false, talk: Talk::Nothing };
     let (chain, network) = wanted.resolve(&resources)?;
     let options = registry.fetch_options()?;
     let chains = (&chain, network.as_ref());
