@@ -18,6 +18,11 @@ pub struct Document {
 }
 
 impl Document {
+    /// Its zero-based number within the text.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
     /// Where a field is; where it would be, if the document leaves it out.
     pub fn place(&self, path: &FieldPath) -> Place {
         let Mark { line, column } = descend(&self.root, &path.0);
@@ -28,7 +33,19 @@ impl Document {
 /// Reads every document of a text, in YAML as kubectl reads it, or in JSON. Empty documents are left out.
 pub fn documents(source: &Source) -> Result<Vec<Document>, Vec<Problem>> {
     let (mut read, mut problems) = (Vec::new(), Vec::new());
-    for document in yaml::documents(&source.text) {
+    for document in each_document(source) {
+        match document {
+            Ok(document) => read.push(document),
+            Err(found) => problems.extend(found),
+        }
+    }
+    if problems.is_empty() { Ok(read) } else { Err(problems) }
+}
+
+/// The same for each document by itself: one that cannot be read does not hide the others.
+pub fn each_document(source: &Source) -> Vec<Result<Document, Vec<Problem>>> {
+    let read = |document: yaml::Document| {
+        let mut problems = Vec::new();
         let mut problem = |at: Mark, path: &FieldPath, fault: Fault| {
             let Mark { line, column } = at;
             let place = Place { file: source.file.clone(), document: document.number, line, column };
@@ -37,16 +54,20 @@ pub fn documents(source: &Source) -> Result<Vec<Document>, Vec<Problem>> {
         for (at, fault) in document.faults {
             problem(at, &FieldPath::default(), fault);
         }
-        match document.root {
-            Err((at, fault)) => problem(at, &FieldPath::default(), fault),
-            Ok(Node { value: Value::Null, .. }) => {}
+        let read = match document.root {
+            Err((at, fault)) => {
+                problem(at, &FieldPath::default(), fault);
+                None
+            }
+            Ok(Node { value: Value::Null, .. }) => None,
             Ok(root) => {
                 let value = json(&root, &FieldPath::default(), &mut problem);
-                read.push(Document { file: source.file.clone(), number: document.number, root, value });
+                Some(Document { file: source.file.clone(), number: document.number, root, value })
             }
-        }
-    }
-    if problems.is_empty() { Ok(read) } else { Err(problems) }
+        };
+        if problems.is_empty() { read.map(Ok) } else { Some(Err(problems)) }
+    };
+    yaml::documents(&source.text).into_iter().filter_map(read).collect()
 }
 
 fn json(node: &Node, path: &FieldPath, problem: &mut impl FnMut(Mark, &FieldPath, Fault)) -> Json {
@@ -101,5 +122,8 @@ mod tests {
         assert_eq!(texts[0], "f:2:1: the key `a` is given twice, first on line 1");
         assert_eq!(texts[1], "f:1:5: `a[0]`: .nan has no JSON form");
         assert!(texts[2].starts_with("f:5:1: not valid YAML"), "{texts:?}");
+        let each = each_document(&source("a: 1\n---\nb: [\n---\nc: 2\n"));
+        let numbers: Vec<_> = each.iter().map(|read| read.as_ref().map(Document::number).map_err(Vec::len)).collect();
+        assert_eq!(numbers, [Ok(0), Err(1), Ok(2)]);
     }
 }

@@ -40,7 +40,7 @@ pub use attach::{AttachedService, GATEWAY_NAME_LABEL, MeshOptions, ServiceKind, 
 pub use chain::{resolve, resolve_in_front};
 pub use clusters::clusters;
 pub use diff::{Change, ChangeKind, diff};
-pub use document::{Document, documents};
+pub use document::{Document, documents, each_document};
 pub use fault::{Fault, Place, Problem, nearest};
 pub use locate::{FieldPath, Locator, Step, wasm_field};
 pub use ports::{DeclaredPort, PortOwner, protocol};
@@ -49,6 +49,7 @@ pub use proxy::{
 };
 pub use resources::{
     Gateway, GatewayClass, Policy, PolicyKind, Reading, Resources, Service, Source, Workload, read, read_located,
+    read_some,
 };
 pub use secret::{DockerConfig, PullSecret};
 pub use url::shown_url;

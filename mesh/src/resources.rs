@@ -175,20 +175,32 @@ pub enum PolicyKind {
 /// );
 /// ```
 pub fn read(sources: &[Source]) -> Reading {
-    read_documents(sources, |_, _, _| {})
+    read_documents(sources, |_, _| true, |_, _, _| {})
+}
+
+/// The same of some documents, by file and zero-based number. The others may be whatever they are.
+pub fn read_some(sources: &[Source], is_wanted: impl Fn(&str, usize) -> bool) -> Reading {
+    read_documents(sources, is_wanted, |_, _, _| {})
 }
 
 /// The same, with what finds the place of any field afterwards.
 pub fn read_located(sources: &[Source]) -> (Reading, Locator) {
     let mut locator = Locator::default();
-    let reading = read_documents(sources, |file, document, root| locator.keep(file, document, root));
+    let reading = read_documents(sources, |_, _| true, |file, document, root| locator.keep(file, document, root));
     (reading, locator.sorted())
 }
 
-fn read_documents(sources: &[Source], mut done: impl FnMut(&str, usize, yaml::Node)) -> Reading {
+fn read_documents(
+    sources: &[Source],
+    is_wanted: impl Fn(&str, usize) -> bool,
+    mut done: impl FnMut(&str, usize, yaml::Node),
+) -> Reading {
     let mut reader = Reader::default();
     for source in sources {
         for document in yaml::documents(&source.text) {
+            if !is_wanted(&source.file, document.number) {
+                continue;
+            }
             let mut report = Report::new(&source.file, document.number);
             for (at, fault) in document.faults {
                 report.error(at, "", fault);

@@ -54,7 +54,8 @@ pub(crate) fn checked(sources: &[Source]) -> Result<Resources, Failure> {
     told(mesh::read(sources))
 }
 
-fn told(reading: Reading) -> Result<Resources, Failure> {
+/// What was read, when nothing is wrong with it. Warnings are told on the way; all errors are in the one failure.
+pub(crate) fn told(reading: Reading) -> Result<Resources, Failure> {
     for warning in &reading.warnings {
         note(format!("warning: {}", with_hint(warning)));
     }

@@ -193,6 +193,50 @@ fn resources_name_the_plugin_by_its_image_and_a_burst_of_saves_is_one_build() {
     assert!(events.status >= 400, "{events:?}");
 }
 
+#[test]
+fn of_all_that_is_in_the_folder_the_plugins_own_manifest_is_taken_and_what_is_none_is_left_alone() {
+    let project = Project::new();
+    let resource = |kind: &str, spec: &str| {
+        format!(
+            "apiVersion: extensions.istio.io/v1alpha1\nkind: {kind}\nmetadata: {{name: it, namespace: a}}\nspec: {spec}\n"
+        )
+    };
+    fs::create_dir(project.path().join("manifests")).unwrap();
+    let own = resource("TrafficExtension", "{phase: STATS, wasm: {url: \"oci://ghcr.io/acme/tiny:1\"}}");
+    let beside =
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\nspec: {rules: 7}\n---\n";
+    project.write("manifests/all.yaml", &format!("{beside}{own}"));
+    project.write("a-wasmplugin.yaml", &resource("WasmPlugin", "{url: \"oci://ghcr.io/acme/other:1\"}"));
+    project.write("script.yaml", &resource("TrafficExtension", "{lua: {inlineCode: \"--\"}}"));
+    project.write("suite.yaml", SUITE);
+    project.write("values.yaml", "kind: [of, things]\nimage: {tag: latest}\n");
+    project.write("workflow.yml", "name: ci\non: push\njobs: {}\n");
+    project.write("broken.yaml", "a: [\n");
+    project.write("template.yaml", "kind: Deployment\n{{- if .Values.x }}\nreplicas: {{ .Values.n }}\n{{- end }}\n");
+    let mut dev = dev(&project, "tiny", &["--no-tests"]);
+    assert_eq!(dev.version().as_deref(), Some("one"));
+    for name in ["broken.yaml:2:1: ", "template.yaml:2:3: "] {
+        let said = dev.said.join("\n");
+        assert!(said.contains(name) || dev.wait_for(name).contains("it is left alone"), "{said}");
+    }
+    project.write("src/lib.rs", &source("two", ""));
+    assert!(dev.wait_for(": another module").contains("TrafficExtension a/it"), "{:?}", dev.said);
+    assert_eq!(dev.said.iter().filter(|line| line.contains("broken.yaml")).count(), 1, "{:?}", dev.said);
+
+    // Half of the manifest is not served as if there were none.
+    project.write("manifests/all.yaml", &own.replace("}}", "}"));
+    dev.wait_for("not served, what was served before still is:");
+    dev.wait_for("all.yaml:");
+    // A mistake in it is one, and so is one in what is its own alone.
+    project.write("manifests/all.yaml", &own.replace("STATS", "STATZ"));
+    dev.wait_for("`STATZ` is not one of");
+    fs::remove_file(project.path().join("manifests/all.yaml")).unwrap();
+    dev.wait_for("a-wasmplugin.yaml: WasmPlugin `it` is not `tiny`'s, as its url is oci://ghcr.io/acme/other:1");
+    dev.wait_for("served ");
+    dev.wait_for("  + added default/tiny at ");
+    assert_eq!(dev.version().as_deref(), Some("two"));
+}
+
 /// A plugin that a program makes: what is in `source`, unless that is no module. It leaves a journal beside, and notes
 /// what it said before.
 const SCRIPT: &str = r#"echo "tail: $TAIL" >&2

@@ -229,8 +229,7 @@ fn a_workflow_publishes_with_no_more_rights_than_that_takes() {
     for part in [
         "\npermissions: {}\n",
         "      packages: write\n",
-        "docker login ghcr.io ",
-        "prefix=ghcr.io/acme/plugins\n",
+        "  REGISTRY: ghcr.io/acme/plugins\n",
         "cargo install --locked --git https://git.example/a.git --rev 0f1e xtask\n",
     ] {
         assert!(workflow.contains(part), "{part}: {workflow}");

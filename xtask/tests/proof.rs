@@ -1,58 +1,16 @@
 //! Proof by others: skopeo, Debian's registry and a real Envoy agree with what we package and how we run it.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot set itself up fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use support::envoy::{Envoy, WasmFilter};
+use support::registry::DockerRegistry;
 use support::{Response, Server, command, dist, exchange, finish, plugwright, repository, request, upstream};
-
-/// Debian's docker-registry on a port of its own. It is killed when dropped.
-struct DockerRegistry {
-    child: Child,
-    address: String,
-}
-
-impl DockerRegistry {
-    fn start(folder: &Path) -> Self {
-        let configuration = folder.join("registry.yml");
-        let text = format!(
-            "version: 0.1\nlog: {{level: info, formatter: json}}\nhttp: {{addr: '127.0.0.1:0'}}\n\
-             storage: {{filesystem: {{rootdirectory: '{}'}}}}\n",
-            folder.join("registry").display()
-        );
-        fs::write(&configuration, text).unwrap();
-        let mut child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(&configuration)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("docker-registry runs; `cargo xtask ci --prepare` installs it");
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| line.split_once("listening on ").map(|(_, rest)| rest.to_owned()))
-            .expect("docker-registry says where it listens");
-        let address = address.split(|c: char| c != ':' && c != '.' && !c.is_ascii_digit()).next().unwrap().to_owned();
-        std::thread::spawn(move || lines.count());
-        Self { child, address }
-    }
-}
-
-impl Drop for DockerRegistry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn skopeo(arguments: &[&str]) -> String {
     finish(Command::new("skopeo").args(arguments)).fine().stdout

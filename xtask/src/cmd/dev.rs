@@ -3,12 +3,14 @@
 //! The first process builds the plugin, starts the watching one as `run --reload` does, and becomes the harness. The
 //! watching one builds on each change, has the harness swap, and only then runs the tests.
 
+mod manifest;
 mod project;
 #[cfg(unix)]
 mod tests;
 #[cfg(unix)]
 mod work;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -22,7 +24,7 @@ use project::Project;
 
 /// Serve a plugin while you work on it: on each save it is built, swapped into the running chain and tested.
 ///
-/// Without `-f` the chain is the plugin alone: as the manifest of kind `WasmPlugin` in its folder has it, else as its Cargo.toml or
+/// Without `-f` the chain is the plugin alone: as the manifest in its folder that names its image has it, else as its Cargo.toml or
 /// plugin.toml and tests/config.example.json do. A page at /__plugwright shows what the filters did to each request.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -57,6 +59,8 @@ pub(crate) struct Args {
 struct Begun {
     first: First,
     built: Built,
+    /// What was said of files that are left alone.
+    told: BTreeSet<String>,
 }
 
 /// A module that was built.
@@ -88,7 +92,7 @@ pub(crate) fn run(mut args: Args) -> Result<(), Failure> {
     let plan = project.plan(&args, &mut watched)?;
     args.chain.brief = true;
     let arguments = harness_arguments(&args.show, Some(args.page), &["--reload", "--answers"])?;
-    Err(watch::exec(&Begun { first: First { plan, watched }, built }, arguments, true))
+    Err(watch::exec(&Begun { first: First { plan, watched }, built, told: project.told.take() }, arguments, true))
 }
 
 fn milliseconds(since: Instant) -> u64 {

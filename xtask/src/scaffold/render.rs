@@ -189,9 +189,8 @@ impl Order<'_> {
             let step = "    - run: cargo plugwright test\n".to_owned();
             values.insert("{{suite-step}}", if self.has_suite() { step } else { String::new() });
             values.insert("{{cargo-install}}", install);
-            let (prefix, host) = (self.image.rsplit_once('/'), self.image.split_once('/'));
-            values.insert("{{registry-prefix}}", prefix.map_or(self.image, |(prefix, _)| prefix).to_owned());
-            values.insert("{{registry-host}}", host.map_or(self.image, |(host, _)| host).to_owned());
+            let prefix = self.image.rsplit_once('/').map_or(self.image, |(prefix, _)| prefix);
+            values.insert("{{registry-prefix}}", prefix.to_owned());
         } else {
             values.insert("{{install}}", String::new());
         }

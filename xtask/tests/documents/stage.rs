@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::block::Block;
-use super::support::{Server, cargo, command, finish, plugwright, repository};
+use super::support::{Server, build_programs, cargo, command, finish, plugwright, repository};
 use super::{ELSEWHERE, excerpt, transcript};
 
 /// The longest that a server may take to start, or to say what it should: it may have to be compiled.
@@ -37,7 +37,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// A folder of somebody who has installed the program, with a clone beside which plugins are made.
     pub(crate) fn of_a_reader() -> Self {
-        build_programs();
+        build_programs(&PROGRAMS);
         let scratch = tempfile::tempdir().unwrap();
         let home = scratch.path().canonicalize().unwrap();
         fs::create_dir(home.join(".cargo")).unwrap();
@@ -265,18 +265,14 @@ fn is_cargos(name: &str) -> bool {
     ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_TARGET_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Builds what the program hands over to, which a program that is not called in its repository does not build anew.
-fn build_programs() {
-    for (package, binary) in [
-        ("harness", "plugwright-harness"),
-        ("harness", "plugwright-test-host"),
-        ("suite-runner", "plugwright-suites"),
-        ("registry-tests", "plugwright-registry"),
-        ("config-schema", "plugwright-schema"),
-    ] {
-        finish(&mut cargo(&["build", "--quiet", "--package", package, "--bin", binary])).fine();
-    }
-}
+/// What the program hands over to.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("harness", "plugwright-harness"),
+    ("harness", "plugwright-test-host"),
+    ("suite-runner", "plugwright-suites"),
+    ("registry-tests", "plugwright-registry"),
+    ("config-schema", "plugwright-schema"),
+];
 
 /// What a clone has for somebody who makes plugins: its workspace, without plugins in it, and the examples.
 fn clone(tree: &Path) {

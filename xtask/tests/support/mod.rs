@@ -6,6 +6,7 @@
 pub(crate) mod browser;
 pub(crate) mod envoy;
 pub(crate) mod examples;
+pub(crate) mod registry;
 #[cfg(unix)]
 pub(crate) mod talking;
 
@@ -68,6 +69,13 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     }
     command.current_dir(repository()).args(arguments);
     command
+}
+
+/// Builds what the program hands over to, by package and program: one that is not called in its repository builds none anew.
+pub(crate) fn build_programs(programs: &[(&str, &str)]) {
+    for (package, binary) in programs {
+        finish(&mut cargo(&["build", "--quiet", "--package", package, "--bin", binary])).fine();
+    }
 }
 
 /// Run it to its end.

@@ -16,7 +16,7 @@ use super::super::build::{Asked, announce, compile_failure, discover_failure, fo
 use super::super::images::with_scheme;
 use super::super::run::plan_of;
 use super::super::watch::Watched;
-use super::Args;
+use super::{Args, manifest};
 use crate::report::{Failure, note};
 use crate::{environment, input};
 
@@ -29,6 +29,8 @@ pub(super) struct Project {
     sources: RefCell<BTreeSet<PathBuf>>,
     /// What it said the last time.
     pub(super) diagnostics: RefCell<String>,
+    /// What was said of the files beside the plugin, which need not be said again with each save.
+    pub(super) told: RefCell<BTreeSet<String>>,
 }
 
 /// What makes the module.
@@ -55,7 +57,8 @@ impl Project {
             }
             None => Self::of_a_crate(args, &directory)?,
         };
-        Ok(Self { plugin, root, made_by, sources: RefCell::default(), diagnostics: RefCell::default() })
+        let (sources, diagnostics, told) = Default::default();
+        Ok(Self { plugin, root, made_by, sources, diagnostics, told })
     }
 
     fn of_a_crate(args: &Args, directory: &Path) -> Result<(Plugin, PathBuf, MadeBy), Failure> {
@@ -87,7 +90,7 @@ impl Project {
             return Ok(());
         }
         let before = std::mem::replace(self, Self::open(args)?);
-        self.sources = before.sources;
+        (self.sources, self.told) = (before.sources, before.told);
         match (&self.made_by, &before.made_by) {
             (MadeBy::Program(now), MadeBy::Program(then)) if (&now.build, &now.env) != (&then.build, &then.env) => {
                 announce(now);
@@ -173,15 +176,13 @@ impl Project {
 
     /// The manifest in the plugin's folder, or one that is made.
     fn own(&self) -> Result<Resources, Failure> {
-        for folder in [self.plugin.root.clone(), self.plugin.root.join("manifests"), self.plugin.root.join("deploy")] {
-            let mut files = input::resource_files(&folder).unwrap_or_default();
-            files.sort_by_key(|file| !file.to_string_lossy().to_ascii_lowercase().contains("wasmplugin"));
-            for file in files {
-                let source = input::source(&file)?;
-                if source.text.lines().any(|line| line.trim_end() == "kind: WasmPlugin") {
-                    return input::checked(&[source]);
-                }
+        let tell = |line: String| {
+            if self.told.borrow_mut().insert(line.clone()) {
+                note(line);
             }
+        };
+        if let Some(found) = manifest::find(&self.plugin, &tell)? {
+            return Ok(found);
         }
         let example = self.plugin.root.join("tests/config.example.json");
         let config = match std::fs::read(&example) {
@@ -252,7 +253,7 @@ impl Project {
 }
 
 /// Whether a url names a plugin's image, by its repository or by its name.
-fn is_of(plugin: &Plugin, url: &str) -> bool {
+pub(super) fn is_of(plugin: &Plugin, url: &str) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let repository = rest.split_once('@').map_or(rest, |(name, _)| name);
     let last = repository.rsplit('/').next().unwrap_or(repository);
@@ -263,7 +264,7 @@ fn is_of(plugin: &Plugin, url: &str) -> bool {
 }
 
 /// A crate's name as Kubernetes has names.
-fn resource_name(name: &str) -> String {
+pub(super) fn resource_name(name: &str) -> String {
     name.replace('_', "-").to_ascii_lowercase()
 }
 

@@ -24,7 +24,7 @@ pub(super) fn watch(args: &Args) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::environment(format!("failed to watch: {error}"));
     let mut line = Vec::new();
     std::io::stdin().lock().read_until(b'\n', &mut line).map_err(failed)?;
-    let Begun { first, built } = serde_json::from_slice(&line).map_err(|error| failed(error.into()))?;
+    let Begun { first, built, told } = serde_json::from_slice(&line).map_err(|error| failed(error.into()))?;
     if send(&first.plan).is_err() {
         return Ok(());
     }
@@ -40,6 +40,7 @@ pub(super) fn watch(args: &Args) -> Result<(), Failure> {
         let _ = answers.send(Happened::End);
     });
     let project = Project::open(args)?;
+    project.told.replace(told);
     let mut work = Work {
         args,
         project,
