@@ -48,6 +48,7 @@ pub(crate) struct Args {
 
 /// What is told of requests.
 #[derive(clap::Args)]
+#[command(next_help_heading = None::<&str>)]
 pub(crate) struct ShowFlags {
     /// What is told of each request on standard error. `full` and `json` have everything that the filters did to it.
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Trace::Line)]
@@ -366,7 +367,16 @@ impl Wanted<'_> {
                 self.say(Talk::Exceptions, format!("{who}: {reason}; it says FAIL_OPEN, so traffic passes without it"));
                 Ok(Module::FetchFailed { reason })
             }
-            Err(error) => Err(fetch_failure(error).context(who)),
+            Err(error) => {
+                let elsewhere = replacement.is_none() && self.talk != Talk::Nothing && error.hint().is_none();
+                let hint = || {
+                    format!(
+                        "to take it from elsewhere, such as where `package` put it: --image {}=oci:dist:NAME",
+                        filter.url
+                    )
+                };
+                Err(fetch_failure(error).context(who).hints(elsewhere.then(hint)))
+            }
         }
     }
 }
