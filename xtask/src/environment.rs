@@ -24,6 +24,16 @@ pub(crate) fn cargo() -> PathBuf {
     std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
 }
 
+/// Whether cargo runs or tests this program in the checkout that it was compiled from: it sets this variable then only.
+pub(crate) fn runs_from_checkout() -> bool {
+    std::env::var_os("CARGO_MANIFEST_DIR").is_some_and(|folder| folder == env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where cargo puts what it builds of the workspace at `root`, as far as variables say so.
+pub(crate) fn target(root: &Path) -> PathBuf {
+    root.join(std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from))
+}
+
 /// Where to look for compilers, for a build in `directory`.
 pub(crate) fn tools(directory: &Path) -> Tools {
     Tools {

@@ -3,10 +3,15 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use crate::environment;
 use crate::report::{Failure, note};
+
+/// How long cargo may take before it is said what for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Replace this process by `binary` of the workspace's `package`, with its standard input from `stdin` when given.
 /// Returns only when that fails.
@@ -70,14 +75,14 @@ pub(crate) fn locate(package: &str, binary: &str) -> Result<PathBuf, Failure> {
     let beside =
         std::env::current_exe().ok().map(|program| program.with_file_name(&file)).filter(|path| path.is_file());
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().filter(|root| root.join(folder(package)).is_dir());
-    // Cargo sets this for what it runs or tests, and only then.
-    let runs_from_checkout =
-        std::env::var_os("CARGO_MANIFEST_DIR").is_some_and(|folder| folder == env!("CARGO_MANIFEST_DIR"));
     match checkout {
-        Some(root) if runs_from_checkout => build(root, package, binary, beside.is_some()),
+        Some(root) if environment::runs_from_checkout() => build(root, package, binary, beside.is_some()),
         _ => match (beside.or_else(|| environment::on_path(&file)), checkout) {
             (Some(installed), _) => Ok(installed),
-            (None, Some(root)) => build(root, package, binary, false),
+            (None, Some(root)) => {
+                let built_before = environment::target(root).join("debug").join(&file).is_file();
+                build(root, package, binary, built_before)
+            }
             (None, None) => Err(Failure::environment(format!("`{binary}` is not installed"))
                 .hint(format!("in a checkout of Plugwright: cargo install --path {}", folder(package)))),
         },
@@ -104,6 +109,21 @@ pub(crate) fn forget_package(command: &mut Command) {
     });
 }
 
+/// What cargo says, and a word when it takes long, for other sources or another cargo: it is quiet about a binary that
+/// was there.
+fn waited(child: Child, binary: &str) -> std::io::Result<Output> {
+    let (ended, ends) = mpsc::channel();
+    std::thread::spawn(move || ended.send(child.wait_with_output()));
+    let gone = |_| std::io::Error::other("nobody waits for it");
+    match ends.recv_timeout(PATIENCE) {
+        Ok(output) => output,
+        Err(_) => {
+            note(format!("bringing `{binary}` up to date"));
+            ends.recv().map_err(gone)?
+        }
+    }
+}
+
 fn build(root: &Path, package: &str, binary: &str, built_before: bool) -> Result<PathBuf, Failure> {
     let mut command = Command::new(environment::cargo());
     forget_package(&mut command);
@@ -119,8 +139,10 @@ fn build(root: &Path, package: &str, binary: &str, built_before: bool) -> Result
         };
         note(format!("building `{binary}` on first use{engine}"));
     }
-    command.stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = command.output().map_err(|error| Failure::environment(format!("failed to run cargo: {error}")))?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let failed = |error: std::io::Error| Failure::environment(format!("failed to run cargo: {error}"));
+    let child = command.spawn().map_err(failed)?;
+    let output = if built_before { waited(child, binary) } else { child.wait_with_output() }.map_err(failed)?;
     if !output.status.success() {
         return Err(Failure::environment(format!("cargo could not build `{binary}`")));
     }

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         Command::Registry(args) => cmd::registry::run(&args),
         Command::Run(args) => cmd::run::run(&args),
         Command::Dev(args) => cmd::dev::run(args),
-        Command::Test(args) => cmd::test::run(&args),
+        Command::Test(args) => cmd::test::run(args),
         Command::TestHost(args) => cmd::test_host::run(&args),
         Command::Migrate(args) => cmd::migrate::run(&args),
         Command::Envoy(args) => cmd::envoy::run(&args),
@@ -91,4 +91,21 @@ fn arguments() -> impl Iterator<Item = std::ffi::OsString> {
         seen += 1;
         !(seen == 2 && argument == "plugwright")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Command;
+
+    #[test]
+    fn only_what_is_about_registries_is_listed_as_that() {
+        for command in Command::command().get_subcommands() {
+            let registry = command.get_arguments().filter(|argument| argument.get_help_heading() == Some("Registry"));
+            let names: Vec<_> = registry.filter_map(clap::Arg::get_long).collect();
+            let all = ["plain-http", "insecure-registry", "ca-file", "docker-config", "private-realm"];
+            assert!(names.is_empty() || names == all, "{}: {names:?}", command.get_name());
+        }
+    }
 }

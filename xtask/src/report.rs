@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
+use crate::environment;
+
 /// A command's failure. It becomes `error: MESSAGE`, a blank line, `hint: …`, and the exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -108,8 +110,13 @@ pub(crate) fn data(line: impl AsRef<str>) {
 
 /// How this program was called, for commands that are suggested to the reader.
 pub(crate) fn program() -> &'static str {
-    let installed = std::env::args_os().nth(1).is_some_and(|argument| argument == "plugwright");
-    if installed { "cargo plugwright" } else { "cargo xtask" }
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "plugwright") {
+        "cargo plugwright"
+    } else if environment::runs_from_checkout() {
+        "cargo xtask"
+    } else {
+        "cargo-plugwright"
+    }
 }
 
 /// A hint with its commands as this program was called: libraries know one name for it.

@@ -116,6 +116,47 @@ fn an_unknown_plugin_lists_the_known_ones() {
 fn a_folder_without_a_project_is_a_usage_error() {
     let folder = tempfile::tempdir().unwrap();
     plugwright(folder.path(), &["package"]).refused(2, &["no cargo project", "--manifest-path"]);
+    fs::create_dir(folder.path().join("hello")).unwrap();
+    fs::write(folder.path().join("hello/Cargo.toml"), "").unwrap();
+    let hint = "hint: hello is a cargo project: run this in it, or with --manifest-path hello/Cargo.toml";
+    plugwright(folder.path(), &["package", "hello"]).refused(2, &["no cargo project", hint]);
+    plugwright(folder.path(), &["dev", "hello"]).refused(2, &["no cargo project", hint]);
+}
+
+#[test]
+fn an_address_in_use_is_told_before_anything_is_built() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for flag in ["--listen", "--admin"] {
+        let free = if flag == "--admin" { vec!["--listen", "127.0.0.1:0"] } else { Vec::new() };
+        let all = [vec!["dev", "header-append", flag, &address], free].concat();
+        let hint = format!("hint: {flag} takes another address; port 0 takes a free one");
+        let said = format!("error: listen on {address}: Address already in use");
+        let ended = plugwright(repository(), &all).refused(3, &[&said, &hint]);
+        assert!(!ended.stderr.contains("building"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_folder_is_not_looked_for_in_a_registry() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("hello/dist")).unwrap();
+    let is_none = "error: `hello` is a folder, and no layout";
+    for command in ["inspect", "verify"] {
+        plugwright(folder.path(), &[command, "hello"]).refused(2, &[is_none, "hint: name a module's file, "]);
+    }
+    fs::write(folder.path().join("hello/dist/oci-layout"), "").unwrap();
+    plugwright(folder.path(), &["inspect", "hello"])
+        .refused(2, &[is_none, "hint: its layout's images are oci:hello/dist:NAME"]);
+}
+
+#[test]
+fn a_module_that_cannot_be_fetched_may_come_from_where_it_was_packaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let resource = format!("{RESOURCE}  url: oci://127.0.0.1:1/plugins/hello:1\n");
+    fs::write(folder.path().join("x.yaml"), resource).unwrap();
+    let hint = "--image oci://127.0.0.1:1/plugins/hello:1=oci:dist:NAME";
+    plugwright(folder.path(), &["run", "-f", "x.yaml"]).refused(3, &["no answer from the registry", hint]);
 }
 
 const RESOURCE: &str = "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata:\n  name: x\nspec:\n  \

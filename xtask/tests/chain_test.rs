@@ -90,7 +90,7 @@ fn a_suite_has_grpc_servers() {
 fn a_suite_has_connections() {
     support::examples::modules();
     let ran = plugwright(repository(), &["test", "sdk/tests/chains/network.yaml"]).fine();
-    assert!(ran.stdout.ends_with("6 tests: 6 passed, 0 failed, 0 broken\n"), "{}", ran.stdout);
+    assert!(ran.stdout.ends_with("7 tests: 7 passed, 0 failed, 0 broken\n"), "{}", ran.stdout);
 }
 
 #[test]

@@ -71,6 +71,11 @@ fn it_packages_a_plugin_of_any_cargo_project() {
     let verified = plugwright(&["verify", "oci:dist:hello"]).fine();
     assert!(verified.stdout.contains("runtime-config"), "{}", verified.stdout);
 
+    // By its own name, as completions and manual pages have it.
+    let itself = folder.path().join("bin/cargo-plugwright");
+    let called = finish(Command::new(itself).env_remove("CARGO_MANIFEST_DIR").current_dir(&project).arg("lint"));
+    called.refused(2, &["Usage: cargo-plugwright lint "]);
+
     let module = fs::read(project.join("target/plugins/hello.wasm")).unwrap();
     let root = repository().to_str().unwrap();
     assert!(!module.windows(root.len()).any(|window| window == root.as_bytes()), "the SDK's folder is in the module");

@@ -261,7 +261,7 @@ fn a_root_id_that_the_module_does_not_answer_to_is_named_with_the_nearest() {
         (
             maistras.to_owned(),
             Some(format!(
-                "r.yaml:3:12: `metadata.name`: the root id that is made of it, `x_root_id`, is none of the {answers}; -"
+                "r.yaml:3:12: `metadata.name`: the root id that is made of it, `x_root`, is none of the {answers}; -"
             )),
         ),
     ] {

@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use support::{finish, plugwright};
@@ -34,6 +35,17 @@ fn every_command_has_a_page() {
     plugwright(folder.path(), &["man", "--out", "file"]).refused(3, &["failed to write file"]);
 }
 
+/// What bash makes of the last word of a command line: the function that was registered gets the command, the word, and
+/// the one before.
+fn completed_by_bash(folder: &Path, line: &[&str]) -> String {
+    let script = "source ./completions; COMP_WORDS=(cargo-plugwright \"$@\"); COMP_CWORD=$#; \
+                  function=$(complete -p cargo-plugwright | sed 's/.*-F \\([^ ]*\\).*/\\1/'); \
+                  $function cargo-plugwright \"${COMP_WORDS[$COMP_CWORD]}\" \"${COMP_WORDS[$((COMP_CWORD - 1))]}\"; \
+                  echo \"${COMPREPLY[@]}\"";
+    let said = finish(Command::new("bash").current_dir(folder).args(["-c", script, "bash"]).args(line)).fine();
+    said.stdout.trim_end().to_owned()
+}
+
 #[test]
 fn completions_have_every_command_and_bash_reads_them() {
     let folder = tempfile::tempdir().unwrap();
@@ -44,12 +56,13 @@ fn completions_have_every_command_and_bash_reads_them() {
         }
         if shell == "bash" {
             fs::write(folder.path().join("completions"), &script).unwrap();
-            // As the shell does it: the function that was registered gets the command, the word, and the one before.
-            let completes = "source ./completions; COMP_WORDS=(cargo-plugwright pack); COMP_CWORD=1; \
-                             function=$(complete -p cargo-plugwright | sed 's/.*-F \\([^ ]*\\).*/\\1/'); \
-                             $function cargo-plugwright pack cargo-plugwright; echo \"${COMPREPLY[@]}\"";
-            let said = finish(Command::new("bash").current_dir(folder.path()).args(["-c", completes])).fine();
-            assert_eq!(said.stdout, "package\n");
+            let completed = |line: &[&str]| completed_by_bash(folder.path(), line);
+            assert_eq!(completed(&["pack"]), "package");
+            assert_eq!(completed(&["run", "--imag"]), "--image");
+            assert_eq!(completed(&["new", "--template", "net"]), "network");
+            assert_eq!(completed(&["test-host", "--he"]), "--help");
+            assert_eq!(completed(&["bench", "reg"]), "registry");
+            assert_eq!(completed(&["bench", "proxy", "--hel"]), "--help");
         }
     }
 }

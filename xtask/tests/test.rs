@@ -174,6 +174,16 @@ fn a_suite_that_is_none_is_said_with_its_place() {
         "test: [{request_headers: {result: {body: [{exact: a, regex: b}]}}}]",
         "a.yaml:1:54: `test[0].request_headers.result.body[0].regex`: given beside `exact`; there may be one of exact, regex, file",
     );
+    broken(
+        "a.textproto",
+        "test { name: a benchmark: true }",
+        "a.textproto:1:14: `test[0].name`: must be text; write `\"a\"`",
+    );
+    broken(
+        "a.textproto",
+        "test { name: 'a' benchmark: 'true' }",
+        "a.textproto:1:29: `test[0].benchmark`: must not be in quotes; write `true`",
+    );
     let nothing = "no test of the suite expects anything; add what is expected to a `result`, for example `has_header`, or say `benchmark: true`";
     broken("a.yaml", "test: [{name: x, request_headers: {}}]", &format!("a.yaml:1:1: {nothing}"));
     broken("a.yaml", "a: 1\n", "it is no suite: a plugin suite has `test` at its top, a chain suite `kind: ChainTest`");
@@ -188,6 +198,35 @@ fn what_is_not_there_is_said() {
     let ended = test(folder.path(), &["bad.yaml", "--filter", "still", "--config", "none"]).refused(1, &[]);
     assert!(ended.stdout.contains("failed to read the configuration none: No such file"), "{}", ended.stdout);
     plugwright(repository(), &["test", "nothing-of-that-name"]).refused(2, &["nothing-of-that-name"]);
+}
+
+#[test]
+fn suites_are_found_by_the_folder_that_they_are_in_and_by_their_plugins() {
+    let folder = folder(&["good.textproto", "body.data", "expected.data"]);
+    let tests = folder.path().join("plugin/tests");
+    fs::create_dir_all(&tests).unwrap();
+    for name in ["good.textproto", "body.data", "expected.data"] {
+        fs::rename(folder.path().join(name), tests.join(name)).unwrap();
+    }
+    let passes = |from: &Path, named: &str| {
+        let module = folder.path().join("probe.wasm");
+        let ended = plugwright(from, &["test", "--plugin", module.to_str().unwrap(), named]).fine();
+        assert!(ended.stdout.contains("3 tests: 3 passed"), "{named}: {}", ended.stdout);
+    };
+    passes(folder.path(), "plugin");
+    passes(folder.path(), "plugin/tests");
+    passes(&folder.path().join("plugin"), ".");
+    passes(&folder.path().join("plugin"), "tests");
+    passes(&tests, ".");
+    passes(&tests, "..");
+}
+
+#[test]
+fn a_suite_that_is_named_from_outside_has_the_module_of_its_own_project() {
+    let outside = tempfile::tempdir().unwrap();
+    let suites = repository().join("plugins/header-append/tests");
+    let ended = plugwright(outside.path(), &["test", suites.to_str().unwrap()]).fine();
+    assert!(ended.stdout.contains(" passed, 0 failed, 0 broken"), "{}", ended.stdout);
 }
 
 #[test]

@@ -79,12 +79,26 @@ fn grpc_servers_are_the_same_in_both() {
 }
 
 #[test]
+fn a_grpc_stream_is_the_same_in_both_down_to_its_metadata() {
+    let folder = tempfile::tempdir().unwrap();
+    let suites = repository().join("xtask/tests/suites");
+    fs::create_dir(folder.path().join("resources")).unwrap();
+    for file in ["grpc.yaml", "resources/plugin.yaml"] {
+        fs::copy(suites.join("envoy-chain").join(file), folder.path().join(file)).unwrap();
+    }
+    fs::write(folder.path().join("grpc.wasm"), wat::parse_file(suites.join("grpc.wat")).unwrap()).unwrap();
+    let ended = test(folder.path(), &support::envoy::program(), &["grpc.yaml"]).fine();
+    let last = "in Envoy and the harness: 8 agreed, 0 differed, 0 not run in Envoy\n";
+    assert!(ended.stdout.ends_with(last), "{}", ended.stdout);
+}
+
+#[test]
 fn connections_are_the_same_in_both() {
     support::examples::modules();
     let arguments = ["sdk/tests/chains/network.yaml", "--json"];
     let ended = test(repository(), &support::envoy::program(), &arguments).fine();
     let report: Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert_eq!(report["envoy"], serde_json::json!({"agreed": 6, "differed": 0, "not_run": 0}));
+    assert_eq!(report["envoy"], serde_json::json!({"agreed": 7, "differed": 0, "not_run": 0}));
 }
 
 #[test]

@@ -82,6 +82,35 @@ fn every_plugin_has_its_documents() {
     }
 }
 
+/// A file that docs/differences.md names, by its name alone where it is the harness's.
+fn named_file(name: &str) -> Option<PathBuf> {
+    let folders = ["", "harness/tests/suite", "harness/tests/envoy/scenarios", "xtask/tests"];
+    folders.iter().map(|folder| repository().join(folder).join(name)).find(|path| path.exists())
+}
+
+#[test]
+fn every_difference_names_tests_that_are_there() {
+    let text = fs::read_to_string(repository().join("docs/differences.md")).unwrap();
+    let mut names = 0;
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("|---")).collect();
+    for row in rows {
+        let (_, cell) = row.trim_end_matches(" |").rsplit_once(" | ").unwrap();
+        let mut code = String::new();
+        for name in cell.split('`').skip(1).step_by(2) {
+            if let Some(start) = name.strip_suffix('…') {
+                assert!(code.contains(&format!("fn {start}")), "there is no test `{name}`: {row}");
+            } else if name.contains(['.', '/']) {
+                let path = named_file(name).unwrap_or_else(|| panic!("there is no {name}: {row}"));
+                code = fs::read_to_string(path).unwrap_or_default();
+                names += 1;
+            } else {
+                assert!(code.contains(&format!("fn {name}(")), "there is no test `{name}`: {row}");
+            }
+        }
+    }
+    assert!(names > 50, "{names}");
+}
+
 /// The cells of the last column of a README's table of threats.
 fn named_tests(readme: &str) -> Vec<String> {
     let rows = readme.lines().skip_while(|line| *line != "| threat | defence | test |").skip(2);

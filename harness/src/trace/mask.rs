@@ -22,6 +22,15 @@ static SCHEME: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"(?i)\b(bearer|basic|negotiate|digest)(\s+)([A-Za-z0-9._~+/-]{4,}=*)").ok());
 /// A header on a line of its own.
 static LINE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?m)^([A-Za-z0-9_-]+)(:[ \t]*)([^\r\n]+)").ok());
+/// Cookies within a line, several of them behind one name.
+static COOKIES: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let pair = r#"[^\s;="',]+=(?:"[^"\r\n]*"|[^\s;"',]*)"#;
+    Regex::new(&format!(r#"(?i)\b((?:set-)?cookie)("?\s*[=:]\s*"?)({pair}(?:;\s*(?:{pair}|secure\b|httponly\b))*)"#))
+        .ok()
+});
+/// What stands before the host of a URL.
+static USER: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s@"'<>?#]+@(sha256:)?"#).ok());
 /// A parameter of a URL.
 static PARAMETER: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r#"([?&])([A-Za-z0-9_.-]+)=([^&#\s"'<>]+)"#).ok());
@@ -98,6 +107,11 @@ impl Mask {
             let secret = is_secret_name(&found[1]) && found[1].contains(['-', '_']) || is_credential_header(&found[1]);
             secret.then(|| format!("{}{}{}", &found[1], &found[2], credentials(&found[1], &found[3])))
         });
+        let text = replaced(&COOKIES, &text, |found| {
+            Some(format!("{}{}{}", &found[1], &found[2], credentials(&found[1], &found[3])))
+        });
+        // A digest is no host.
+        let text = replaced(&USER, &text, |found| found.get(2).is_none().then(|| format!("{}{REDACTED}@", &found[1])));
         let text = replaced(&PARAMETER, &text, |found| {
             is_secret_parameter(&found[2]).then(|| format!("{}{}={REDACTED}", &found[1], &found[2]))
         });
@@ -106,8 +120,10 @@ impl Mask {
             let quoted = value.starts_with('"');
             // `token: missing` is a sentence.
             let is_value = between.contains('=') || quoted || value.chars().any(|c| c.is_ascii_digit());
+            let is_cookies = ["cookie", "set-cookie"].contains(&lower(name).as_str()) && value.contains('=');
             if !is_secret_field(name)
                 || !is_value
+                || is_cookies
                 || value.starts_with(REDACTED)
                 || SCHEMES.contains(&lower(value).as_str())
             {
@@ -322,6 +338,10 @@ mod tests {
         check("Authorization: Bearer 0123456789abcdef", "Authorization: Bearer <redacted>");
         check("access_token=abc&x=1", "access_token=<redacted>&x=1");
         check("at https://h/cb?code=abc&key=k", "at https://h/cb?code=<redacted>&key=<redacted>");
+        check("cookie=a=1; b=\"2 3\"; c=4 seen", "cookie=a=<redacted>; b=<redacted>; c=<redacted> seen");
+        check("{\"cookie\": \"a=1; b=2\", \"n\": 1}", "{\"cookie\": \"a=<redacted>; b=<redacted>\", \"n\": 1}");
+        check("got set-cookie: id=1; Path=/; Secure", "got set-cookie: id=<redacted>; Path=/; Secure");
+        check("from https://ann:pw@h/x to ftp://bob@h", "from https://<redacted>@h/x to ftp://<redacted>@h");
         check("{\"client_secret\": \"a b\", \"n\": 1}", "{\"client_secret\": \"<redacted>\", \"n\": 1}");
         check(
             "GET / HTTP/1.1\r\nCookie: a=b; c=d\r\nX-Api-Key: k\r\n",
@@ -339,6 +359,10 @@ mod tests {
             "the key differs",
             "Bearer realm=\"x\"",
             "a=1, b: 2",
+            "no cookie: sent away",
+            "the cookie; a=1",
+            "oci://alpine@sha256:ab",
+            "https://h/a@b",
         ] {
             check(text, text);
         }
@@ -359,6 +383,7 @@ mod tests {
             ("x-user", "abc", "abc"),
             ("x-note", TOKEN, "<redacted>"),
             (":path", "/a?q=1&access_token=abc&code=x", "/a?q=1&access_token=<redacted>&code=<redacted>"),
+            ("location", "https://ann:pw@h/cb?n=1", "https://<redacted>@h/cb?n=1"),
             ("location", "https://h/cb#id_token=abc", "https://h/cb#id_token=<redacted>"),
         ] {
             assert_eq!(mask.header(name, value), expected, "{name}");

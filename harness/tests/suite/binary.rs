@@ -181,6 +181,9 @@ fn an_address_in_use_is_three_and_named() {
     let child = spawn(&["serve"], &json(&plan(directory.path(), Guest::default(), &listen)));
     let output = child.wait_with_output().unwrap();
     check_refused(&output, 3, &format!("error: listen on {listen}: Address already in use"));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("\n\nhint: give another address; port 0 takes a free one")
+    );
 }
 
 #[test]

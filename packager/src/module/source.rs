@@ -160,7 +160,7 @@ impl ReadError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                Some("build it first: `cargo xtask build`")
+                Some("build it first, or name the file that the build makes")
             }
             Self::TooLarge { .. } => Some("strip the module and build it with optimisations"),
             Self::Changed { .. } => Some("do it again once nobody writes to the file"),

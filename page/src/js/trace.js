@@ -53,13 +53,31 @@ function facts(pairs) {
     .map(([name, value]) => el("div", null, el("dt", null, name), el("dd", null, value instanceof Node ? value : shown(value)))));
 }
 
+/** In a suite of chains no time passes while filters run. */
+function standsStill(trace) {
+  return trace.took_us === 0;
+}
+
+/** When everything was; where the clock stood still, one turn after another, each as long as it really took. */
+function inTurn(trace) {
+  if (!standsStill(trace)) return trace;
+  let at = 0;
+  const events = list(trace.events).map((event) => {
+    const placed = { ...event, at_us: at };
+    if (event.event === "callback") at += event.took_us ?? 0;
+    return placed;
+  });
+  return { ...trace, events, took_us: at };
+}
+
 /** The whole view. */
 function traceView(trace, level = "h2") {
+  const still = standsStill(trace);
   const sizes = `${size(trace.request_bytes)} in, ${size(trace.response_bytes)} out`;
   return [
     el("div.head", null, el(level, null, title(trace)), statusOf(trace)),
     facts([
-      ["took", duration(trace.took_us)],
+      ["took", still ? null : duration(trace.took_us)],
       ["", outcome(trace)],
       ["details", trace.details],
       ["authority", trace.authority],
@@ -69,7 +87,7 @@ function traceView(trace, level = "h2") {
       ["connection", trace.connection],
       ["at", clock(trace.started)],
     ]),
-    el("section", null, el("h3", null, "Timeline"), waterfall(trace)),
+    el("section", null, el("h3", null, "Timeline", still && el("span.faint", null, "the suite's clock stood still: the filters' turns, one after another")), waterfall(inTurn(trace))),
     el("section", null, el("h3", null, "What happened"), steps(trace)),
   ];
 }
@@ -130,7 +148,7 @@ function steps(trace) {
 
 function step(trace, event) {
   const { kind, body } = described(trace, event);
-  return el("li.step", { class: kind }, el("span.at.num", null, duration(event.at_us)), el("div.body", null, body));
+  return el("li.step", { class: kind }, el("span.at.num", null, standsStill(trace) ? null : duration(event.at_us)), el("div.body", null, body));
 }
 
 function line(...parts) {

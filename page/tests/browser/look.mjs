@@ -177,6 +177,14 @@ async function file(browser) {
     await fits(tab, name);
     if (name !== "report-narrow") await shot(tab, name);
     await accessible(tab, name);
+    if (name !== "report-narrow") {
+      await tab.locator(".row").first().click();
+      const detail = await tab.locator("#detail").innerText();
+      check(`${name}: where no time passed, turns are drawn one after another`, detail.includes("clock stood still") && !detail.includes("0.0 µs"), detail);
+      const left = await tab.locator(".waterfall .track .bit").evaluateAll((bits) => bits.map((bit) => bit.style.left));
+      check(`${name}: they are not all at the beginning`, left.join() === "0%,75%", left.join());
+      await shot(tab, `${name}-still`);
+    }
     await tab.locator("#tab-coverage").click();
     check(`${name}: what was not reached is listed, as text`, (await tab.locator("#page").innerText()).includes(`basic_auth::${HOSTILE}`));
     check(`${name}: how much was is said`, (await tab.locator("#page").innerText()).includes("66.6 %"));

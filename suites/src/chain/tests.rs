@@ -388,6 +388,15 @@ fn a_connection_is_steps_and_what_comes_of_them() {
 }
 
 #[test]
+fn an_upstream_that_is_not_there_does_nothing() {
+    check_connections("connections: [{unreachable: true, expect: {closedBy: upstream}}]", &[]);
+    check_connections(
+        "connections: [{unreachable: true, steps: [{end: upstream}], expect: {closedBy: upstream}}]",
+        &["45: `tests[0].connections[0].steps[0]`: an upstream that is `unreachable` does nothing"],
+    );
+}
+
+#[test]
 fn a_test_has_requests_or_connections() {
     check(
         "- name: first\n",

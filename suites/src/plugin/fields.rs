@@ -1,11 +1,13 @@
 //! A message of a tree: its known fields, with whatever is wrong said once and in its place.
 
-use crate::tree::{Entry, Mark, Node, Problem, Value, type_name};
+use crate::tree::{Entry, Mark, Node, Problem, Scalar, Style, Value, type_name};
 
 /// What messages are read with: where problems go.
 #[derive(Default)]
 pub(super) struct Reader {
     pub(super) problems: Vec<Problem>,
+    /// The format tells texts, which are in quotes, from words and numbers, which are not.
+    pub(super) quotes: bool,
 }
 
 impl Reader {
@@ -136,9 +138,28 @@ impl<'t> Fields<'t> {
     }
 
     pub(super) fn bytes(&self, reader: &mut Reader, name: &str) -> Option<Vec<u8>> {
+        let (at, scalar) = self.scalar(reader, name)?;
+        if reader.quotes && scalar.style == Style::Plain {
+            let what = format!("must be text; write `\"{}\"`", scalar.text.escape_ascii());
+            reader.problem(at, &self.join(name), what);
+        }
+        Some(scalar.text.clone())
+    }
+
+    /// A number, or the name of a value.
+    pub(super) fn word(&self, reader: &mut Reader, name: &str) -> Option<String> {
+        let (at, scalar) = self.scalar(reader, name)?;
+        let word = String::from_utf8_lossy(&scalar.text).into_owned();
+        if reader.quotes && scalar.style != Style::Plain {
+            reader.problem(at, &self.join(name), format!("must not be in quotes; write `{}`", word.escape_debug()));
+        }
+        Some(word)
+    }
+
+    fn scalar(&self, reader: &mut Reader, name: &str) -> Option<(Mark, &'t Scalar)> {
         let node = self.one(reader, name)?;
         match &node.value {
-            Value::Scalar(scalar) => Some(scalar.text.clone()),
+            Value::Scalar(scalar) => Some((node.at, scalar)),
             other => {
                 reader.problem(node.at, &self.join(name), format!("must be text, is {}", type_name(other)));
                 None
@@ -147,7 +168,7 @@ impl<'t> Fields<'t> {
     }
 
     pub(super) fn bool(&self, reader: &mut Reader, name: &str) -> bool {
-        match self.text(reader, name).as_deref() {
+        match self.word(reader, name).as_deref() {
             None | Some("false" | "False" | "FALSE" | "f" | "0") => false,
             Some("true" | "True" | "TRUE" | "t" | "1") => true,
             Some(other) => {
@@ -160,7 +181,7 @@ impl<'t> Fields<'t> {
 
     /// A whole number in a range.
     pub(super) fn number(&self, reader: &mut Reader, name: &str, least: u64, most: u64) -> Option<u64> {
-        let text = self.text(reader, name)?;
+        let text = self.word(reader, name)?;
         let number = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
             Some(hex) => u64::from_str_radix(hex, 16).ok(),
             None if text.len() > 1 && text.starts_with('0') => u64::from_str_radix(&text, 8).ok(),

@@ -22,7 +22,9 @@ pub fn is_suite(tree: &Node) -> bool {
 
 /// Makes a suite of a tree.
 pub fn read(tree: &Node, format: Format) -> Reading {
-    let mut suites = Suites { reader: Reader::default(), warnings: Vec::new(), repeats: format == Format::Textproto };
+    let is_textproto = format == Format::Textproto;
+    let reader = Reader { quotes: is_textproto, ..Reader::default() };
+    let mut suites = Suites { reader, warnings: Vec::new(), repeats: is_textproto };
     let suite = suites.suite(tree);
     Reading { suite, problems: suites.reader.problems, warnings: suites.warnings }
 }
@@ -64,7 +66,7 @@ impl Suites {
         ];
         let reader = &mut self.reader;
         let fields = Fields::of(reader, node, "env", KNOWN);
-        let level = fields.text(reader, "log_level");
+        let level = fields.word(reader, "log_level");
         let log_level = level.and_then(|text| {
             // By name, or by its number in the schema; 0 and UNDEFINED are none.
             let by_number = text.parse().ok().and_then(|number: usize| number.checked_sub(1));

@@ -113,7 +113,7 @@ impl Asked {
         let (paths, names): (Vec<_>, Vec<_>) = names.iter().partition(|name| is_path(name));
         let mut foreign = Vec::new();
         for path in &paths {
-            foreign.push(Foreign::read(Path::new(path)).map_err(foreign_failure)?);
+            foreign.push(Foreign::read(Path::new(path)).map_err(|error| of_a_folder(foreign_failure(error), path))?);
         }
         let (mut root, mut crates) = (directory.to_owned(), Vec::new());
         // With a manifest or a path, what is meant has been said.
@@ -202,8 +202,9 @@ fn build_crates(
     {
         return Ok(built);
     }
-    let workspace = build::discover(&cargo, directory, flags.manifest_path.as_deref()).map_err(discover_failure)?;
-    let plugins = workspace.select(names).map_err(discover_failure)?;
+    let workspace = build::discover(&cargo, directory, flags.manifest_path.as_deref())
+        .map_err(|error| of_folders(discover_failure(error), names))?;
+    let plugins = workspace.select(names).map_err(|error| of_folders(discover_failure(error), names))?;
 
     let tools = environment::tools(&workspace.root);
     let mut talk = |sentence: &str| note(sentence);
@@ -232,6 +233,19 @@ pub(crate) fn plugins(names: &[String], flags: &ToolchainFlags) -> Result<Vec<Pl
     }
     plugins.extend(asked.foreign.into_iter().map(|foreign| foreign.plugin));
     Ok(plugins)
+}
+
+/// Of a folder that was named and has a crate in it: names of crates are those of the project that one is in.
+pub(super) fn of_a_folder(failure: Failure, folder: &str) -> Failure {
+    let manifest = Path::new(folder).join("Cargo.toml");
+    let hint =
+        || format!("{folder} is a cargo project: run this in it, or with --manifest-path {}", manifest.display());
+    failure.hints(manifest.is_file().then(hint))
+}
+
+/// The same of the first such among names.
+pub(super) fn of_folders(failure: Failure, names: &[String]) -> Failure {
+    names.iter().fold(failure, |failure, name| of_a_folder(failure, name))
 }
 
 pub(super) fn discover_failure(error: DiscoverError) -> Failure {

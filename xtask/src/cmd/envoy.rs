@@ -23,10 +23,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     flags: PlanFlags,
     /// Write to this file, readable by its owner alone, instead of standard output.
-    #[arg(long, value_name = "FILE", conflicts_with = "exec")]
+    #[arg(long, value_name = "FILE", conflicts_with = "exec", help_heading = None::<&str>)]
     out: Option<PathBuf>,
     /// Run Envoy: the one that $ENVOY names, else the one on the path, else one that is fetched.
-    #[arg(long)]
+    #[arg(long, help_heading = None::<&str>)]
     exec: bool,
 }
 

@@ -134,13 +134,19 @@ pub(crate) fn here_or_there(text: &str) -> Result<Reference, Failure> {
         return Err(Failure::usage(format!("`{text}` is a layout: name an image in it"))
             .hint(format!("`oci:{text}:NAME`; index.json has the names")));
     }
-    // No registry's name begins so.
-    match text.starts_with(['/', '.']) {
-        true if path.is_dir() => Err(Failure::usage(format!("`{text}` is a folder, and no layout"))
-            .hint("name a module's file, or an image: oci:DIR:NAME or REGISTRY/REPOSITORY[:TAG]")),
-        true => Ok(Reference::File(path.to_owned())),
-        false => reference(text),
+    // No registry is asked for what is here, and is something else.
+    if path.is_dir() {
+        let in_it = path.join("dist");
+        return Err(Failure::usage(format!("`{text}` is a folder, and no layout")).hint(
+            if in_it.join("oci-layout").is_file() {
+                format!("its layout's images are oci:{}:NAME", in_it.display())
+            } else {
+                "name a module's file, or an image: oci:DIR:NAME or REGISTRY/REPOSITORY[:TAG]".to_owned()
+            },
+        ));
     }
+    // No registry's name begins so.
+    if text.starts_with(['/', '.']) { Ok(Reference::File(path.to_owned())) } else { reference(text) }
 }
 
 /// The failure that a fetch ends in.

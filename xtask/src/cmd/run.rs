@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Seek, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use clap::builder::NonEmptyStringValueParser;
@@ -48,6 +49,7 @@ pub(crate) struct Args {
 
 /// What is told of requests.
 #[derive(clap::Args)]
+#[command(next_help_heading = None::<&str>)]
 pub(crate) struct ShowFlags {
     /// What is told of each request on standard error. `full` and `json` have everything that the filters did to it.
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Trace::Line)]
@@ -226,6 +228,20 @@ pub(crate) fn plan_of(
 }
 
 impl ChainFlags {
+    /// Whether the addresses can be listened on, for who is not to learn it after a build.
+    pub(crate) fn is_free(&self) -> Result<(), Failure> {
+        for (flag, address) in [("--listen", Some(&self.listen)), ("--admin", self.surroundings.admin.as_ref())] {
+            if let Some(address) = address {
+                TcpListener::bind(address).map_err(|error| {
+                    Failure::environment(error)
+                        .context(&format!("listen on {address}"))
+                        .hint(format!("{flag} takes another address; port 0 takes a free one"))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     fn wanted(&self) -> Wanted<'_> {
         Wanted {
             workload: self.workload.as_deref(),
@@ -366,7 +382,16 @@ impl Wanted<'_> {
                 self.say(Talk::Exceptions, format!("{who}: {reason}; it says FAIL_OPEN, so traffic passes without it"));
                 Ok(Module::FetchFailed { reason })
             }
-            Err(error) => Err(fetch_failure(error).context(who)),
+            Err(error) => {
+                let elsewhere = replacement.is_none() && self.talk != Talk::Nothing && error.hint().is_none();
+                let hint = || {
+                    format!(
+                        "to take it from elsewhere, such as where `package` put it: --image {}=oci:dist:NAME",
+                        filter.url
+                    )
+                };
+                Err(fetch_failure(error).context(who).hints(elsewhere.then(hint)))
+            }
         }
     }
 }

@@ -128,7 +128,11 @@ fn percent(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "a number from 0 to 100 is expected".to_owned())
 }
 
-pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+pub(crate) fn run(mut args: Args) -> Result<(), Failure> {
+    if args.toolchain.manifest_path.is_none() {
+        args.toolchain.manifest_path = find::project(&args);
+    }
+    let args = &args;
     let builds = Builds::new(&args.toolchain, args.coverage.is_some());
     let mut found = find::find(args, &builds)?;
     if args.notest {

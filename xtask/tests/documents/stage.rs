@@ -15,7 +15,7 @@ use super::support::{Server, build_programs, cargo, command, finish, plugwright,
 use super::{ELSEWHERE, excerpt, transcript};
 
 /// The longest that a server may take to start, or to say what it should: it may have to be compiled.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What is in the place of what: as a document has it, and as it is here.
 type Substitutions = Vec<(String, String)>;

@@ -329,6 +329,14 @@ fn chained(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Whether somebody else has the address already.
+fn is_in_use(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+    })
+}
+
 fn main() -> ExitCode {
     let (code, text) = match run() {
         Ok(()) => return ExitCode::SUCCESS,
@@ -336,7 +344,10 @@ fn main() -> ExitCode {
         Err(Failure::Hazards(hazards)) => (1, format!("hazards were met:\n  {}", escape_lines(&hazards))),
         Err(Failure::Given(error)) => (2, chained(&*error)),
         Err(Failure::Usage(text)) => (2, format!("{text}\n\n{USAGE}")),
-        Err(Failure::Environment(error)) => (3, chained(&*error)),
+        Err(Failure::Environment(error)) => {
+            let hint = if is_in_use(&*error) { "\n\nhint: give another address; port 0 takes a free one" } else { "" };
+            (3, format!("{}{hint}", chained(&*error)))
+        }
     };
     say(&format!("error: {}", text.trim_end()));
     ExitCode::from(code)

@@ -12,6 +12,7 @@ mod stage;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -123,6 +124,7 @@ struct Running {
     record: Arc<Record>,
     turntable: Arc<Turntable>,
     upstream: Upstream,
+    is_unreachable: Rc<Cell<bool>>,
 }
 
 fn here(engine: &Engine, task: &Task, tests: &[Chosen], modules: &Mutex<Modules>) -> Vec<Case> {
@@ -234,7 +236,7 @@ fn start(
     let (clock, seed) = (suite.clock.unwrap_or(Time::DEFAULT), suite.seed.unwrap_or(0));
     let world = Arc::new(World::new(clock.0, seed, []));
     let (record, turntable) = (Arc::new(Record::default()), Turntable::new(stage.clone()));
-    let upstream = Upstream::default();
+    let (upstream, is_unreachable) = (Upstream::default(), Rc::new(Cell::new(false)));
     let mut plan = plan.clone();
     let env = suite.env.iter().map(|variable| (variable.name.clone(), variable.value.clone()));
     plan.host_env = env.collect();
@@ -244,7 +246,11 @@ fn start(
         log_level: level(suite.log_level),
         nature: world.clone(),
         ids: Arc::new(World::new(clock.0, seed ^ IDS, [])),
-        servers: Rc::new(OnStage { turntable: turntable.clone(), upstream: upstream.clone() }),
+        servers: Rc::new(OnStage {
+            turntable: turntable.clone(),
+            upstream: upstream.clone(),
+            is_unreachable: is_unreachable.clone(),
+        }),
         documents: turntable.clone(),
         trace: Some(trace::Settings::default()),
         client: SocketAddr::from(([127, 0, 0, 1], 50_000)),
@@ -258,7 +264,7 @@ fn start(
         let logs: Vec<_> = record.kept().lines.iter().map(|line| format!("\n  {} {}", line.level, line.text)).collect();
         format!("the chain does not start: {}{}", chained(&error), logs.concat())
     })?;
-    Ok(Running { proxy, world, record, turntable, upstream })
+    Ok(Running { proxy, world, record, turntable, upstream, is_unreachable })
 }
 
 fn level(level: suites::chain::model::LogLevel) -> LogLevel {
@@ -319,6 +325,7 @@ impl Run<'_> {
             tokio::time::sleep(span.0).await;
         }
         running.upstream.take();
+        running.is_unreachable.set(connection.unreachable);
         let opened = running.proxy.connect();
         let ends = Ends { client: End::new(opened.client), upstream: running.upstream.clone() };
         let mut outcome = self.connection(path, connection, &ends, &mut Here).await?;

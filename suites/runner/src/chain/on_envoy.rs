@@ -84,6 +84,16 @@ fn ran(verdict: Verdict) -> OnEnvoy {
     OnEnvoy::Ran(Ran { verdict, took: Duration::ZERO, logs: Vec::new(), not_compared: Vec::new() })
 }
 
+/// Whether a connection finds no upstream.
+fn unreachable(test: &Test) -> bool {
+    test.connections.iter().any(|connection| connection.unreachable)
+}
+
+/// Whether others find one.
+fn mixed(test: &Test) -> bool {
+    unreachable(test) && test.connections.iter().any(|connection| !connection.unreachable)
+}
+
 /// Why a test is not run in Envoy, if it is not.
 fn reason(task: &Task, chosen: Chosen, test: &Test) -> Option<String> {
     let suite = &task.suite;
@@ -101,6 +111,11 @@ fn reason(task: &Task, chosen: Chosen, test: &Test) -> Option<String> {
     }
     if suite.seed.is_some() {
         return Some("the suite sets the `seed`, and Envoy's randomness is real".to_owned());
+    }
+    if unreachable(test) && suite.isolation == Isolation::Suite || mixed(test) {
+        return Some(
+            "one of its connections finds no upstream and others find one, which Envoy's is for all".to_owned(),
+        );
     }
     if let Some(hazard) = test.expect.as_ref().and_then(|expect| expect.hazards.first()) {
         return Some(format!(
@@ -279,7 +294,9 @@ async fn start(
         clusters.insert(name.clone(), url);
     }
     let upstream = Upstream::default();
-    let url = if plan.chain.listener.layer == Layer::Network {
+    let url = if unreachable(test) {
+        format!("tcp://{}", servers::nobody().await?)
+    } else if plan.chain.listener.layer == Layer::Network {
         let upstream = upstream.clone();
         let accept = move |stream| *upstream.borrow_mut() = Some(End::new(stream));
         format!("tcp://{}", servers::accept(accept).await?)

@@ -1,7 +1,9 @@
 //! The servers of a test: what they answer, and what they have seen.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -413,6 +415,8 @@ pub(super) struct OnStage {
     pub(super) turntable: Arc<Turntable>,
     /// The upstream's end of the newest connection.
     pub(super) upstream: Upstream,
+    /// Nobody takes the next one.
+    pub(super) is_unreachable: Rc<Cell<bool>>,
 }
 
 impl Backends for OnStage {
@@ -436,6 +440,9 @@ impl Servers for OnStage {
     }
 
     fn connection(&self, connection: Pipe) -> bool {
+        if self.is_unreachable.get() {
+            return false;
+        }
         *self.upstream.borrow_mut() = Some(End::new(connection));
         true
     }

@@ -165,6 +165,7 @@ fn a_connection_is_two_ends_and_what_passes_between_them() {
   - {steps: [{reset: upstream}], expect: {client: {received: {empty: true}, ended: true}, closedBy: upstream}}
   - {steps: [{reset: client}], expect: {upstream: {ended: true}, closedBy: client}}
   - {advance: 10m, steps: [{client: {text: a}}, {advance: 61m, expect: {ended: true}}], expect: {closedBy: upstream}}
+  - {unreachable: true, steps: [{client: {text: a}}], expect: {client: {ended: true}, upstream: {reached: false}, closedBy: upstream}}
   - expect: {client: {ended: false}, upstream: {reached: true, received: {empty: true}}, closedBy: client}
 - name: not so
   connections:

@@ -186,6 +186,8 @@ async fn send(
                 tokio::time::sleep(AFTER).await;
             }
             close.notify_one();
+            // A stream that is dropped is reset before that.
+            std::future::pending::<()>().await;
         }
         (GrpcEnd::WithClient | GrpcEnd::Never, _) => return Ok(Flow::GoesOn),
     }
@@ -194,8 +196,8 @@ async fn send(
 
 fn head(fields: &Headers) -> Response<()> {
     let mut response = Response::new(());
-    *response.headers_mut() = map(fields);
     response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response.headers_mut().extend(map(fields));
     response
 }
 

@@ -4,7 +4,7 @@ use mesh::FieldPath;
 
 use super::Rules;
 use crate::chain::model::{
-    ClientExpectation, Connection, ConnectionExpectation, Step, StepExpectation, TcpUpstreamExpectation, Test,
+    ClientExpectation, Connection, ConnectionExpectation, Side, Step, StepExpectation, TcpUpstreamExpectation, Test,
 };
 
 impl Rules {
@@ -35,7 +35,12 @@ impl Rules {
 
     fn connection(&mut self, path: &FieldPath, connection: &Connection) {
         for (index, step) in connection.steps.iter().enumerate() {
-            self.step(&path.clone().then("steps").then(index), step);
+            let path = path.clone().then("steps").then(index);
+            let is_upstreams = [step.end, step.reset].contains(&Some(Side::Upstream)) || step.upstream.is_some();
+            if connection.unreachable && is_upstreams {
+                self.fault(&path, "an upstream that is `unreachable` does nothing");
+            }
+            self.step(&path, step);
         }
         let Some(expect) = &connection.expect else { return };
         let path = path.clone().then("expect");

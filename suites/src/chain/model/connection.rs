@@ -12,6 +12,9 @@ use crate::chain::units::Span;
 pub struct Connection {
     /// How much later than the one before it is opened. The time jumps, and all that is due in it happens.
     pub advance: Option<Span>,
+    /// Nobody is there: the upstream refuses the connection.
+    #[serde(default)]
+    pub unreachable: bool,
     /// What the ends do, one step after another. After the last one the client resets what is still open.
     #[serde(default)]
     pub steps: Vec<Step>,

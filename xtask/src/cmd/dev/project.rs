@@ -12,7 +12,9 @@ use packager::build::{self, Developed, Foreign, Installer, Plugin, Toolchain, Wo
 use packager::reference::Reference;
 use serde_json::{Value, json};
 
-use super::super::build::{Asked, announce, compile_failure, discover_failure, foreign_failure, toolchain_failure};
+use super::super::build::{
+    Asked, announce, compile_failure, discover_failure, foreign_failure, of_a_folder, toolchain_failure,
+};
 use super::super::images::with_scheme;
 use super::super::requests::UnknownRootId;
 use super::super::run::plan_of;
@@ -64,8 +66,9 @@ impl Project {
 
     fn of_a_crate(args: &Args, directory: &Path) -> Result<(Plugin, PathBuf, MadeBy), Failure> {
         let (cargo, flags) = (environment::cargo(), &args.toolchain);
-        let workspace = build::discover(&cargo, directory, flags.manifest_path.as_deref()).map_err(discover_failure)?;
-        let mut plugins = workspace.select(std::slice::from_ref(&args.plugin)).map_err(discover_failure)?;
+        let failed = |error| of_a_folder(discover_failure(error), &args.plugin);
+        let workspace = build::discover(&cargo, directory, flags.manifest_path.as_deref()).map_err(failed)?;
+        let mut plugins = workspace.select(std::slice::from_ref(&args.plugin)).map_err(failed)?;
         let Some(plugin) = plugins.pop() else { return Err(Failure::usage("no plugin is named")) };
         let tools = environment::tools(&workspace.root);
         let mut talk = |sentence: &str| note(sentence);

@@ -24,16 +24,15 @@ struct Found {
 /// Everything that the arguments name.
 pub(super) fn find(args: &Args, builds: &Builds<'_>) -> Result<Vec<Task>, Failure> {
     let targets: Vec<&String> = args.targets.iter().chain(&args.proto).chain(&args.yaml).collect();
-    let (paths, plugins): (Vec<&String>, Vec<&String>) = targets
-        .iter()
-        .copied()
-        .partition(|name| is_path(name) || args.proto.contains(name) || args.yaml.contains(name));
     let mut known = None;
+    let (paths, plugins): (Vec<&String>, Vec<&String>) = targets.iter().copied().partition(|name| {
+        is_path(name) || args.proto.contains(name) || args.yaml.contains(name) || is_folder(args, name, &mut known)
+    });
     let mut found = Vec::new();
     for path in paths {
         let path = Path::new(path);
         if path.is_dir() {
-            let files = suites_in((args, builds), path, None)?;
+            let files = suites_in((args, builds), &suites_folder(path), None)?;
             if files.is_empty() {
                 return Err(Failure::usage(format!("no suite in {}", path.display())));
             }
@@ -66,10 +65,24 @@ pub(super) fn find(args: &Args, builds: &Builds<'_>) -> Result<Vec<Task>, Failur
     tasks(args, builds, found, known)
 }
 
+/// The folder whose suites are meant: a plugin's own has them in `tests`.
+fn suites_folder(folder: &Path) -> PathBuf {
+    let tests = folder.join("tests");
+    if !has_suites(folder) && tests.is_dir() { tests } else { folder.to_owned() }
+}
+
+/// Whether a word that could be a plugin's name is none, and the name of a folder of suites.
+fn is_folder(args: &Args, name: &str, known: &mut Option<Vec<Plugin>>) -> bool {
+    has_suites(&suites_folder(Path::new(name))) && plugins(args, known).iter().all(|plugin| plugin.name != name)
+}
+
 /// Something that is there, and could not be a plugin's name.
 fn is_path(name: &str) -> bool {
     let path = Path::new(name);
-    path.is_file() || name.contains('/') || path.extension().is_some_and(|kind| format(kind.to_str()).is_some())
+    path.is_file()
+        || matches!(name, "." | "..")
+        || name.contains('/')
+        || path.extension().is_some_and(|kind| format(kind.to_str()).is_some())
 }
 
 fn format(extension: Option<&str>) -> Option<Format> {
@@ -224,11 +237,25 @@ fn beside(path: &str, folder: &Path) -> PathBuf {
 /// The plugin in whose folder a suite is, if there is a workspace around it.
 fn owner(args: &Args, file: &Path, known: &mut Option<Vec<Plugin>>) -> Option<Plugin> {
     let file = file.canonicalize().ok()?;
-    // Outside of any project, a suite brings its own module.
-    let plugins = match known {
-        Some(plugins) => plugins,
-        None => known.insert(build::plugins(&[], &args.toolchain).unwrap_or_default()),
-    };
     let is_in = |plugin: &&Plugin| plugin.root.canonicalize().is_ok_and(|root| file.starts_with(root));
-    plugins.iter().rfind(is_in).cloned()
+    plugins(args, known).iter().rfind(is_in).cloned()
+}
+
+/// The project's plugins. Outside of any, there are none: a suite brings its own module.
+fn plugins<'k>(args: &Args, known: &'k mut Option<Vec<Plugin>>) -> &'k [Plugin] {
+    known.get_or_insert_with(|| build::plugins(&[], &args.toolchain).unwrap_or_default())
+}
+
+/// The Cargo.toml of the project in which the named suites are, for who is in no project.
+pub(super) fn project(args: &Args) -> Option<PathBuf> {
+    let manifest = |folder: &Path| Some(folder.join("Cargo.toml")).filter(|file| file.is_file());
+    let current = std::env::current_dir().ok()?;
+    if current.ancestors().any(|folder| manifest(folder).is_some() || folder.join("plugin.toml").is_file()) {
+        return None;
+    }
+    let named = args.targets.iter().chain(&args.proto).chain(&args.yaml).find_map(|name| {
+        let path = Path::new(name).canonicalize().ok()?;
+        path.ancestors().take_while(|folder| !folder.join("plugin.toml").is_file()).find_map(manifest)
+    })?;
+    Some(named.strip_prefix(&current).map(Path::to_owned).unwrap_or(named))
 }
