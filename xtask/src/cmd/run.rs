@@ -383,7 +383,10 @@ impl Wanted<'_> {
                 Ok(Module::FetchFailed { reason })
             }
             Err(error) => {
-                let elsewhere = replacement.is_none() && self.talk != Talk::Nothing && error.hint().is_none();
+                // What is no reference may have a password in it, and a query may be a signature.
+                let is_plain = Reference::parse_istio(&filter.url).is_ok() && !filter.url.contains('?');
+                let is_asked = replacement.is_none() && self.talk != Talk::Nothing;
+                let elsewhere = is_asked && is_plain && error.hint().is_none();
                 let hint = || {
                     format!(
                         "to take it from elsewhere, such as where `package` put it: --image {}=oci:dist:NAME",
