@@ -109,8 +109,8 @@ pub(crate) fn forget_package(command: &mut Command) {
     });
 }
 
-/// What cargo says, and a word when it takes long: it is quiet about a binary that was there, and whose sources are
-/// others now.
+/// What cargo says, and a word when it takes long, for other sources or another cargo: it is quiet about a binary that
+/// was there.
 fn waited(child: Child, binary: &str) -> std::io::Result<Output> {
     let (ended, ends) = mpsc::channel();
     std::thread::spawn(move || ended.send(child.wait_with_output()));
@@ -118,7 +118,7 @@ fn waited(child: Child, binary: &str) -> std::io::Result<Output> {
     match ends.recv_timeout(PATIENCE) {
         Ok(output) => output,
         Err(_) => {
-            note(format!("building `{binary}` anew: its sources have changed"));
+            note(format!("bringing `{binary}` up to date"));
             ends.recv().map_err(gone)?
         }
     }

@@ -124,6 +124,20 @@ fn a_folder_without_a_project_is_a_usage_error() {
 }
 
 #[test]
+fn an_address_in_use_is_told_before_anything_is_built() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for flag in ["--listen", "--admin"] {
+        let free = if flag == "--admin" { vec!["--listen", "127.0.0.1:0"] } else { Vec::new() };
+        let all = [vec!["dev", "header-append", flag, &address], free].concat();
+        let hint = format!("hint: {flag} takes another address; port 0 takes a free one");
+        let said = format!("error: listen on {address}: Address already in use");
+        let ended = plugwright(repository(), &all).refused(3, &[&said, &hint]);
+        assert!(!ended.stderr.contains("building"), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn a_folder_is_not_looked_for_in_a_registry() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join("hello/dist")).unwrap();

@@ -130,6 +130,25 @@ fn credentials_in_a_url_are_refused_and_not_repeated() {
 }
 
 #[test]
+fn a_web_server_that_wants_a_password_is_no_reason_to_log_in_anywhere() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/x.wasm", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+        let head = "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Basic realm=\"x\"\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+    });
+    let place = Place::new("");
+    let ended = finish(&mut place.command(&["pull", &url, "--output", "x.wasm"]));
+    server.join().unwrap();
+    let ended = ended.refused(3, &["status 401", "hint: nobody shows a web server credentials"]);
+    assert!(!ended.stderr.contains("docker login"), "{}", ended.stderr);
+    assert!(!place.0.path().join("x.wasm").exists());
+}
+
+#[test]
 fn what_cannot_be_reached_is_not_called_bad() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let place = Place::new(&plugin("gone", &format!("url: 'oci://{gone}/example/x:1'")));

@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use support::envoy::{Envoy, WasmFilter};
 use support::registry::DockerRegistry;
@@ -55,6 +55,34 @@ fn a_layout_that_lacks_a_blob_is_bad_and_nothing_of_it_is_published() {
     let name = layer.file_name().unwrap().to_str().unwrap().to_owned();
     plugwright(repository(), &["push", &to, &place]).refused(1, &[&name, &hint]);
     plugwright(repository(), &["inspect", &place]).refused(1, &["not found"]);
+}
+
+#[test]
+fn a_terminal_shows_a_bar_for_each_large_blob_and_ends_with_the_reference() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = DockerRegistry::start(folder.path());
+    let text = r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+        (func (export "malloc") (param i32) (result i32) i32.const 0))"#;
+    let mut module = wat::parse_str(text).unwrap();
+    // A custom section of 4 MiB that no compression makes smaller.
+    module.extend([0, 0x80, 0x80, 0x80, 0x02, 0]);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    module.extend((0..(4 << 20) - 1).map(|_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    }));
+    fs::write(folder.path().join("m.wasm"), module).unwrap();
+    plugwright(folder.path(), &["package", "--module", "m.wasm", "--name", "m"]).fine();
+    let push = format!("{} push m {}/m:1", env!("CARGO_BIN_EXE_cargo-plugwright"), registry.address);
+    // It gives the command a terminal of its own.
+    let mut script = Command::new("script");
+    script.args(["-qfec", &push, "/dev/null"]).current_dir(folder.path()).stdin(Stdio::null());
+    let shown = finish(&mut script).fine().stdout;
+    assert!(shown.contains("sha256:") && shown.contains("/4.0") && shown.contains("MiB"), "{shown:?}");
+    let last = shown.trim_end().rsplit(['\n', '\u{1b}']).next().unwrap();
+    assert!(last.contains(&format!("{}/m@sha256:", registry.address)), "{shown:?}");
 }
 
 #[test]

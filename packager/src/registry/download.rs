@@ -31,10 +31,20 @@ impl Client {
         retry.run_while(is_tried_again, self.progress(), || {
             let mut answer = self.transport.send(&request)?;
             if answer.status != 200 {
-                return Err(refused(&mut answer, None, None));
+                return Err(without_credentials(refused(&mut answer, None, None)));
             }
             answer.save(&what, limit, into)
         })
+    }
+}
+
+/// Nobody can log in here: none are shown, by Istio neither.
+fn without_credentials(error: RegistryError) -> RegistryError {
+    match error {
+        RegistryError::Unauthorized { method, url, code, message, .. } => {
+            RegistryError::Status { method, url, status: 401, code, message, retry_after: None }
+        }
+        other => other,
     }
 }
 

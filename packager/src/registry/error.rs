@@ -252,6 +252,10 @@ impl RegistryError {
                     return None;
                 }
             }
+            Self::Status { status: 401, .. } => {
+                "nobody shows a web server credentials for a module: let it be had without, or publish it as an image"
+                    .into()
+            }
             Self::Status { status: 400, url, .. } if url.starts_with("http:") => {
                 "the registry may want TLS: name its certificate authority with `--ca-file PEM`".into()
             }

@@ -80,6 +80,7 @@ pub(crate) fn run(mut args: Args) -> Result<(), Failure> {
         return work::watch(&args);
     }
     let project = Project::open(&args)?;
+    args.chain.is_free()?;
     note(format!("building {} for development", project.plugin.name));
     project.announce();
     let began = Instant::now();

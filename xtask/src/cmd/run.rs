@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Seek, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use clap::builder::NonEmptyStringValueParser;
@@ -227,6 +228,20 @@ pub(crate) fn plan_of(
 }
 
 impl ChainFlags {
+    /// Whether the addresses can be listened on, for who is not to learn it after a build.
+    pub(crate) fn is_free(&self) -> Result<(), Failure> {
+        for (flag, address) in [("--listen", Some(&self.listen)), ("--admin", self.surroundings.admin.as_ref())] {
+            if let Some(address) = address {
+                TcpListener::bind(address).map_err(|error| {
+                    Failure::environment(error)
+                        .context(&format!("listen on {address}"))
+                        .hint(format!("{flag} takes another address; port 0 takes a free one"))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     fn wanted(&self) -> Wanted<'_> {
         Wanted {
             workload: self.workload.as_deref(),

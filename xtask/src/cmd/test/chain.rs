@@ -78,7 +78,7 @@ fn plan(
     registry: &RegistryFlags,
 ) -> Result<Plan, Failure> {
     let files: Vec<PathBuf> = files.iter().map(|file| folder.join(file)).collect();
-    let resources = input::quietly(&files)?;
+    let resources = input::quietly(&files).map_err(|failure| failure.context("`resources`"))?;
     unknown_urls(&suite.images, &resources)?;
     let root_namespace = suite.root_namespace.as_deref().unwrap_or("istio-system");
     let wanted = Wanted { workload, root_namespace, is_tcp, explain_fetch: false, talk: Talk::Nothing };
@@ -120,7 +120,7 @@ fn replacements(images: &[Image], folder: &Path, builds: &Builds<'_>) -> Result<
     let names: Vec<String> = images.iter().filter_map(|image| image.plugin.clone()).collect();
     let mut built = BTreeMap::new();
     if !names.is_empty() {
-        let modules = builds.build(&names)?;
+        let modules = builds.build(&names).map_err(|failure| failure.context("`images`"))?;
         built.extend(modules.into_iter().map(|built| (built.plugin.name.clone(), built.module)));
     }
     let mut replacements = BTreeMap::new();
