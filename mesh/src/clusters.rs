@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::envoy::is_server;
 use crate::fault::{Fault, Place, Problem};
 use crate::resources::Source;
+use crate::url::shown_url;
 use crate::yaml::{self, Mark, Value};
 
 /// Reads a file of clusters: one mapping, in YAML or JSON, from each cluster's name to its `http://HOST:PORT`.
@@ -39,6 +41,10 @@ pub fn clusters(source: &Source) -> Result<BTreeMap<String, String>, Box<Problem
                 let fault = Fault::WrongType { expected: "a URL, http://HOST:PORT", actual };
                 return Err(problem(entry.value.at, &entry.key, fault));
             };
+            if !is_server(&url) {
+                let fault = Fault::ServerUrl { url: shown_url(&url) };
+                return Err(problem(entry.value.at, &entry.key, fault));
+            }
             clusters.insert(entry.key, url);
         }
     }
@@ -70,6 +76,11 @@ mod tests {
     fn everything_else_is_an_error_with_its_place() {
         check("- a", Err("c.yaml:1:1: must be a mapping from names to URLs, is a list"));
         check("a: 1", Err("c.yaml:1:4: `a`: must be a URL, http://HOST:PORT, is a number"));
+        check(
+            "a: http://x\nb: ftp://ann:pw@y",
+            Err("c.yaml:2:4: `b`: `ftp://<redacted>@y` is not of the form http://HOST:PORT, https://HOST:PORT, \
+                 h2c://HOST:PORT or tcp://HOST:PORT"),
+        );
         check("a: x\na: y", Err("c.yaml:2:1: the key `a` is given twice, first on line 1"));
     }
 }

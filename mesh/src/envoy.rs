@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::model::{Direction, FilterKind, Layer, ProxyKind};
 use crate::plan::{self, Plan};
 use upstream::Endpoint;
+pub(crate) use upstream::{SERVERS, is_server};
 
 /// A request on which nothing happens for this long is answered with 504: Envoy's default and the harness's.
 const IDLE_TIMEOUT: &str = "300s";
@@ -44,7 +45,7 @@ pub enum EnvoyError {
         listen: String,
     },
     /// An upstream or cluster is not a URL of a server.
-    #[error("{what} {url} is not of the form http://HOST:PORT, https://HOST:PORT, h2c://HOST:PORT or tcp://HOST:PORT")]
+    #[error("{what} {url} is not of the form {SERVERS}")]
     Url {
         /// Which one.
         what: String,

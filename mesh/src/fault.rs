@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::envoy::SERVERS;
 use crate::policy::PolicyFault;
 
 /// A place in the operator's input.
@@ -240,6 +241,12 @@ pub enum Fault {
         url: String,
         /// Why not.
         reason: &'static str,
+    },
+    /// What should be a server is no URL of one.
+    #[error("`{url}` is not of the form {SERVERS}")]
+    ServerUrl {
+        /// As given, without credentials.
+        url: String,
     },
     /// A checksum of the wrong shape.
     #[error("`{value}` is not a checksum of 64 lower-case hex digits")]

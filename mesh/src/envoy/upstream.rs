@@ -7,6 +7,14 @@ use serde_json::{Value, json};
 use super::{EnvoyError, filter};
 use crate::url::shown_url;
 
+/// How the URL of a server looks.
+pub(crate) const SERVERS: &str = "http://HOST:PORT, https://HOST:PORT, h2c://HOST:PORT or tcp://HOST:PORT";
+
+/// Whether it is one.
+pub(crate) fn is_server(url: &str) -> bool {
+    Endpoint::parse("", url).is_ok()
+}
+
 /// A server, from its URL.
 pub(super) struct Endpoint {
     host: String,
