@@ -109,6 +109,10 @@ fn every_difference_names_tests_that_are_there() {
         }
     }
     assert!(names > 50, "{names}");
+    let files = fs::read_dir(repository().join("harness/tests/envoy/scenarios")).unwrap();
+    let texts = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
+    let scenarios: usize = texts.map(|text| text.lines().filter(|line| line.starts_with("=== ")).count()).sum();
+    assert!(text.contains(&format!(" {scenarios} scenarios")), "there are {scenarios} scenarios");
 }
 
 /// The cells of the last column of a README's table of threats.
