@@ -242,7 +242,7 @@ impl ChainProxy {
         let connection = self.connection();
         let (ours, theirs) = tokio::io::duplex(PIPE);
         let (current, on_shutdown) = (self.current.clone(), self.shutdown.subscribe());
-        let mut serving = tokio::task::spawn_local(async move {
+        let serving = tokio::task::spawn_local(async move {
             if current.get().is_http_alone() {
                 serve_http(current, None, connection, theirs, on_shutdown).await;
             } else {
@@ -255,9 +255,7 @@ impl ChainProxy {
         for (_, value) in received.headers.iter_mut().filter(|(name, _)| name == b"date") {
             value.clone_from(&date.clone().into_bytes());
         }
-        if tokio::time::timeout(REST, &mut serving).await.is_err() {
-            serving.abort();
-        }
+        Serving(serving).end().await;
         received
     }
 
